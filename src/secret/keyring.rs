@@ -1,0 +1,135 @@
+//! The state key: keyed fingerprints of secrets, and authenticated encryption for what a record
+//! must keep but may never show (sensitive outputs, provider-private blobs, generated secrets).
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use chacha20poly1305::aead::{Aead, Payload};
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
+use zeroize::Zeroizing;
+
+use super::{Masker, Secret};
+use crate::random::{Random, encode_hex};
+
+/// Length of a state key in bytes.
+pub const KEY_BYTES: usize = 32;
+
+const NONCE_BYTES: usize = 24;
+
+/// A sealed value that does not open: wrong key, moved to another place, or altered.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "a sealed value does not open: it was altered, moved from another resource, or sealed with another state key"
+)]
+pub struct SealedValueError;
+
+/// Two keys derived from one 32-byte state key: one for fingerprints, one for sealing.
+pub struct Keyring {
+    fingerprint: Zeroizing<[u8; KEY_BYTES]>,
+    seal: Zeroizing<[u8; KEY_BYTES]>,
+}
+
+impl fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Keyring([secret])")
+    }
+}
+
+fn mac(key: &[u8], domain: &str, parts: &[&[u8]]) -> [u8; 32] {
+    #[expect(clippy::expect_used, reason = "HMAC takes keys of any length")]
+    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key).expect("any key length");
+    mac.update(domain.as_bytes());
+    for part in parts {
+        mac.update(&(part.len() as u64).to_le_bytes());
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+impl Keyring {
+    /// Derives both keys from the 32-byte state key.
+    pub fn new(key: &[u8; KEY_BYTES]) -> Self {
+        Self {
+            fingerprint: Zeroizing::new(mac(key, "tidegate/fingerprint/1", &[])),
+            seal: Zeroizing::new(mac(key, "tidegate/seal/1", &[])),
+        }
+    }
+
+    /// A keyed fingerprint (HMAC-SHA256, first 16 bytes, hex): equal values give equal
+    /// fingerprints, and without the key nobody can test a guess.
+    pub fn fingerprint(&self, secret: &Secret) -> String {
+        encode_hex(
+            &mac(
+                &*self.fingerprint,
+                "value",
+                &[secret.expose().as_bytes()],
+            )[..16],
+        )
+    }
+
+    /// Seals bytes for one place. `place` (for example `dev/orders-db/password`) is authenticated:
+    /// a value moved to another place does not open. The answer is base64 of nonce and ciphertext.
+    pub fn seal_bytes(&self, random: &dyn Random, place: &str, plain: &[u8]) -> String {
+        let mut out = vec![0_u8; NONCE_BYTES];
+        random.fill(&mut out);
+        let cipher = XChaCha20Poly1305::new((&*self.seal).into());
+        #[expect(
+            clippy::expect_used,
+            reason = "sealing fails only for plaintexts beyond 256 GiB"
+        )]
+        let sealed = cipher
+            .encrypt(
+                XNonce::from_slice(&out),
+                Payload {
+                    msg: plain,
+                    aad: place.as_bytes(),
+                },
+            )
+            .expect("plaintext is far below the cipher's limit");
+        out.extend_from_slice(&sealed);
+        STANDARD.encode(out)
+    }
+
+    /// Opens what [`Keyring::seal_bytes`] made for the same place.
+    pub fn open_bytes(
+        &self,
+        place: &str,
+        sealed: &str,
+    ) -> Result<Zeroizing<Vec<u8>>, SealedValueError> {
+        let bytes = STANDARD.decode(sealed).map_err(|_| SealedValueError)?;
+        if bytes.len() < NONCE_BYTES {
+            return Err(SealedValueError);
+        }
+        let (nonce, ciphertext) = bytes.split_at(NONCE_BYTES);
+        XChaCha20Poly1305::new((&*self.seal).into())
+            .decrypt(
+                XNonce::from_slice(nonce),
+                Payload {
+                    msg: ciphertext,
+                    aad: place.as_bytes(),
+                },
+            )
+            .map(Zeroizing::new)
+            .map_err(|_| SealedValueError)
+    }
+
+    /// Seals a secret for one place.
+    pub fn seal(&self, random: &dyn Random, place: &str, secret: &Secret) -> String {
+        self.seal_bytes(random, place, secret.expose().as_bytes())
+    }
+
+    /// Opens a sealed secret; it is known to the masker before it is returned.
+    pub fn open(
+        &self,
+        masker: &Masker,
+        place: &str,
+        sealed: &str,
+    ) -> Result<Secret, SealedValueError> {
+        let bytes = self.open_bytes(place, sealed)?;
+        let text = std::str::from_utf8(&bytes).map_err(|_| SealedValueError)?;
+        Ok(masker.admit(place, text.to_owned()))
+    }
+}

@@ -1,0 +1,1 @@
+//! libsodium sealed boxes for GitHub.

@@ -1,0 +1,1 @@
+//! Where declared secrets come from: stores that can be read.

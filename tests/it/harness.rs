@@ -1,0 +1,112 @@
+//! What every test needs: the built binary in a fresh folder with a cleared environment.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The built binary.
+pub(crate) fn binary() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_tidegate"))
+}
+
+/// A run of the binary: started in `directory`, environment cleared but for PATH and HOME.
+pub(crate) struct Run {
+    command: Command,
+}
+
+impl Run {
+    /// `tidegate <arguments>` in `directory`.
+    pub(crate) fn new(directory: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(binary());
+        command
+            .args(arguments)
+            .current_dir(directory)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", std::env::var_os("HOME").unwrap_or_default())
+            .env("NO_COLOR", "1")
+            .env("COLUMNS", "100");
+        for name in ["CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        Self { command }
+    }
+
+    /// Adds a variable.
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Runs to the end.
+    #[must_use]
+    pub(crate) fn output(mut self) -> Finished {
+        let output = self.command.output().expect("the binary starts");
+        Finished { output }
+    }
+
+    /// The prepared command, for tests that need the child itself.
+    pub(crate) fn into_command(self) -> Command {
+        self.command
+    }
+}
+
+/// A finished run.
+pub(crate) struct Finished {
+    output: Output,
+}
+
+impl Finished {
+    /// Exit code; -1 when a signal ended it.
+    pub(crate) fn code(&self) -> i32 {
+        self.output.status.code().unwrap_or(-1)
+    }
+
+    /// Standard output as text.
+    pub(crate) fn stdout(&self) -> String {
+        String::from_utf8_lossy(&self.output.stdout).into_owned()
+    }
+
+    /// Standard error as text.
+    pub(crate) fn stderr(&self) -> String {
+        String::from_utf8_lossy(&self.output.stderr).into_owned()
+    }
+
+    /// Asserts the exit code, showing both streams when it differs.
+    #[track_caller]
+    pub(crate) fn expect_code(self, code: i32) -> Self {
+        assert_eq!(
+            self.code(),
+            code,
+            "exit code\n--- stdout\n{}\n--- stderr\n{}",
+            self.stdout(),
+            self.stderr()
+        );
+        self
+    }
+}
+
+/// True in CI, where a missing tool fails a test instead of skipping it.
+pub(crate) fn in_ci() -> bool {
+    std::env::var_os("CI").is_some_and(|value| value == "true")
+}
+
+/// Says loudly that a test is skipped for want of `tool`; in CI it fails instead.
+#[track_caller]
+pub(crate) fn skip_without(tool: &str) {
+    assert!(!in_ci(), "`{tool}` is missing, and in CI nothing is skipped");
+    eprintln!("\n!!! SKIPPED: this test needs `{tool}`, which is not installed\n");
+}
+
+/// A tool in the lab folder (`.lab/v/bin`, …) that `.ci/run` fills, or on PATH.
+pub(crate) fn lab_tool(relative: &str) -> Option<PathBuf> {
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join(".lab").join(relative);
+    if lab.exists() {
+        return Some(lab);
+    }
+    let name = Path::new(relative).file_name()?;
+    std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join(name))
+        .find(|path| path.exists())
+}

@@ -1,0 +1,21 @@
+//! The single integration binary: linked once, modules named after rooms.
+#![allow(clippy::disallowed_methods, reason = "tests stand outside the seams they test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "a test stops at the first surprise"
+)]
+
+mod action;
+mod config;
+mod github;
+mod harness;
+mod kill;
+mod local;
+mod main_job;
+mod mask;
+mod runner;
+mod sink;
+mod state;
+mod tidy;
+mod verify;
