@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// A failed file operation: what, which path, why.
 #[derive(Debug, thiserror::Error)]
@@ -77,11 +78,18 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// Removes a directory if it is empty; anything else is left alone.
     fn remove_if_empty(&self, directory: &Path) -> DiskResult<()>;
     /// Takes the advisory lock of a file (created with mode 0600 when absent) without waiting;
-    /// `None` when another process holds it.
+    /// `None` when it is held already, by another process or by this one. The lock is on the file
+    /// that stands at `path` when this returns: one that was removed meanwhile locks nothing.
     fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn FileLock>>>;
     /// The path with links and `..` resolved; it must exist.
     fn canonical(&self, path: &Path) -> DiskResult<PathBuf>;
 }
+
+/// Numbers the temporary files of this process.
+static TEMPORARY_FILES: AtomicU64 = AtomicU64::new(0);
+
+/// How often a lock file may be replaced under our hands before it counts as held.
+const LOCK_ATTEMPTS_MAX: u32 = 16;
 
 /// Compounds every implementation shares.
 pub trait DiskExt: Disk {
@@ -93,7 +101,10 @@ pub trait DiskExt: Disk {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        let temporary = directory.join(format!(".{name}.{}.tmp", std::process::id()));
+        // Two writers never share a temporary file, be they tasks or processes.
+        let number = TEMPORARY_FILES.fetch_add(1, Ordering::Relaxed);
+        let process = std::process::id();
+        let temporary = directory.join(format!(".{name}.{process}.{number}.tmp"));
         self.remove_file(&temporary)?;
         let written = self
             .create_new(&temporary, bytes, mode)
@@ -104,6 +115,36 @@ pub trait DiskExt: Disk {
             return Err(error);
         }
         self.sync_directory(directory)
+    }
+
+    /// Removes what [`DiskExt::write_atomic`] of `path` left behind in processes that were killed
+    /// in the middle of it. For callers that know nobody else writes `path` now.
+    fn sweep_temporaries(&self, path: &Path) -> DiskResult<()> {
+        let directory = match path.parent() {
+            Some(directory) if !directory.as_os_str().is_empty() => directory,
+            _ => Path::new("."),
+        };
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
+            return Ok(());
+        };
+        let start = format!(".{name}.");
+        for entry in self.list(directory)? {
+            // `.<name>.<process>.<number>.tmp`, as `write_atomic` names them.
+            let Some((process, number)) = entry
+                .strip_prefix(&start)
+                .and_then(|rest| rest.strip_suffix(".tmp"))
+                .and_then(|rest| rest.split_once('.'))
+            else {
+                continue;
+            };
+            let is_number =
+                |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            if is_number(process) && is_number(number) && process != std::process::id().to_string()
+            {
+                self.remove_file(&directory.join(&entry))?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -132,12 +173,11 @@ impl FileLock for SystemLock {}
 
 #[expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     reason = "this type is the one owner of the machine's files"
 )]
 mod system {
     use std::fs::{self, OpenOptions};
-    use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
+    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 
     use super::*;
 
@@ -197,8 +237,15 @@ mod system {
                 .mode(mode)
                 .open(path)
                 .map_err(failed("create", path))?;
-            file.write_all(bytes).map_err(failed("write", path))?;
-            file.sync_all().map_err(failed("flush", path))
+            let written = file
+                .write_all(bytes)
+                .map_err(failed("write", path))
+                .and_then(|()| file.sync_all().map_err(failed("flush", path)));
+            if written.is_err() {
+                // We made it, so nobody else's file goes; the first error is the one that counts.
+                drop(fs::remove_file(path));
+            }
+            written
         }
 
         fn append(&self, path: &Path, bytes: &[u8], mode: u32, sync: bool) -> DiskResult<()> {
@@ -263,19 +310,36 @@ mod system {
         }
 
         fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn FileLock>>> {
-            let file = OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(true)
-                .truncate(false)
-                .mode(0o600)
-                .open(path)
-                .map_err(failed("lock", path))?;
-            match file.try_lock() {
-                Ok(()) => Ok(Some(Box::new(SystemLock(file)))),
-                Err(fs::TryLockError::WouldBlock) => Ok(None),
-                Err(fs::TryLockError::Error(error)) => Err(failed("lock", path)(error)),
+            for _ in 0..LOCK_ATTEMPTS_MAX {
+                let file = OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .mode(0o600)
+                    .open(path)
+                    .map_err(failed("lock", path))?;
+                match file.try_lock() {
+                    Ok(()) => {}
+                    Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                    Err(fs::TryLockError::Error(error)) => {
+                        return Err(failed("lock", path)(error));
+                    }
+                }
+                let locked = file.metadata().map_err(failed("lock", path))?;
+                match fs::metadata(path) {
+                    Ok(standing)
+                        if (standing.dev(), standing.ino()) == (locked.dev(), locked.ino()) =>
+                    {
+                        return Ok(Some(Box::new(SystemLock(file))));
+                    }
+                    // Removed or replaced between our open and our lock: try the new one.
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(failed("lock", path)(error)),
+                }
             }
+            Ok(None)
         }
 
         fn canonical(&self, path: &Path) -> DiskResult<PathBuf> {

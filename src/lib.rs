@@ -1,5 +1,6 @@
 #![doc = include_str!("../ARCHITECTURE.md")]
 
+pub mod cancel;
 pub mod clock;
 pub mod disk;
 pub mod process;

@@ -1,6 +1,7 @@
 //! The nouns everything else speaks in: what a resource is called, what it should be, what a
 //! provider says it is. Pure values: no I/O, no clock.
 
+mod hash;
 mod value;
 
 use std::borrow::Borrow;
@@ -11,9 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::secret::Secret;
 
-pub use value::{
-    Lookup, Map, Part, Reference, Resolver, Template, Value, public_map, resolve_map,
-};
+pub use hash::config_hash;
+pub use value::{Lookup, Map, Part, Reference, Resolver, Template, Value, public_map, resolve_map};
 
 /// JSON object with sorted keys: the public (secret-free) form of configs and outputs.
 pub type PublicMap = serde_json::Map<String, serde_json::Value>;

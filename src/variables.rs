@@ -1,4 +1,5 @@
-//! The process environment as one snapshot, taken once by [`crate::settings`].
+//! The process environment as one snapshot, taken once by [`crate::settings`], and the rules for
+//! the names in one.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,5 +34,109 @@ impl FromIterator<(String, String)> for Variables {
 impl fmt::Debug for Variables {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// `[A-Za-z_][A-Za-z0-9_]*`: the names every shell can hold.
+pub fn is_variable_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_')
+        && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Why a variable of this name must not be set for later steps; `None` when it may.
+pub fn forbidden_variable(name: &str) -> Option<&'static str> {
+    /// Each makes some interpreter, loader or shell of a later step run what it names.
+    const CODE: &[&str] = &[
+        "BASH_ENV",
+        "BASHOPTS",
+        "CDPATH",
+        "CLASSPATH",
+        "COMSPEC",
+        "EDITOR",
+        "ENV",
+        "GCONV_PATH",
+        "HOME",
+        "IFS",
+        "JAVA_TOOL_OPTIONS",
+        "LESSOPEN",
+        "NODE_OPTIONS",
+        "NODE_PATH",
+        "PAGER",
+        "PATH",
+        "PATHEXT",
+        "PROMPT_COMMAND",
+        "PS4",
+        "PSMODULEPATH",
+        "RUBYLIB",
+        "RUBYOPT",
+        "SHELL",
+        "SHELLOPTS",
+        "TMPDIR",
+        "VISUAL",
+        "ZDOTDIR",
+        "_JAVA_OPTIONS",
+        "ALL_PROXY",
+    ];
+    const CODE_PREFIXES: &[&str] = &[
+        "BASH_FUNC_",
+        "CARGO_",
+        "DYLD_",
+        "GIT_",
+        "LD_",
+        "NPM_CONFIG_",
+        "PERL5",
+        "PIP_",
+        "PYTHON",
+        "RUSTC",
+        "RUSTUP_",
+    ];
+    const RUNNER_PREFIXES: &[&str] = &["ACTIONS_", "GITHUB_", "RUNNER_", "INPUT_", "STATE_"];
+    let upper = name.to_ascii_uppercase();
+    let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| upper.starts_with(prefix));
+    if CODE.contains(&upper.as_str()) || begins(CODE_PREFIXES) {
+        return Some("it decides what code later steps run");
+    }
+    if upper == "CI" || begins(RUNNER_PREFIXES) {
+        return Some("it belongs to the runner");
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_a_shell_can_hold() {
+        for (name, expected) in [
+            ("A", true),
+            ("_a1", true),
+            ("", false),
+            ("1A", false),
+            ("A-B", false),
+        ] {
+            assert_eq!(is_variable_name(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn variables_that_run_code_are_refused() {
+        for name in [
+            "PATH",
+            "path",
+            "LD_PRELOAD",
+            "Node_Options",
+            "BASH_FUNC_x",
+            "GITHUB_SHA",
+            "CI",
+        ] {
+            assert!(forbidden_variable(name).is_some(), "{name}");
+        }
+        for name in ["DATABASE_URL", "APP_PATH", "TOKEN"] {
+            assert!(forbidden_variable(name).is_none(), "{name}");
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! Problems and events as values. Every failure has one shape, [`Report`]: what, where, because,
 //! fix, and a stable code. Rendering is the faces' business, not ours.
 
+pub mod text;
+
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -194,6 +196,8 @@ impl Outcome {
 pub enum SinkOutcome {
     /// Written.
     Written,
+    /// Taken out of the destination again.
+    Removed,
     /// The destination already holds this value.
     Unchanged,
     /// Failed; the policy of the sink decides what that means for the run.
@@ -207,6 +211,7 @@ impl SinkOutcome {
     pub fn word(self) -> &'static str {
         match self {
             Self::Written => "written",
+            Self::Removed => "removed",
             Self::Unchanged => "unchanged",
             Self::Failed => "failed",
             Self::Skipped => "skipped",
@@ -221,6 +226,11 @@ pub enum Event {
     Section {
         /// Its heading.
         title: String,
+    },
+    /// How the whole run ended; stays in sight when parts of the run are folded away.
+    Result {
+        /// The text; may have several lines.
+        text: String,
     },
     /// A line for people.
     Note {

@@ -219,6 +219,8 @@ impl fmt::Display for Template {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in &self.parts {
             match part {
+                // Text around a secret may be part of it: a user name, half a password.
+                Part::Literal(_) if self.secret => f.write_str("(secret)")?,
                 Part::Literal(text) => f.write_str(text)?,
                 Part::Secret(_) => f.write_str("(secret)")?,
                 Part::Declared(key) => write!(f, "${{{key}}}")?,
