@@ -61,13 +61,7 @@ impl Keyring {
     /// A keyed fingerprint (HMAC-SHA256, first 16 bytes, hex): equal values give equal
     /// fingerprints, and without the key nobody can test a guess.
     pub fn fingerprint(&self, secret: &Secret) -> String {
-        encode_hex(
-            &mac(
-                &*self.fingerprint,
-                "value",
-                &[secret.expose().as_bytes()],
-            )[..16],
-        )
+        encode_hex(&mac(&*self.fingerprint, "value", &[secret.expose().as_bytes()])[..16])
     }
 
     /// Seals bytes for one place. `place` (for example `dev/orders-db/password`) is authenticated:
@@ -131,5 +125,78 @@ impl Keyring {
         let bytes = self.open_bytes(place, sealed)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| SealedValueError)?;
         Ok(masker.admit(place, text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::SeededRandom;
+
+    const PLACE: &str = "dev/orders-db/output/password";
+
+    #[test]
+    fn sealed_bytes_open_with_their_key_at_their_place_only() {
+        let keyring = Keyring::new(&[7; KEY_BYTES]);
+        let random = SeededRandom::new(1);
+        for plain in [&b""[..], b"x", &[0, 255, 10], &[7; 5000]] {
+            let sealed = keyring.seal_bytes(&random, PLACE, plain);
+            assert_eq!(*keyring.open_bytes(PLACE, &sealed).unwrap(), plain);
+            assert!(
+                keyring
+                    .open_bytes("dev/users-db/output/password", &sealed)
+                    .is_err()
+            );
+            assert!(
+                Keyring::new(&[8; KEY_BYTES])
+                    .open_bytes(PLACE, &sealed)
+                    .is_err()
+            );
+            let again = keyring.seal_bytes(&random, PLACE, plain);
+            assert_ne!(sealed, again, "every seal has its own nonce");
+        }
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_bit_opens() {
+        let keyring = Keyring::new(&[7; KEY_BYTES]);
+        let sealed = keyring.seal_bytes(&SeededRandom::new(1), PLACE, b"hunter2");
+        for length in 0..sealed.len() {
+            assert!(
+                keyring.open_bytes(PLACE, &sealed[..length]).is_err(),
+                "cut to {length}"
+            );
+        }
+        let bytes = STANDARD.decode(&sealed).unwrap();
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert!(
+                keyring
+                    .open_bytes(PLACE, &STANDARD.encode(flipped))
+                    .is_err(),
+                "bit {bit}"
+            );
+        }
+    }
+
+    #[test]
+    fn fingerprints_tell_values_apart_and_depend_on_the_key() {
+        let masker = Masker::default();
+        let secret = |text: &str| masker.admit("test", text.to_owned());
+        let (one, two) = (Keyring::new(&[1; KEY_BYTES]), Keyring::new(&[2; KEY_BYTES]));
+        let print = one.fingerprint(&secret("hunter2"));
+        assert_eq!(print.len(), 32);
+        assert_eq!(print, one.fingerprint(&secret("hunter2")));
+        assert_ne!(print, one.fingerprint(&secret("hunter3")));
+        assert_ne!(print, two.fingerprint(&secret("hunter2")));
+    }
+
+    #[test]
+    fn a_keyring_shows_nothing_of_itself() {
+        assert_eq!(
+            format!("{:?}", Keyring::new(&[7; KEY_BYTES])),
+            "Keyring([secret])"
+        );
     }
 }

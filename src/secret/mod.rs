@@ -22,6 +22,32 @@ pub use mask::Masker;
 ///
 /// The only way to make one is [`Masker::admit`], so a secret that the output filter does not
 /// know cannot exist. Cloning shares the one allocation.
+///
+/// What the compiler refuses:
+///
+/// ```compile_fail
+/// let secret = tidegate::secret::Masker::default().admit("key", "value".into());
+/// println!("{secret}");
+/// ```
+/// ```compile_fail
+/// let secret = tidegate::secret::Masker::default().admit("key", "value".into());
+/// serde_json::to_string(&secret);
+/// ```
+/// ```compile_fail
+/// let secret = tidegate::secret::Masker::default().admit("key", "value".into());
+/// assert!(secret == secret.clone());
+/// ```
+/// ```compile_fail
+/// tidegate::secret::Secret::new("a secret the filter does not know".to_owned());
+/// ```
+///
+/// And what it does not, so that the refusals above are known to be for their own reasons:
+///
+/// ```
+/// let secret = tidegate::secret::Masker::default().admit("key", "value".into());
+/// assert_eq!(format!("{secret:?}"), "[secret]");
+/// assert_eq!(secret.clone().len_bytes(), 5);
+/// ```
 #[derive(Clone)]
 pub struct Secret(Arc<SecretString>);
 

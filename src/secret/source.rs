@@ -1,1 +1,0 @@
-//! Where declared secrets come from: stores that can be read.

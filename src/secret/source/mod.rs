@@ -1,0 +1,310 @@
+//! Secret stores: where declared secrets are read from and generated ones are written to.
+//!
+//! Promises: a key is data, never a path; a store that cannot read says so instead of answering
+//! "absent"; no error holds a value.
+
+mod environment;
+mod file;
+mod github;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use self::github::GithubStore;
+use super::{Masker, Secret};
+use crate::config;
+use crate::disk::SharedDisk;
+use crate::github::{Access, Scope};
+use crate::report::{Exit, Report};
+use crate::resource::Value;
+use crate::variables::Variables;
+use environment::EnvironmentStore;
+use file::FileStore;
+
+/// Store types this version can open.
+const READY: &str = "`env`, `file` and `github` (write only)";
+
+/// One opened store.
+#[async_trait]
+pub trait SecretStore: Send + Sync + fmt::Debug {
+    /// Name and kind, for messages: `store \`ci\` (github acme/shop)`.
+    fn place(&self) -> String;
+    /// The value of `key`; `None` when the store can be read and has no such key. The value is
+    /// known to the masker before it is returned.
+    async fn get(&self, key: &str) -> Result<Option<Secret>, Report>;
+    /// True when the store has a value for `key`; works for write-only stores too.
+    async fn exists(&self, key: &str) -> Result<bool, Report>;
+    /// Writes a value, whole and durable, replacing what was there.
+    async fn set(&self, key: &str, value: &Secret) -> Result<(), Report>;
+    /// Removes a value; absent is success.
+    async fn remove(&self, key: &str) -> Result<(), Report>;
+}
+
+/// What stores are built from.
+#[derive(Clone)]
+pub struct StoreTools {
+    /// Files.
+    pub disk: SharedDisk,
+    /// The environment at start.
+    pub variables: Arc<Variables>,
+    /// Whatever is read is registered here first.
+    pub masker: Masker,
+    /// GitHub, for all stores and sinks of the process together.
+    pub github: Arc<Access>,
+    /// Relative paths in the config start here.
+    pub config_directory: PathBuf,
+}
+
+impl fmt::Debug for StoreTools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("StoreTools")
+    }
+}
+
+/// Opens the store called `name`. Looks at the config's own words only: nothing is read yet.
+pub fn open(
+    name: &str,
+    store: &config::SecretStore,
+    tools: &StoreTools,
+) -> Result<Box<dyn SecretStore>, Report> {
+    let options = Options { name, store };
+    match store.provider.as_str() {
+        "env" => {
+            options.only(&["prefix"])?;
+            Ok(Box::new(EnvironmentStore {
+                name: name.to_owned(),
+                prefix: options.text("prefix")?.unwrap_or_default(),
+                variables: Arc::clone(&tools.variables),
+                masker: tools.masker.clone(),
+            }))
+        }
+        "file" => {
+            options.only(&["path"])?;
+            let path = options.text("path")?.filter(|path| !path.is_empty());
+            let path = path.ok_or_else(|| {
+                options
+                    .problem("secret/store-option", "needs the option `path`")
+                    .fix("add `path: FOLDER`, relative to the config file")
+            })?;
+            Ok(Box::new(FileStore {
+                name: name.to_owned(),
+                directory: tools.config_directory.join(&path),
+                shown: path,
+                disk: Arc::clone(&tools.disk),
+                masker: tools.masker.clone(),
+            }))
+        }
+        "github" | "github-actions" => {
+            options.only(&["repo", "environment", "token_env"])?;
+            let repo = options.text("repo")?.ok_or_else(|| {
+                options
+                    .problem("secret/store-option", "needs the option `repo`")
+                    .fix("add `repo: OWNER/NAME`")
+            })?;
+            let environment = options.text("environment")?;
+            let scope = Scope::parse(&repo, environment.as_deref())
+                .map_err(|error| Report::from(&error).at_maybe(store.at.clone()))?;
+            Ok(Box::new(GithubStore {
+                name: name.to_owned(),
+                scope,
+                token_env: options.text("token_env")?,
+                github: Arc::clone(&tools.github),
+            }))
+        }
+        "vault" | "aws" | "aws-secrets-manager" | "keychain" | "gcp" | "azure" => Err(options
+            .problem(
+                "secret/store-not-ready",
+                &format!(
+                    "is of type `{}`, which this version cannot open yet",
+                    store.provider
+                ),
+            )
+            .because(format!("it can open {READY}"))
+            .fix("fetch the value in an earlier step and use an `env` store")),
+        other => Err(options
+            .problem(
+                "secret/store-unknown",
+                &format!("has the unknown type `{}`", other.escape_debug()),
+            )
+            .fix(format!("use one of {READY}"))),
+    }
+}
+
+/// The options of one store, with errors that name it.
+struct Options<'a> {
+    name: &'a str,
+    store: &'a config::SecretStore,
+}
+
+impl Options<'_> {
+    fn problem(&self, code: &'static str, what: &str) -> Report {
+        Report::error(code, format!("secret store `{}` {what}", self.name))
+            .at_maybe(self.store.at.clone())
+            .exit(Exit::Usage)
+    }
+
+    fn only(&self, known: &[&str]) -> Result<(), Report> {
+        match self
+            .store
+            .config
+            .keys()
+            .find(|key| !known.contains(&key.as_str()))
+        {
+            None => Ok(()),
+            Some(key) => Err(self
+                .problem(
+                    "secret/store-option",
+                    &format!(
+                        "of type `{}` has no option `{}`",
+                        self.store.provider,
+                        key.escape_debug()
+                    ),
+                )
+                .fix(format!("its options are `{}`", known.join("`, `")))),
+        }
+    }
+
+    fn text(&self, key: &str) -> Result<Option<String>, Report> {
+        match self.store.config.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text.clone())),
+            Some(Value::Secret(_)) => Err(self
+                .problem(
+                    "secret/store-option",
+                    &format!("takes the option `{key}` from a secret"),
+                )
+                .fix("write it as plain text: it is shown in messages")),
+            Some(_) => Err(self
+                .problem(
+                    "secret/store-option",
+                    &format!("has an option `{key}` that is not text known before the run"),
+                )
+                .fix("write it as plain text, or fill it from an environment variable")),
+        }
+    }
+}
+
+fn unsupported(place: &str, what: &str) -> Report {
+    Report::error("secret/store-unsupported", format!("{place} {what}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::disk::SystemDisk;
+    use crate::random::SystemRandom;
+
+    fn tools(directory: &Path, pairs: &[(&str, &str)]) -> StoreTools {
+        let variables: Arc<Variables> = Arc::new(
+            pairs
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
+        );
+        let masker = Masker::default();
+        StoreTools {
+            disk: Arc::new(SystemDisk),
+            variables: Arc::clone(&variables),
+            masker: masker.clone(),
+            github: Arc::new(Access::new(
+                variables,
+                masker,
+                Arc::new(SystemClock::new()),
+                Arc::new(SystemRandom),
+            )),
+            config_directory: directory.to_path_buf(),
+        }
+    }
+
+    fn declared(provider: &str, options: &[(&str, &str)]) -> config::SecretStore {
+        config::SecretStore {
+            provider: provider.to_owned(),
+            config: options
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), Value::String((*value).to_owned())))
+                .collect(),
+            at: None,
+        }
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+            .block_on(future)
+    }
+
+    #[test]
+    fn stores_that_cannot_be_opened_say_which_can() {
+        let directory = tempfile::tempdir().unwrap();
+        let tools = tools(directory.path(), &[]);
+        for (provider, options, code) in [
+            ("vault", &[][..], "secret/store-not-ready"),
+            ("aws", &[], "secret/store-not-ready"),
+            ("keychain", &[], "secret/store-not-ready"),
+            ("gcp", &[], "secret/store-not-ready"),
+            ("azure", &[], "secret/store-not-ready"),
+            ("paper", &[], "secret/store-unknown"),
+            ("file", &[], "secret/store-option"),
+            (
+                "file",
+                &[("path", "x"), ("mode", "0644")],
+                "secret/store-option",
+            ),
+            ("env", &[("path", "x")], "secret/store-option"),
+            ("github", &[], "secret/store-option"),
+            ("github", &[("repo", "acme")], "github/bad-repository"),
+        ] {
+            let report = open("mine", &declared(provider, options), &tools).unwrap_err();
+            assert_eq!(
+                (report.code, report.exit),
+                (code, Exit::Usage),
+                "{provider}"
+            );
+            assert!(!report.fix.is_empty(), "{provider}");
+        }
+    }
+
+    #[test]
+    fn the_env_store_reads_prefixed_upper_case_names() {
+        let directory = tempfile::tempdir().unwrap();
+        let tools = tools(
+            directory.path(),
+            &[("APP_DB_PASSWORD", "hunter22"), ("APP_EMPTY", "")],
+        );
+        let store = open("e", &declared("env", &[("prefix", "app_")]), &tools).unwrap();
+        run(async {
+            let value = store.get("db.password").await.unwrap().unwrap();
+            assert_eq!(value.expose(), "hunter22");
+            assert!(store.exists("DB_PASSWORD").await.unwrap());
+            assert!(store.get("empty").await.unwrap().is_none());
+            assert!(store.get("other").await.unwrap().is_none());
+            let refused = store.set("x", &value).await.unwrap_err();
+            assert_eq!(refused.code, "secret/store-unsupported");
+        });
+    }
+
+    #[test]
+    fn the_github_store_never_reads() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = open(
+            "ci",
+            &declared("github", &[("repo", "acme/shop"), ("environment", "prod")]),
+            &tools(directory.path(), &[]),
+        )
+        .unwrap();
+        let report = run(store.get("A")).unwrap_err();
+        assert_eq!(report.code, "secret/store-unsupported");
+        assert!(
+            report
+                .message
+                .contains("store `ci` (github acme/shop (environment prod))")
+        );
+    }
+}
