@@ -1,251 +1,228 @@
 //! The config file, resolved once for one environment into [`Config`]. Pure: text comes in through
-//! a function, variables through a snapshot, and what goes out is values or a list of every
+//! functions, variables through a snapshot, and what goes out is values or a list of every
 //! problem found.
+//!
+//! The way of a file: `yaml` turns text into a tree that knows its places; `schema` says what the
+//! tree may look like, once, for reader and JSON Schema alike; `files` lays imports over each
+//! other; `resolve` chooses modules and fills in values for one environment.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+#[cfg(test)]
+mod agreement;
+mod decode;
+mod expression;
+mod files;
+mod problems;
+mod public;
+mod resolve;
+mod resolved;
+mod scalar;
+mod schema;
+mod source;
+mod yaml;
+
+use std::collections::HashSet;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::report::Span;
-use crate::resource::{Address, Kind, Map, ProviderId, Value};
+use problems::Problems;
 
-/// A whole config, resolved for one environment. Everything below works from this one value.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// The file, as the user named it.
-    pub path: PathBuf,
-    /// The file's directory: relative paths inside the config start here.
-    pub directory: PathBuf,
-    /// The environment; `default` when none was asked for.
-    pub environment: String,
-    /// Resources, in file order.
-    pub resources: Vec<Resource>,
-    /// Providers by module name.
-    pub providers: BTreeMap<ProviderId, ProviderDeclaration>,
-    /// The state backend, or `None` when no `iac.state` module is declared.
-    pub state: Option<StateDeclaration>,
-    /// Generated secrets, in file order.
-    pub generate: Vec<Generate>,
-    /// Declared secrets that come from a store.
-    pub entries: Vec<Entry>,
-    /// Secret stores by name; `secrets.provider` appears as `default`.
-    pub secret_stores: BTreeMap<String, SecretStore>,
-    /// `deploy_verify` steps, in file order.
-    pub gates: Vec<Gate>,
-    /// SHA-256 of the text of the file and its imports, hex.
-    pub digest: String,
+use crate::report::{Exit, Report, Span};
+use crate::resource::{Part, Reference, Template, Value};
+use crate::secret::Masker;
+use crate::variables::Variables;
+
+pub use files::{FILE_BYTES_MAX, Files};
+pub use public::{to_public_json, to_public_yaml};
+pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
+pub use resolved::*;
+pub use schema::schema;
+
+/// Where a config is looked for when none is named, in this order.
+pub const DEFAULT_PATHS: [&str; 2] = ["infra.yaml", "config/infra.yaml"];
+
+/// A resolved config and what its author should know.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The config.
+    pub config: Config,
+    /// Warnings, in file order.
+    pub warnings: Vec<Report>,
 }
 
-/// One `infra.*` module.
-#[derive(Clone, Debug)]
-pub struct Resource {
-    /// The name in the file.
-    pub base_name: String,
-    /// The environment-resolved name: the identity.
-    pub address: Address,
-    /// The module's type.
-    pub kind: Kind,
-    /// The provider module.
-    pub provider: ProviderId,
-    /// Resolved config: variables filled in, references to other modules as templates under
-    /// resolved names. The engine's own keys (`provider`, `iac_provider`, `name`, `depends_on`,
-    /// `adopt_existing`) are taken out.
-    pub config: Map,
-    /// Explicit `depends_on` / `dependsOn` plus every referenced module, resolved names.
-    pub depends_on: BTreeSet<Address>,
-    /// Replace and delete need an explicit override.
-    pub protected: bool,
-    /// Take over a live resource of that name instead of failing.
-    pub adopt_existing: bool,
-    /// Declared outputs by field.
-    pub outputs: BTreeMap<String, OutputDeclaration>,
-    /// Where the module stands.
-    pub at: Span,
+/// A config that was checked and found good.
+#[derive(Debug)]
+pub struct Checked {
+    /// The environments it was checked for, sorted; empty when it declares none.
+    pub environments: Vec<String>,
+    /// Every `infra.*` module present in at least one of them, by name in the file.
+    pub resources: usize,
+    /// Warnings, in file order, each once.
+    pub warnings: Vec<Report>,
 }
 
-/// One declared output.
-#[derive(Clone, Debug)]
-pub struct OutputDeclaration {
-    /// Masked everywhere when true; always plain when false.
-    pub sensitive: bool,
-    /// Shown in listings.
-    pub description: String,
-    /// Where the value is written.
-    pub sinks: Vec<SinkDeclaration>,
-    /// Where the declaration stands.
-    pub at: Span,
+/// Reads a config and resolves it for one environment (`None`: as written, without any
+/// environment's changes). On failure: every problem of the file and its imports, in file order.
+pub fn load(
+    path: &Path,
+    environment: Option<&str>,
+    files: Files<'_>,
+    variables: &Variables,
+    masker: &Masker,
+) -> Result<Loaded, Vec<Report>> {
+    let mut problems = Problems::default();
+    let merged = files::read(path, files, &mut problems);
+    if let Some(environment) = environment
+        && !resolve::knows_environment(&merged, environment, &mut problems)
+    {
+        // What follows from a wrong environment is not the file's fault.
+        return Err(problems.finish().0);
+    }
+    let config = resolve::resolve(path, &merged, environment, variables, masker, &mut problems);
+    let (errors, warnings) = problems.finish();
+    if errors.is_empty() {
+        Ok(Loaded { config, warnings })
+    } else {
+        Err(errors)
+    }
 }
 
-/// One declared sink.
-#[derive(Clone, Debug)]
-pub struct SinkDeclaration {
-    /// The name written there.
-    pub name: String,
-    /// The destination.
-    pub target: SinkTarget,
-    /// What a failed write means for the run.
-    pub on_failure: OnFailure,
-    /// Where the declaration stands.
-    pub at: Span,
+/// Reads a config and checks it for one environment, or, with `None`, for every environment it
+/// knows. A problem that several environments share is reported once.
+pub fn check(
+    path: &Path,
+    environment: Option<&str>,
+    files: Files<'_>,
+    variables: &Variables,
+    masker: &Masker,
+) -> Result<Checked, Vec<Report>> {
+    let mut problems = Problems::default();
+    let merged = files::read(path, files, &mut problems);
+    let environments = match environment {
+        Some(environment) => {
+            if !resolve::knows_environment(&merged, environment, &mut problems) {
+                return Err(problems.finish().0);
+            }
+            vec![environment.to_owned()]
+        }
+        None => resolve::environments(&merged),
+    };
+    let mut names = HashSet::new();
+    let mut resolve_for = |environment: Option<&str>, problems: &mut Problems| {
+        let config = resolve::resolve(path, &merged, environment, variables, masker, problems);
+        names.extend(
+            config
+                .resources
+                .into_iter()
+                .map(|resource| resource.base_name),
+        );
+    };
+    if environments.is_empty() {
+        resolve_for(None, &mut problems);
+    }
+    for environment in &environments {
+        let before = problems.count();
+        resolve_for(Some(environment), &mut problems);
+        problems.forget_repeats(before);
+    }
+    let (errors, warnings) = problems.finish();
+    if errors.is_empty() {
+        Ok(Checked {
+            environments,
+            resources: names.len(),
+            warnings,
+        })
+    } else {
+        Err(errors)
+    }
 }
 
-/// Where a sink writes.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum SinkTarget {
-    /// A GitHub Actions secret of a repository, or of one of its environments.
-    GithubSecret {
-        /// `owner/name`.
-        repo: String,
-        /// Deployment environment.
-        environment: Option<String>,
-        /// Variable holding the token; `GH_TOKEN`, then `GITHUB_TOKEN` when absent.
-        token_env: Option<String>,
-    },
-    /// The file named by `$GITHUB_ENV`.
-    GithubEnv,
-    /// A dotenv file, mode 0600.
-    Dotenv {
-        /// Path; relative to the config's directory.
-        path: PathBuf,
-    },
+/// The config to use: the one named, else the first of [`DEFAULT_PATHS`] that exists.
+pub fn discover(
+    explicit: Option<&Path>,
+    exists: &dyn Fn(&Path) -> bool,
+) -> Result<PathBuf, Report> {
+    if let Some(path) = explicit {
+        return Ok(path.to_path_buf());
+    }
+    DEFAULT_PATHS
+        .iter()
+        .map(Path::new)
+        .find(|path| exists(path))
+        .map(Path::to_path_buf)
+        .ok_or_else(|| {
+            Report::error("config/not-found", "there is no config here")
+                .because(format!(
+                    "neither `{}` exists",
+                    DEFAULT_PATHS.join("` nor `")
+                ))
+                .fix("name it: `--config FILE`")
+                .exit(Exit::Usage)
+        })
 }
 
-/// What a failed sink write means for the run.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnFailure {
-    /// Report it; the run goes on and ends as "applied in part".
-    #[default]
-    Warn,
-    /// Report it; the gate is not tried and the run fails.
-    Fail,
+/// A length of time as configs and flags write it: `250ms`, `30s`, `5m`, `1h30m`; a bare number
+/// means seconds.
+pub fn duration(text: &str) -> Option<Duration> {
+    resolve::gates::parse_duration(text).or_else(|| {
+        text.trim()
+            .parse()
+            .ok()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+    })
 }
 
-/// One `iac.provider` module.
-#[derive(Clone, Debug)]
-pub struct ProviderDeclaration {
-    /// Provider type, such as `local`.
-    pub provider: String,
-    /// Everything else in its config, for the provider.
-    pub config: Map,
-    /// Where the module stands.
-    pub at: Span,
+/// A place that is no file: a flag of the command line.
+pub fn flag_span(flag: &str) -> Span {
+    Span {
+        path: PathBuf::from(flag),
+        line: 1,
+        column: 1,
+        width: 1,
+        excerpt: String::new(),
+    }
 }
 
-/// The `iac.state` module.
-#[derive(Clone, Debug)]
-pub struct StateDeclaration {
-    /// `filesystem`, …
-    pub backend: String,
-    /// Its other keys.
-    pub config: Map,
-    /// True when the config says that state may vanish with the runner (`ephemeral: true`).
-    pub ephemeral: bool,
-    /// Where the module stands.
-    pub at: Span,
+/// A text from the command line with the references of a config in it, such as
+/// `${web.live_url}/healthz`. Base names and resolved names both work.
+pub fn template(text: &str, config: &Config) -> Result<Value, Report> {
+    let mut parts = Vec::new();
+    for piece in expression::pieces(text).pieces {
+        parts.push(match piece {
+            expression::Piece::Literal(text) => Part::Literal(text.to_owned()),
+            expression::Piece::Other { inner, raw } => {
+                let found = config
+                    .resources
+                    .iter()
+                    .flat_map(|resource| {
+                        [resource.base_name.as_str(), resource.address.as_str()]
+                            .map(|name| (name, &resource.address))
+                    })
+                    .filter_map(|(name, address)| {
+                        let field = inner.strip_prefix(name)?.strip_prefix('.')?;
+                        (!field.is_empty()).then(|| (name.len(), address.clone(), field.to_owned()))
+                    })
+                    .max_by_key(|(length, ..)| *length);
+                let Some((_, address, field)) = found else {
+                    return Err(wrong_reference(raw));
+                };
+                Part::Reference(Reference { address, field })
+            }
+            expression::Piece::Variable { raw, .. } | expression::Piece::Unclosed { raw } => {
+                return Err(wrong_reference(raw));
+            }
+        });
+    }
+    Ok(Value::Template(Template {
+        parts,
+        secret: false,
+    }))
 }
 
-/// One `secrets.generate` item.
-#[derive(Clone, Debug)]
-pub struct Generate {
-    /// Name of the secret.
-    pub key: String,
-    /// How the value is made.
-    pub source: GenerateSource,
-    /// Named store it is also written to.
-    pub store: Option<String>,
-    /// Sinks it is also written to.
-    pub sinks: Vec<SinkDeclaration>,
-    /// Where the item stands.
-    pub at: Span,
-}
-
-/// How a generated secret is made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum GenerateSource {
-    /// Random bytes as hex: 2×`length` characters.
-    RandomHex {
-        /// Bytes.
-        length: usize,
-    },
-    /// Random bytes as standard base64.
-    RandomBase64 {
-        /// Bytes.
-        length: usize,
-    },
-    /// Characters from `[A-Za-z0-9]`.
-    RandomAlphanumeric {
-        /// Characters.
-        length: usize,
-    },
-    /// A copy of a resource's output, made after apply.
-    InfraOutput {
-        /// The resource, resolved name.
-        address: Address,
-        /// The output.
-        field: String,
-    },
-}
-
-/// One `secrets.entries` item.
-#[derive(Clone, Debug)]
-pub struct Entry {
-    /// Name of the secret.
-    pub name: String,
-    /// What it is for.
-    pub description: String,
-    /// The store it comes from: a name in [`Config::secret_stores`].
-    pub store: String,
-    /// Where the item stands.
-    pub at: Span,
-}
-
-/// A secret store.
-#[derive(Clone, Debug)]
-pub struct SecretStore {
-    /// `github`, `env`, `file`, …
-    pub provider: String,
-    /// Its options.
-    pub config: Map,
-    /// Where it is declared.
-    pub at: Option<Span>,
-}
-
-/// One `deploy_verify` step.
-#[derive(Clone, Debug)]
-pub struct Gate {
-    /// `<pipeline>/<step>`.
-    pub name: String,
-    /// What must answer.
-    pub targets: Vec<Target>,
-    /// For all targets together.
-    pub timeout: Duration,
-    /// Between two looks at one target.
-    pub retry_interval: Duration,
-    /// Looks after the first.
-    pub max_retries: u32,
-    /// Where the step stands.
-    pub at: Span,
-}
-
-/// One target of a gate. Text fields may hold references to fresh outputs.
-#[derive(Clone, Debug)]
-pub struct Target {
-    /// What to ask.
-    pub url: Value,
-    /// Status that counts as good.
-    pub expect_status: u16,
-    /// Text the body must hold.
-    pub expect_body_contains: Option<Value>,
-    /// HTTP method.
-    pub method: String,
-    /// Request headers.
-    pub headers: BTreeMap<String, Value>,
-    /// Request body.
-    pub body: Option<Value>,
-    /// Check the server's certificate.
-    pub tls_verify: bool,
-    /// Looks in a row that must pass.
-    pub consecutive: u32,
-    /// Where the target stands.
-    pub at: Span,
+fn wrong_reference(raw: &str) -> Report {
+    Report::error(
+        "config/reference",
+        format!("`{raw}` is no output of a resource of this config"),
+    )
+    .fix("write it as ${module.field}; let the shell fill in variables")
+    .exit(Exit::Usage)
 }

@@ -1,0 +1,164 @@
+//! Everything found wrong in one run, in the order a reader meets it.
+
+use std::cell::Cell;
+use std::collections::HashSet;
+
+use super::source::{Mark, Sources};
+use crate::report::{Exit, Report, Severity, Span};
+
+/// Names compared per run to find a nearest one. Beyond that a hint helps nobody, and the search
+/// would make the time grow with the square of the file.
+const COMPARISONS_MAX: usize = 500_000;
+
+/// The collector. It owns the sources, so that a problem can be placed when it is found.
+#[derive(Debug)]
+pub(super) struct Problems {
+    /// The texts.
+    pub(super) sources: Sources,
+    found: Vec<(Option<Mark>, Report)>,
+    comparisons_left: Cell<usize>,
+}
+
+impl Default for Problems {
+    fn default() -> Self {
+        Self {
+            sources: Sources::default(),
+            found: Vec::new(),
+            comparisons_left: Cell::new(COMPARISONS_MAX),
+        }
+    }
+}
+
+impl Problems {
+    /// Adds an error at a place.
+    pub(super) fn error(&mut self, at: Mark, report: Report) {
+        let report = report.at(self.sources.span(at)).exit(Exit::Usage);
+        self.found.push((Some(at), report));
+    }
+
+    /// Adds a warning at a place.
+    pub(super) fn warning(&mut self, at: Mark, report: Report) {
+        let report = report.at(self.sources.span(at));
+        self.found.push((Some(at), report));
+    }
+
+    /// Adds an error that has no place in a file.
+    pub(super) fn unplaced(&mut self, report: Report) {
+        self.found.push((None, report.exit(Exit::Usage)));
+    }
+
+    /// True when an error was found.
+    pub(super) fn has_errors(&self) -> bool {
+        self.found
+            .iter()
+            .any(|(_, report)| report.severity == Severity::Error)
+    }
+
+    /// How many problems there are now.
+    pub(super) fn count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Drops problems found after `before` that say what an earlier one says, word for word and
+    /// at the same place.
+    pub(super) fn forget_repeats(&mut self, before: usize) {
+        let later = self.found.split_off(before.min(self.found.len()));
+        let mut said: HashSet<(Option<Mark>, &'static str, String)> = self
+            .found
+            .iter()
+            .map(|(at, report)| (*at, report.code, report.message.clone()))
+            .collect();
+        for (at, report) in later {
+            if said.insert((at, report.code, report.message.clone())) {
+                self.found.push((at, report));
+            }
+        }
+    }
+
+    /// The place as people read it.
+    pub(super) fn span(&self, at: Mark) -> Span {
+        self.sources.span(at)
+    }
+
+    /// The nearest of `candidates` to a misspelt `name`, if one is near.
+    pub(super) fn nearest<'c>(
+        &self,
+        name: &str,
+        candidates: impl IntoIterator<Item = &'c str>,
+    ) -> Option<&'c str> {
+        if self.comparisons_left.get() == 0 {
+            return None;
+        }
+        nearest(
+            name,
+            candidates.into_iter().inspect(|_| {
+                let left = self.comparisons_left.get().saturating_sub(1);
+                self.comparisons_left.set(left);
+            }),
+        )
+    }
+
+    /// Errors and warnings, each in file order.
+    pub(super) fn finish(mut self) -> (Vec<Report>, Vec<Report>) {
+        self.found
+            .sort_by_key(|(mark, _)| mark.map(|mark| (mark.source, mark.start)));
+        let mut errors = Vec::new();
+        let mut warnings = Vec::new();
+        for (_, report) in self.found {
+            match report.severity {
+                Severity::Error => errors.push(report),
+                Severity::Warning | Severity::Notice => warnings.push(report),
+            }
+        }
+        (errors, warnings)
+    }
+}
+
+/// The nearest of `candidates` to a misspelt `name`, if one is near.
+fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+    let folded = fold(name);
+    let length = folded.chars().count();
+    let allowed = (length / 3).max(1);
+    candidates
+        .into_iter()
+        .filter(|candidate| *candidate != name)
+        .filter_map(|candidate| {
+            let other = fold(candidate);
+            if other.chars().count().abs_diff(length) > allowed {
+                return None;
+            }
+            let distance = strsim::damerau_levenshtein(&folded, &other);
+            (distance <= allowed && distance < length).then_some((distance, candidate))
+        })
+        .min()
+        .map(|(_, candidate)| candidate)
+}
+
+/// Spelling that does not count: case, `_`, `-`.
+fn fold(name: &str) -> String {
+    name.chars()
+        .filter(|character| !matches!(character, '_' | '-'))
+        .flat_map(char::to_lowercase)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn nearest_names() {
+        let names = ["dependsOn", "protected", "config", "name", "type"];
+        for (typed, expected) in [
+            ("depends_on", Some("dependsOn")),
+            ("protect", Some("protected")),
+            ("confg", Some("config")),
+            ("typ", Some("type")),
+            ("replicas", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(typed, names), expected, "{typed}");
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! One document for one environment: modules chosen, overrides laid over, names mapped, variables
+//! filled in, references checked.
+
+mod cycles;
+pub(super) mod gates;
+mod modules;
+mod names;
+mod resources;
+mod secrets;
+mod sensitive;
+mod sinks;
+mod values;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+
+use names::Names;
+
+use super::decode::printable;
+use super::files::Merged;
+use super::problems::Problems;
+use super::resolved::Config;
+use super::source::Mark;
+use crate::report::Report;
+use crate::resource::Address;
+use crate::secret::{Masker, Secret};
+use crate::variables::Variables;
+
+/// The environment's name when none was asked for.
+pub const DEFAULT_ENVIRONMENT: &str = "default";
+
+/// What is needed to resolve, and what was learnt on the way.
+struct Resolver<'a> {
+    merged: &'a Merged,
+    environment: Option<&'a str>,
+    variables: &'a Variables,
+    masker: &'a Masker,
+    problems: &'a mut Problems,
+    names: Names,
+    /// Names of declared secrets.
+    declared: HashSet<String>,
+    /// Variables that are already secrets.
+    admitted: HashMap<String, Secret>,
+    /// References met in the resource in hand.
+    links: Vec<(Address, Mark)>,
+    /// The first `$NAME` kept as it is, and how many there are.
+    bare: Option<(Mark, String, usize)>,
+    /// Destinations of sinks, and where each was first named.
+    destinations: BTreeMap<String, Mark>,
+}
+
+/// Every environment a config knows, sorted.
+pub(super) fn environments(merged: &Merged) -> Vec<String> {
+    let mut names: Vec<String> = merged
+        .environments
+        .iter()
+        .map(|(name, _)| name.value.clone())
+        .chain(
+            merged
+                .modules
+                .iter()
+                .filter_map(|module| module.environments.as_ref())
+                .flat_map(|table| table.iter().map(|(name, _)| name.value.clone())),
+        )
+        .collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+/// True when somebody declares the environment; otherwise reported, unless the file could not be
+/// read far enough to know.
+pub(super) fn knows_environment(
+    merged: &Merged,
+    environment: &str,
+    problems: &mut Problems,
+) -> bool {
+    let known = environments(merged);
+    if known.iter().any(|name| name == environment) {
+        return true;
+    }
+    if known.is_empty() && problems.has_errors() {
+        return false;
+    }
+    let mut report = Report::error(
+        "config/unknown-environment",
+        format!("there is no environment `{}`", printable(environment)),
+    );
+    if let Some(near) = problems.nearest(environment, known.iter().map(String::as_str)) {
+        report = report.fix(format!("did you mean `{near}`?"));
+    }
+    report = if known.is_empty() {
+        report
+            .because("this config declares no environments")
+            .fix("leave out `--env`, or declare it under `environments:`")
+    } else {
+        report.fix(format!("known environments: {}", known.join(", ")))
+    };
+    problems.unplaced(report);
+    false
+}
+
+/// Resolves. The answer is only good when `problems` has no errors.
+pub(super) fn resolve(
+    path: &Path,
+    merged: &Merged,
+    environment: Option<&str>,
+    variables: &Variables,
+    masker: &Masker,
+    problems: &mut Problems,
+) -> Config {
+    let mut resolver = Resolver {
+        merged,
+        environment,
+        variables,
+        masker,
+        problems,
+        names: Names::default(),
+        declared: HashSet::new(),
+        admitted: HashMap::new(),
+        links: Vec::new(),
+        bare: None,
+        destinations: BTreeMap::new(),
+    };
+    let prepared = resolver.prepare();
+    let secret_sets = resolver.declare(&prepared);
+    let providers = resolver.providers(&prepared);
+    let state = resolver.state(&prepared);
+    let resources = resolver.resources(&prepared, &providers);
+    let (secret_stores, generate, entries) = resolver.secrets(secret_sets);
+    let gates = resolver.gates();
+    resolver.say_bare();
+    Config {
+        path: path.to_path_buf(),
+        directory: path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty())
+            .unwrap_or_else(|| Path::new("."))
+            .to_path_buf(),
+        environment: environment.unwrap_or(DEFAULT_ENVIRONMENT).to_owned(),
+        resources,
+        providers,
+        state,
+        generate,
+        entries,
+        secret_stores,
+        gates,
+        digest: merged.digest.clone(),
+    }
+}
+
+impl Resolver<'_> {
+    fn say_bare(&mut self) {
+        let Some((at, bare, count)) = self.bare.take() else {
+            return;
+        };
+        let name = bare.trim_start_matches('$').to_owned();
+        let mut report = Report::warning(
+            "config/bare-variable",
+            format!("`{bare}` is kept as it is, not replaced by a variable"),
+        )
+        .fix(format!("write `${{{name}}}` if the variable is meant"));
+        if count > 1 {
+            report = report.because(format!("and so are {} more like it", count - 1));
+        }
+        self.problems.warning(at, report);
+    }
+}

@@ -1,0 +1,132 @@
+//! Which names promise a secret. Used for variables (`${DB_PASSWORD}`), for config keys
+//! (`token: …`) and for request headers (`Authorization: …`).
+
+/// Anywhere in a name, once case, `_`, `-` and `.` are gone.
+const ANYWHERE: [&str; 19] = [
+    "password",
+    "passwd",
+    "passphrase",
+    "secret",
+    "token",
+    "credential",
+    "privatekey",
+    "accesskey",
+    "secretkey",
+    "apikey",
+    "signingkey",
+    "encryptionkey",
+    "connectionstring",
+    "connectionurl",
+    "connectionuri",
+    "databaseurl",
+    "databaseuri",
+    "authorization",
+    "webhookurl",
+];
+
+/// Only as a whole word of a name.
+const WORDS: [&str; 4] = ["pwd", "dsn", "cookie", "auth"];
+
+/// A name that ends so talks *about* a secret: where it is, what it is called, how long it lasts.
+const ABOUT: [&str; 12] = [
+    "env", "name", "path", "file", "ref", "length", "ttl", "type", "size", "policy", "enabled",
+    "count",
+];
+
+/// True when the value behind `name` should be treated as a secret.
+pub(super) fn is_sensitive(name: &str) -> bool {
+    // Nearly every key of a large file is answered here, before words are told apart.
+    let folded: String = name
+        .chars()
+        .filter(|character| character.is_alphanumeric())
+        .flat_map(char::to_lowercase)
+        .collect();
+    if !ANYWHERE
+        .iter()
+        .chain(&WORDS)
+        .any(|term| folded.contains(term))
+    {
+        return false;
+    }
+    let words = words(name);
+    if words
+        .last()
+        .is_some_and(|last| ABOUT.contains(&last.as_str()))
+    {
+        return false;
+    }
+    let joined = words.concat();
+    ANYWHERE.iter().any(|term| joined.contains(term))
+        || words.iter().any(|word| WORDS.contains(&word.as_str()))
+}
+
+/// True when even text written out under `name` should be treated as a secret: the name ends in a
+/// term that leaves no doubt.
+pub(super) fn is_sensitive_literal(name: &str) -> bool {
+    let words = words(name);
+    let joined = words.concat();
+    ANYWHERE
+        .iter()
+        .any(|term| joined.ends_with(term) || joined.ends_with(&format!("{term}s")))
+        || words
+            .last()
+            .is_some_and(|last| matches!(last.as_str(), "pwd" | "dsn" | "cookie"))
+}
+
+/// `dbPassword`, `db-password` and `DB_PASSWORD` are all `db`, `password`.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut lower_before = false;
+    for character in name.chars() {
+        if !character.is_alphanumeric() {
+            words.push(String::new());
+            lower_before = false;
+            continue;
+        }
+        if character.is_uppercase() && lower_before {
+            words.push(String::new());
+        }
+        lower_before = character.is_lowercase() || character.is_numeric();
+        if let Some(word) = words.last_mut() {
+            word.extend(character.to_lowercase());
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_promise_a_secret() {
+        for (name, sensitive, literal) in [
+            ("DB_PASSWORD", true, true),
+            ("PGPASSWORD", true, true),
+            ("dbPassword", true, true),
+            ("GITHUB_TOKEN", true, true),
+            ("spaces_secret_key", true, true),
+            ("accessKey", true, true),
+            ("access-key", true, true),
+            ("AWS_SECRET_ACCESS_KEY", true, true),
+            ("dsn", true, true),
+            ("connection_string", true, true),
+            ("DATABASE_URL", true, true),
+            ("credentials", true, true),
+            ("Authorization", true, true),
+            ("PASSWORD_RESET_URL", true, false),
+            ("token_env", false, false),
+            ("secret_name", false, false),
+            ("password_policy", false, false),
+            ("region", false, false),
+            ("author", false, false),
+            ("IMAGE_TAG", false, false),
+            ("sort_key", false, false),
+            ("", false, false),
+        ] {
+            assert_eq!(is_sensitive(name), sensitive, "{name}");
+            assert_eq!(is_sensitive_literal(name), literal, "{name} written out");
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! The texts a config is made of, and places in them. A place is twelve bytes while we work; lines,
+//! columns and excerpts are computed only for what is shown or kept.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use crate::report::Span;
+
+/// Longest excerpt, in characters.
+const EXCERPT_CHARACTERS_MAX: usize = 200;
+
+/// A range of bytes in one of the [`Sources`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Mark {
+    /// Which source.
+    pub(super) source: u16,
+    /// First byte.
+    pub(super) start: u32,
+    /// One past the last byte.
+    pub(super) end: u32,
+}
+
+/// One file.
+#[derive(Debug)]
+pub(super) struct Source {
+    path: PathBuf,
+    text: Rc<str>,
+    line_starts: Vec<u32>,
+}
+
+/// Every file of one config, in the order they were read.
+#[derive(Debug, Default)]
+pub(super) struct Sources(Vec<Source>);
+
+impl Sources {
+    /// Adds a file and answers its number.
+    pub(super) fn add(&mut self, path: &Path, text: String) -> u16 {
+        let line_starts = line_starts(&text);
+        self.0.push(Source {
+            path: path.to_path_buf(),
+            text: text.into(),
+            line_starts,
+        });
+        u16::try_from(self.0.len() - 1).unwrap_or(u16::MAX)
+    }
+
+    /// The text of a file.
+    pub(super) fn text(&self, source: u16) -> &str {
+        self.0
+            .get(usize::from(source))
+            .map_or("", |source| &*source.text)
+    }
+
+    /// The text of a file, shared.
+    pub(super) fn shared_text(&self, source: u16) -> Rc<str> {
+        self.0
+            .get(usize::from(source))
+            .map_or_else(|| Rc::from(""), |source| Rc::clone(&source.text))
+    }
+
+    /// The path of a file.
+    pub(super) fn path(&self, source: u16) -> &Path {
+        self.0
+            .get(usize::from(source))
+            .map_or(Path::new(""), |source| source.path.as_path())
+    }
+
+    /// The text a mark covers.
+    pub(super) fn slice(&self, mark: Mark) -> &str {
+        self.text(mark.source)
+            .get(mark.start as usize..mark.end as usize)
+            .unwrap_or("")
+    }
+
+    /// A narrower mark: the first `needle` inside `mark`, or `mark` itself when the text was
+    /// written in another form (escapes, folded lines).
+    pub(super) fn within(&self, mark: Mark, needle: &str) -> Mark {
+        match self.slice(mark).find(needle) {
+            Some(offset) if !needle.is_empty() => {
+                let start = mark.start + u32::try_from(offset).unwrap_or(0);
+                Mark {
+                    start,
+                    end: start + u32::try_from(needle.len()).unwrap_or(0),
+                    ..mark
+                }
+            }
+            _ => mark,
+        }
+    }
+
+    /// The mark as people read it. A mark over several lines is cut to its first.
+    pub(super) fn span(&self, mark: Mark) -> Span {
+        let Some(source) = self.0.get(usize::from(mark.source)) else {
+            return Span {
+                path: PathBuf::new(),
+                line: 1,
+                column: 1,
+                width: 1,
+                excerpt: String::new(),
+            };
+        };
+        let mut start = (mark.start as usize).min(source.text.len());
+        while !source.text.is_char_boundary(start) {
+            start -= 1;
+        }
+        let line = source
+            .line_starts
+            .partition_point(|&line_start| line_start as usize <= start);
+        let line_start = source
+            .line_starts
+            .get(line.saturating_sub(1))
+            .map_or(0, |&line_start| line_start as usize);
+        let rest = &source.text[line_start..];
+        let length = memchr::memchr2(b'\n', b'\r', rest.as_bytes()).unwrap_or(rest.len());
+        let whole = &rest[..length];
+        let line_end = line_start + whole.len();
+        let column = source.text[line_start..start.min(line_end).max(line_start)]
+            .chars()
+            .count();
+        let mut end = (mark.end as usize).clamp(start, line_end.max(start));
+        while !source.text.is_char_boundary(end) {
+            end -= 1;
+        }
+        let width = source.text[start..end].trim_end().chars().count();
+        let visible = EXCERPT_CHARACTERS_MAX.saturating_sub(column).max(1);
+        Span {
+            path: source.path.clone(),
+            line: count(line),
+            column: count(column + 1),
+            width: count(width.clamp(1, visible)),
+            excerpt: cut(whole, EXCERPT_CHARACTERS_MAX).to_owned(),
+        }
+    }
+}
+
+/// The first so many characters of a line.
+fn cut(line: &str, characters_max: usize) -> &str {
+    if line.len() <= characters_max {
+        return line;
+    }
+    let end = line.char_indices().nth(characters_max);
+    end.map_or(line, |(end, _)| &line[..end])
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+/// Byte offsets at which lines start. A lone carriage return ends a line too, as YAML says.
+fn line_starts(text: &str) -> Vec<u32> {
+    let bytes = text.as_bytes();
+    let mut starts = vec![0];
+    for position in memchr::memchr2_iter(b'\n', b'\r', bytes) {
+        if bytes[position] == b'\r' && bytes.get(position + 1) == Some(&b'\n') {
+            continue;
+        }
+        starts.push(u32::try_from(position + 1).unwrap_or(u32::MAX));
+    }
+    starts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_become_lines_columns_and_excerpts() {
+        let mut sources = Sources::default();
+        let source = sources.add(
+            Path::new("a.yaml"),
+            "één: twee\r\ndrie: vier\rvijf".to_owned(),
+        );
+        for (needle, line, column, width) in [
+            ("één", 1, 1, 3),
+            ("twee", 1, 6, 4),
+            ("drie", 2, 1, 4),
+            ("vier", 2, 7, 4),
+            ("vijf", 3, 1, 4),
+        ] {
+            let whole = Mark {
+                source,
+                start: 0,
+                end: u32::MAX,
+            };
+            let whole = Mark {
+                end: u32::try_from(sources.text(source).len()).unwrap(),
+                ..whole
+            };
+            let span = sources.span(sources.within(whole, needle));
+            assert_eq!(
+                (span.line, span.column, span.width),
+                (line, column, width),
+                "{needle}"
+            );
+        }
+        let past = sources.span(Mark {
+            source,
+            start: 9_999,
+            end: 10_000,
+        });
+        assert_eq!((past.line, past.width), (3, 1));
+    }
+
+    #[test]
+    fn long_lines_are_cut() {
+        let mut sources = Sources::default();
+        let source = sources.add(Path::new("a.yaml"), format!("k: {}", "x".repeat(5_000)));
+        let span = sources.span(Mark {
+            source,
+            start: 3,
+            end: 5_003,
+        });
+        assert_eq!(span.excerpt.chars().count(), 200);
+        assert!(span.column + span.width <= 201);
+    }
+}
