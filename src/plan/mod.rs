@@ -1,1 +1,260 @@
-//! (see ARCHITECTURE.md)
+//! Desired against remembered: what to do, to what, in which order. Pure values in, pure values
+//! out. The runner in [`crate::apply`] asks drivers for their diffs and feeds them in.
+//!
+//! Deliberately absent: I/O, clocks, async, recursion (a chain of 100,000 must not overflow).
+
+pub mod classify;
+pub mod graph;
+pub mod steps;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use crate::resource::{ActionKind, Address, FieldChange, Kind, ProviderId};
+
+pub use classify::{Decision, classify};
+pub use graph::{CycleError, order};
+pub use steps::{Step, StepKind, Steps};
+
+/// What is to be done, in an order that respects every dependency.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The environment.
+    pub environment: String,
+    /// One entry per resource that is desired or remembered, dependencies first, deletes last.
+    pub actions: Vec<Action>,
+}
+
+/// What is to be done to one resource.
+#[derive(Clone, Debug)]
+pub struct Action {
+    /// The resource.
+    pub address: Address,
+    /// Its kind.
+    pub kind: Kind,
+    /// The provider module that owns it.
+    pub provider: ProviderId,
+    /// What is done.
+    pub action: ActionKind,
+    /// Every difference, in public form.
+    pub changes: Vec<FieldChange>,
+    /// Why, when the action needs a reason beyond its changes.
+    pub reason: String,
+    /// Desired dependencies (empty for deletes).
+    pub depends_on: BTreeSet<Address>,
+    /// Dependencies on record (empty for creates).
+    pub recorded_depends_on: BTreeSet<Address>,
+    /// Replace and delete need an explicit override.
+    pub protected: bool,
+}
+
+/// How many of each.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Resources to make.
+    pub create: usize,
+    /// Resources to change in place.
+    pub update: usize,
+    /// Resources to replace.
+    pub replace: usize,
+    /// Resources to delete.
+    pub delete: usize,
+    /// Resources left alone.
+    pub no_op: usize,
+}
+
+impl Plan {
+    /// Puts decisions in order: desired resources dependencies first, then deletes, dependents
+    /// first. The answer depends only on the set of decisions, never on their order.
+    pub fn assemble(environment: &str, decisions: Vec<Action>) -> Result<Self, CycleError> {
+        let by_address: BTreeMap<Address, Action> = decisions
+            .into_iter()
+            .map(|action| (action.address.clone(), action))
+            .collect();
+        let (kept, deleted): (Vec<_>, Vec<_>) = by_address
+            .values()
+            .partition(|action| action.action != ActionKind::Delete);
+        let kept_order = order(
+            kept.iter()
+                .map(|action| (&action.address, &action.depends_on)),
+        )?;
+        // Records may hold anything, cycles too; deleting must still be possible, so a cycle
+        // among records falls back to name order instead of failing.
+        let deleted_order = order(
+            deleted
+                .iter()
+                .map(|action| (&action.address, &action.recorded_depends_on)),
+        )
+        .unwrap_or_else(|_| {
+            deleted
+                .iter()
+                .map(|action| action.address.clone())
+                .collect()
+        });
+        let actions = kept_order
+            .iter()
+            .chain(deleted_order.iter().rev())
+            .filter_map(|address| by_address.get(address).cloned())
+            .collect();
+        Ok(Self {
+            environment: environment.to_owned(),
+            actions,
+        })
+    }
+
+    /// How many of each.
+    pub fn summary(&self) -> Summary {
+        let mut summary = Summary::default();
+        for action in &self.actions {
+            match action.action {
+                ActionKind::Create => summary.create += 1,
+                ActionKind::Update => summary.update += 1,
+                ActionKind::Replace => summary.replace += 1,
+                ActionKind::Delete => summary.delete += 1,
+                ActionKind::NoOp => summary.no_op += 1,
+            }
+        }
+        summary
+    }
+
+    /// True when nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.actions
+            .iter()
+            .all(|action| action.action == ActionKind::NoOp)
+    }
+
+    /// The actions that can lose data.
+    pub fn destructive(&self) -> impl Iterator<Item = &Action> {
+        self.actions
+            .iter()
+            .filter(|action| action.action.is_destructive())
+    }
+
+    /// Destructive actions on protected resources that no override allows.
+    pub fn blocked<'a>(&'a self, allowed: &'a BTreeSet<String>) -> Vec<&'a Action> {
+        self.destructive()
+            .filter(|action| action.protected && !allowed.contains(action.address.as_str()))
+            .collect()
+    }
+
+    /// The stable JSON shape (`docs/json.md`). Public forms only: no secret can be in it.
+    pub fn to_json(&self) -> serde_json::Value {
+        let summary = self.summary();
+        json!({
+            "environment": self.environment,
+            "summary": {
+                "create": summary.create,
+                "update": summary.update,
+                "replace": summary.replace,
+                "delete": summary.delete,
+                "no_op": summary.no_op,
+            },
+            "actions": self.actions.iter().map(|action| json!({
+                "resource": action.address,
+                "type": action.kind,
+                "provider": action.provider,
+                "action": action.action.word(),
+                "reason": action.reason,
+                "protected": action.protected,
+                "depends_on": action.depends_on,
+                "changes": action.changes,
+            })).collect::<Vec<_>>(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn action(name: &str, action: ActionKind, depends_on: &[&str]) -> Action {
+        let dependencies: BTreeSet<Address> =
+            depends_on.iter().copied().map(Address::new).collect();
+        Action {
+            address: Address::new(name),
+            kind: Kind::new("infra.storage"),
+            provider: ProviderId::new("local"),
+            action,
+            changes: Vec::new(),
+            reason: String::new(),
+            depends_on: if action == ActionKind::Delete {
+                BTreeSet::new()
+            } else {
+                dependencies.clone()
+            },
+            recorded_depends_on: if action == ActionKind::Create {
+                BTreeSet::new()
+            } else {
+                dependencies
+            },
+            protected: name.starts_with("protected"),
+        }
+    }
+
+    fn names(plan: &Plan) -> Vec<&str> {
+        plan.actions
+            .iter()
+            .map(|action| action.address.as_str())
+            .collect()
+    }
+
+    #[test]
+    fn dependencies_come_first_and_deletes_last_dependents_first() {
+        let decisions = vec![
+            action("old-network", ActionKind::Delete, &[]),
+            action("old-web", ActionKind::Delete, &["old-network"]),
+            action("web", ActionKind::Create, &["db"]),
+            action("db", ActionKind::NoOp, &[]),
+        ];
+        let plan = Plan::assemble("dev", decisions).unwrap();
+        assert_eq!(names(&plan), ["db", "web", "old-web", "old-network"]);
+    }
+
+    #[test]
+    fn the_order_of_decisions_changes_nothing() {
+        let mut decisions = vec![
+            action("a", ActionKind::Create, &["c"]),
+            action("b", ActionKind::Create, &[]),
+            action("c", ActionKind::Create, &["b"]),
+            action("d", ActionKind::Delete, &[]),
+        ];
+        let first = Plan::assemble("dev", decisions.clone()).unwrap();
+        decisions.reverse();
+        let second = Plan::assemble("dev", decisions).unwrap();
+        assert_eq!(first.to_json(), second.to_json());
+    }
+
+    #[test]
+    fn a_cycle_among_records_does_not_stop_their_deletion() {
+        let decisions = vec![
+            action("a", ActionKind::Delete, &["b"]),
+            action("b", ActionKind::Delete, &["a"]),
+        ];
+        assert_eq!(Plan::assemble("dev", decisions).unwrap().actions.len(), 2);
+    }
+
+    #[test]
+    fn protected_resources_block_unless_named() {
+        let plan = Plan::assemble(
+            "dev",
+            vec![
+                action("protected-db", ActionKind::Replace, &[]),
+                action("protected-net", ActionKind::Delete, &[]),
+                action("protected-web", ActionKind::Update, &[]),
+                action("web", ActionKind::Delete, &[]),
+            ],
+        )
+        .unwrap();
+        let blocked = |allowed: &[&str]| {
+            let allowed = allowed.iter().map(|name| (*name).to_owned()).collect();
+            plan.blocked(&allowed)
+                .iter()
+                .map(|action| action.address.as_str().to_owned())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(blocked(&[]), ["protected-db", "protected-net"]);
+        assert_eq!(blocked(&["protected-db", "web"]), ["protected-net"]);
+    }
+}
