@@ -1,1 +1,551 @@
-//! State in a directory.
+//! State in a directory: one folder for each environment, one file for each record.
+//!
+//! ```text
+//! <root>/.gitignore              `*`: state is not committed by accident
+//! <root>/<environment>/
+//!     head.json                  lineage, serial, fence
+//!     lock.json                  who holds the lock; stays after release, for the fence
+//!     lock.guard                 OS lock taken around every check-and-write
+//!     lock.<fence>.alive         OS lock kept by the holder for as long as it lives
+//!     journal.jsonl              intents and outcomes
+//!     key                        the state key, 64 hex digits
+//!     records/<name>.json        the records
+//!     previous/<name>.json       each record as it was before its last write
+//!     keepsakes/<key>.json       generated secrets, sink bookkeeping
+//! ```
+//!
+//! Promises: a reader sees each file as it was or as it is, never in between. A write happens
+//! under `lock.guard` and only if `lock.json` still names the writer's fence; a take-over moves
+//! the fence under the same guard, so a writer that lost its lock cannot write again, however long
+//! it was stopped. Nothing that exists but cannot be read is taken for absent.
+
+mod guard;
+mod key;
+mod lock;
+mod log;
+mod remove;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock, rfc3339};
+use crate::disk::{Disk, DiskError, DiskExt as _, EntryKind, FileLock};
+use crate::random::Random;
+use crate::resource::Address;
+
+use super::journal::Entry;
+use super::lease::Renewal;
+use super::record::{RECORD_BYTES_MAX, Record};
+use super::{Head, Holder, Keepsake, Lease, Store, StoreError, StoreResult, frame, name};
+
+const DIRECTORY_MODE: u32 = 0o700;
+const FILE_MODE: u32 = 0o600;
+/// Head, lock and keepsake files are small; more than this is not one of them.
+const SMALL_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Format of head, lock and keepsake files.
+const FORMAT: u64 = 1;
+
+const HEAD: &str = "head.json";
+const RECORDS: &str = "records";
+const PREVIOUS: &str = "previous";
+const KEEPSAKES: &str = "keepsakes";
+const GITIGNORE: &str = ".gitignore";
+const GITIGNORE_TEXT: &[u8] = b"*\n";
+
+/// The machine's (and this start's) identity on Linux: where it is equal, the operating system
+/// knows whether a lock's holder still lives.
+const BOOT_ID: &str = "/proc/sys/kernel/random/boot_id";
+
+/// The state of one environment, in a directory.
+pub struct Filesystem {
+    root: PathBuf,
+    environment: String,
+    directory: PathBuf,
+    disk: Arc<dyn Disk>,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    renewal: Renewal,
+    key: Option<Zeroizing<[u8; 32]>>,
+    /// Empty when unknown: then nobody counts as being on this machine.
+    machine: String,
+    /// Tasks of this process queue here before they meet other processes at `lock.guard`.
+    gate: tokio::sync::Mutex<()>,
+    memory: Mutex<Memory>,
+}
+
+/// What this process knows beyond the files.
+#[derive(Debug, Default)]
+struct Memory {
+    /// The `lock.<fence>.alive` locks of our leases.
+    alive: BTreeMap<u64, Box<dyn FileLock>>,
+    /// The lock file as last seen, and when (monotonic) it was first seen like that.
+    seen: Option<(Vec<u8>, Duration)>,
+    /// Size of the journal after our last good append; `None` when it must be looked at first.
+    journal_bytes: Option<u64>,
+}
+
+impl fmt::Debug for Filesystem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Filesystem")
+            .field("directory", &self.directory)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct HeadFile {
+    format: u64,
+    lineage: String,
+    serial: u64,
+    fence: u64,
+    /// Recognises the state key without telling anything about it; empty until there is one.
+    #[serde(default)]
+    key_check: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct KeepsakeFile {
+    format: u64,
+    key: String,
+    #[serde(flatten)]
+    keepsake: Keepsake,
+}
+
+impl Filesystem {
+    /// The state of `environment` under `root`. Nothing is written before the first
+    /// [`Store::lock`].
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`] when `environment` is empty or something that is not a directory
+    /// stands in its place.
+    pub fn open(
+        root: PathBuf,
+        environment: &str,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> StoreResult<Self> {
+        if environment.is_empty() {
+            return Err(StoreError::Storage(
+                "the state store needs an environment name".to_owned(),
+            ));
+        }
+        let directory = root.join(name::encode(environment));
+        for path in [&root, &directory] {
+            if let Some(EntryKind::File { .. }) = disk.entry(path).map_err(storage)? {
+                return Err(StoreError::Storage(format!(
+                    "cannot keep state in `{}`: a file stands there, not a directory",
+                    path.display()
+                )));
+            }
+        }
+        let machine = disk
+            .read(Path::new(BOOT_ID), 128)
+            .map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned())
+            .unwrap_or_default();
+        Ok(Self {
+            root,
+            environment: environment.to_owned(),
+            directory,
+            disk,
+            clock,
+            random,
+            renewal: Renewal::DEFAULT,
+            key: None,
+            machine,
+            gate: tokio::sync::Mutex::new(()),
+            memory: Mutex::default(),
+        })
+    }
+
+    /// Uses this state key instead of the file `key`, which is then neither read nor made.
+    #[must_use]
+    pub fn with_key(mut self, key: [u8; 32]) -> Self {
+        self.key = Some(Zeroizing::new(key));
+        self
+    }
+
+    /// Another lease length, for stores on unusually slow disks and for tests.
+    #[must_use]
+    pub fn with_renewal(mut self, renewal: Renewal) -> Self {
+        self.renewal = renewal;
+        self
+    }
+
+    /// Pretends to run on another machine, which tests cannot do otherwise.
+    #[must_use]
+    pub fn with_machine(mut self, machine: &str) -> Self {
+        machine.clone_into(&mut self.machine);
+        self
+    }
+
+    fn path(&self, file: &str) -> PathBuf {
+        self.directory.join(file)
+    }
+
+    fn record_path(&self, folder: &str, address: &Address) -> PathBuf {
+        self.directory
+            .join(folder)
+            .join(format!("{}.json", name::encode(address.as_str())))
+    }
+
+    fn keepsake_path(&self, key: &str) -> PathBuf {
+        self.directory
+            .join(KEEPSAKES)
+            .join(format!("{}.json", name::encode(key)))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> String {
+        rfc3339(self.clock.now())
+    }
+
+    /// A file's bytes; `None` when it does not exist.
+    fn read(&self, path: &Path, limit_bytes: u64) -> StoreResult<Option<Vec<u8>>> {
+        match self.disk.read(path, limit_bytes) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(storage(error)),
+        }
+    }
+
+    /// The names in one of our folders, leftovers of dead writers aside; empty when it does not
+    /// exist.
+    fn names(&self, folder: &str) -> StoreResult<Vec<String>> {
+        let directory = self.path(folder);
+        match self.disk.list(&directory) {
+            Ok(mut names) => {
+                // Our names never start with a dot; temporary files, and what file managers drop
+                // into folders, do.
+                names.retain(|name| !name.starts_with('.'));
+                Ok(names)
+            }
+            Err(error) if error.is_not_found() => Ok(Vec::new()),
+            Err(error) => Err(storage(error)),
+        }
+    }
+
+    /// Writes a file of a folder that may not exist yet.
+    fn write(&self, path: &Path, bytes: &[u8]) -> StoreResult<()> {
+        if let Some(folder) = path.parent()
+            && folder != self.directory
+            && self.disk.entry(folder).map_err(storage)?.is_none()
+        {
+            self.disk
+                .create_directories(folder, DIRECTORY_MODE)
+                .and_then(|()| self.disk.sync_directory(&self.directory))
+                .map_err(storage)?;
+        }
+        self.disk
+            .write_atomic(path, bytes, FILE_MODE)
+            .map_err(storage)
+    }
+
+    fn write_own<T: Serialize>(&self, path: &Path, value: &T) -> StoreResult<()> {
+        let bytes = frame::close(value).map_err(|reason| {
+            StoreError::Storage(format!("cannot write `{}`: {reason}", path.display()))
+        })?;
+        self.write(path, &bytes)
+    }
+
+    /// Reads one of our own small files and refuses newer formats.
+    fn read_own<T: serde::de::DeserializeOwned>(
+        &self,
+        path: &Path,
+        what: &str,
+    ) -> StoreResult<Option<T>> {
+        match self.read(path, SMALL_BYTES_MAX)? {
+            Some(bytes) => parse_own(&bytes, &format!("{what} (`{}`)", path.display())).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn read_head(&self) -> StoreResult<Option<HeadFile>> {
+        self.read_own(&self.path(HEAD), "the state head")
+    }
+
+    /// The head, which a held lock guarantees.
+    fn need_head(&self) -> StoreResult<HeadFile> {
+        self.read_head()?.ok_or_else(|| StoreError::Corrupt {
+            what: format!("the state head (`{}`)", self.path(HEAD).display()),
+            reason: "it has disappeared while the lock was held".to_owned(),
+        })
+    }
+
+    /// Counts one more accepted change. Written before the change itself: a crash between the two
+    /// makes a saved plan look stale, which is harmless; the other order would hide a change.
+    fn advance(&self, lease: &Lease) -> StoreResult<u64> {
+        let mut head = self.need_head()?;
+        head.serial += 1;
+        head.fence = lease.fence;
+        self.write_own(&self.path(HEAD), &head)?;
+        Ok(head.serial)
+    }
+
+    fn read_record(&self, address: &Address) -> StoreResult<Option<(Record, Vec<u8>)>> {
+        let path = self.record_path(RECORDS, address);
+        let Some(bytes) = self.read(&path, RECORD_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let what = format!("record `{address}` (`{}`)", path.display());
+        let record = self.check_record(Record::decode(&bytes, &what)?, &what, Some(address))?;
+        Ok(Some((record, bytes)))
+    }
+
+    /// A record must be where it says it belongs.
+    fn check_record(
+        &self,
+        record: Record,
+        what: &str,
+        expected: Option<&Address>,
+    ) -> StoreResult<Record> {
+        let corrupt = |reason: String| StoreError::Corrupt {
+            what: what.to_owned(),
+            reason,
+        };
+        if let Some(expected) = expected
+            && record.resource_id != *expected
+        {
+            return Err(corrupt(format!(
+                "it is the record of `{}`",
+                record.resource_id
+            )));
+        }
+        let environment = &record.tidegate.environment;
+        if !environment.is_empty() && *environment != self.environment {
+            return Err(corrupt(format!(
+                "it belongs to environment `{environment}`"
+            )));
+        }
+        Ok(record)
+    }
+}
+
+#[async_trait]
+impl Store for Filesystem {
+    fn location(&self) -> String {
+        format!(
+            "filesystem {} (environment {})",
+            self.root.display(),
+            self.environment
+        )
+    }
+
+    async fn head(&self) -> StoreResult<Option<Head>> {
+        let Some(head) = self.read_head()? else {
+            return Ok(None);
+        };
+        let fence = self.read_lock()?.map_or(0, |lock| lock.file.fence);
+        Ok(Some(Head {
+            lineage: head.lineage,
+            serial: head.serial,
+            fence: head.fence.max(fence),
+        }))
+    }
+
+    async fn list(&self) -> StoreResult<Vec<Record>> {
+        let mut records = Vec::new();
+        for file in self.names(RECORDS)? {
+            let path = self.directory.join(RECORDS).join(&file);
+            let what = format!("record file `{}`", path.display());
+            // Absent now: removed by a writer after we listed the folder.
+            let Some(bytes) = self.read(&path, RECORD_BYTES_MAX)? else {
+                continue;
+            };
+            let record = self.check_record(Record::decode(&bytes, &what)?, &what, None)?;
+            let expected = format!("{}.json", name::encode(record.resource_id.as_str()));
+            if expected != file {
+                return Err(StoreError::Corrupt {
+                    what,
+                    reason: format!(
+                        "it is the record of `{}`, whose file is `{expected}`",
+                        record.resource_id
+                    ),
+                });
+            }
+            records.push(record);
+        }
+        records.sort_by(|left, right| left.resource_id.cmp(&right.resource_id));
+        Ok(records)
+    }
+
+    async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
+        Ok(self.read_record(address)?.map(|(record, _)| record))
+    }
+
+    async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
+        let _guard = self.enter_with(lease).await?;
+        let address = &record.resource_id;
+        let existing = self.read_record(address)?;
+        let bytes = record
+            .succeed(
+                existing.as_ref().map(|(record, _)| record),
+                &self.environment,
+                &self.now(),
+            )
+            .encode()?;
+        if let Some((_, bytes)) = &existing {
+            self.write(&self.record_path(PREVIOUS, address), bytes)?;
+        }
+        let serial = self.advance(lease)?;
+        self.write(&self.record_path(RECORDS, address), &bytes)?;
+        Ok(serial)
+    }
+
+    async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
+        let _guard = self.enter_with(lease).await?;
+        let path = self.record_path(RECORDS, address);
+        let Some(bytes) = self.read(&path, RECORD_BYTES_MAX)? else {
+            return Ok(self.need_head()?.serial);
+        };
+        self.write(&self.record_path(PREVIOUS, address), &bytes)?;
+        let serial = self.advance(lease)?;
+        self.disk
+            .remove_file(&path)
+            .and_then(|()| self.disk.sync_directory(&self.path(RECORDS)))
+            .map_err(storage)?;
+        Ok(serial)
+    }
+
+    async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
+        self.acquire(holder, wait).await
+    }
+
+    async fn renew(&self, lease: &Lease) -> StoreResult<()> {
+        self.extend(lease).await
+    }
+
+    async fn unlock(&self, lease: &Lease) -> StoreResult<()> {
+        self.release(lease).await
+    }
+
+    async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>> {
+        self.look().await
+    }
+
+    async fn journal_append(&self, lease: &Lease, entries: &[Entry]) -> StoreResult<()> {
+        let _guard = self.enter_with(lease).await?;
+        self.append_entries(lease, entries)
+    }
+
+    async fn journal_read(&self) -> StoreResult<Vec<Entry>> {
+        self.read_entries()
+    }
+
+    async fn journal_clear(&self, lease: &Lease) -> StoreResult<()> {
+        let _guard = self.enter_with(lease).await?;
+        self.clear_entries()
+    }
+
+    async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
+        let path = self.keepsake_path(key);
+        let Some(file) = self.read_own::<KeepsakeFile>(&path, &format!("keepsake `{key}`"))? else {
+            return Ok(None);
+        };
+        if file.key != key {
+            return Err(StoreError::Corrupt {
+                what: format!("keepsake `{key}` (`{}`)", path.display()),
+                reason: format!("it is the keepsake `{}`", file.key),
+            });
+        }
+        Ok(Some(file.keepsake))
+    }
+
+    async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
+        let _guard = self.enter_with(lease).await?;
+        self.write_own(
+            &self.keepsake_path(key),
+            &KeepsakeFile {
+                format: FORMAT,
+                key: key.to_owned(),
+                keepsake: value.clone(),
+            },
+        )
+    }
+
+    async fn keepsakes(&self) -> StoreResult<Vec<String>> {
+        let mut keys: Vec<String> = self
+            .keepsake_files()?
+            .into_iter()
+            .map(|file| file.key)
+            .collect();
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
+        let _guard = self.enter_with(lease).await?;
+        let path = self.keepsake_path(key);
+        if self.disk.entry(&path).map_err(storage)?.is_none() {
+            return Ok(());
+        }
+        self.disk
+            .remove_file(&path)
+            .and_then(|()| self.disk.sync_directory(&self.path(KEEPSAKES)))
+            .map_err(storage)
+    }
+
+    async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
+        self.state_key(create).await
+    }
+
+    async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
+        self.remove_environment(&lease).await
+    }
+}
+
+impl Filesystem {
+    /// Every keepsake, each checked against its file name.
+    fn keepsake_files(&self) -> StoreResult<Vec<KeepsakeFile>> {
+        let mut files = Vec::new();
+        for file_name in self.names(KEEPSAKES)? {
+            let path = self.path(KEEPSAKES).join(&file_name);
+            let Some(file) = self.read_own::<KeepsakeFile>(&path, "keepsake file")? else {
+                continue;
+            };
+            if format!("{}.json", name::encode(&file.key)) != file_name {
+                return Err(StoreError::Corrupt {
+                    what: format!("keepsake file `{}`", path.display()),
+                    reason: format!("it is the keepsake `{}`", file.key),
+                });
+            }
+            files.push(file);
+        }
+        Ok(files)
+    }
+}
+
+/// Our own small files: checksum first, then the format, then the content.
+fn parse_own<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> StoreResult<T> {
+    let corrupt = |reason: String| StoreError::Corrupt {
+        what: what.to_owned(),
+        reason,
+    };
+    let value = frame::open_own(bytes).map_err(corrupt)?;
+    match value.get("format").and_then(serde_json::Value::as_u64) {
+        Some(FORMAT) => {}
+        Some(found) if found > FORMAT => {
+            return Err(StoreError::Newer {
+                what: what.to_owned(),
+                found,
+                known: FORMAT,
+            });
+        }
+        _ => return Err(corrupt("it has no known format number".to_owned())),
+    }
+    serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))
+}
+
+fn storage(error: DiskError) -> StoreError {
+    StoreError::Storage(error.to_string())
+}

@@ -3,7 +3,14 @@
 
 pub mod filesystem;
 pub mod journal;
+pub mod lease;
+pub mod name;
 pub mod record;
+
+mod convert;
+mod fault;
+mod frame;
+mod secret_key;
 
 use std::fmt;
 use std::time::Duration;
@@ -13,7 +20,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::resource::Address;
 
+pub use filesystem::Filesystem;
 pub use journal::Entry;
+pub use lease::Renewal;
 pub use record::Record;
 
 /// Who holds (or wants) the lock.
@@ -41,6 +50,9 @@ pub struct Lease {
     pub fence: u64,
     /// Who holds it.
     pub holder: Holder,
+    /// Whose lock was taken over, when the one before us died or let its lease lapse. Worth
+    /// saying: that run may have left intents in the journal.
+    pub taken_over: Option<Box<Holder>>,
 }
 
 /// The head of an environment's state.

@@ -2,12 +2,21 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::resource::{Address, PublicMap};
 
+use super::frame::{self, Opened};
+use super::{StoreError, StoreResult};
+
+pub use super::convert::{Applied, RecordError, from_observed, observe, place, to_recorded};
+pub use super::secret_key::{PLACEHOLDER_PREFIX, secret_key};
+
 /// The newest record format this version writes.
 pub const FORMAT: u64 = 1;
+
+/// Largest record in bytes, read or written.
+pub const RECORD_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A stored record. Field names up to `error` are upstream's (`state.md` section 2); what upstream
 /// does not know is kept under `tidegate`, and fields we do not know are kept as they are.
@@ -20,34 +29,38 @@ pub struct Record {
     /// Provider type, such as `local`.
     pub provider: String,
     /// Provider module name.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub provider_ref: String,
     /// The provider's own id.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub provider_id: String,
     /// Canonical config hash.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub config_hash: String,
     /// `active`, or `error` for a resource that exists but whose last action failed (tainted).
     pub status: String,
     /// Applied config, public form.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub config: PublicMap,
     /// Outputs; sensitive ones as `secret_ref://<KEY>`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub outputs: PublicMap,
     /// Names this resource waited for.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub dependencies: Vec<Address>,
     /// RFC 3339, set once.
     pub created_at: String,
     /// RFC 3339, set at every write.
     pub updated_at: String,
     /// The last error, when `status` is `error`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub error: String,
     /// What upstream does not know.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null_is_default")]
     pub tidegate: Extension,
     /// Fields written by someone else; kept untouched.
     #[serde(flatten)]
@@ -93,4 +106,157 @@ pub struct SealedOutput {
     pub fingerprint: String,
     /// Sealed value.
     pub sealed: String,
+}
+
+/// Upstream's encoder writes `null` for empty maps and lists.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+impl Record {
+    /// The bytes of this record's file.
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`] for a record that could not be read back: too large, or nested too
+    /// deep. Nothing unreadable is ever written.
+    pub fn encode(&self) -> StoreResult<Vec<u8>> {
+        let unwritable = |reason: String| {
+            StoreError::Storage(format!(
+                "cannot write record `{}`: {reason}",
+                self.resource_id
+            ))
+        };
+        let bytes = frame::close(self).map_err(unwritable)?;
+        if bytes.len() as u64 > RECORD_BYTES_MAX {
+            return Err(unwritable(format!(
+                "it has {} bytes, the limit is {RECORD_BYTES_MAX}",
+                bytes.len()
+            )));
+        }
+        match Self::decode(&bytes, "the record") {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(unwritable(error.to_string())),
+        }
+    }
+
+    /// Reads a record's file: ours, or one that upstream wrote (no checksum, no `tidegate` member).
+    /// `what` names the file in errors.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] for anything that is not a whole record, [`StoreError::Newer`] for
+    /// a format this version does not know.
+    pub fn decode(bytes: &[u8], what: &str) -> StoreResult<Self> {
+        let corrupt = |reason: String| StoreError::Corrupt {
+            what: what.to_owned(),
+            reason,
+        };
+        let value = match frame::open(bytes).map_err(corrupt)? {
+            Opened::Checked(value) => {
+                let found = value
+                    .get("tidegate")
+                    .and_then(|extension| extension.get("format"))
+                    .and_then(serde_json::Value::as_u64)
+                    .unwrap_or(0);
+                if found > FORMAT {
+                    return Err(StoreError::Newer {
+                        what: what.to_owned(),
+                        found,
+                        known: FORMAT,
+                    });
+                }
+                value
+            }
+            Opened::Foreign(value) => value,
+        };
+        serde_json::from_value(value).map_err(|error| corrupt(format!("it is no record: {error}")))
+    }
+
+    /// What the store itself adds when it writes this record over `existing`: the environment, the
+    /// times, the version, and every field that this version does not know.
+    pub(super) fn succeed(&self, existing: Option<&Self>, environment: &str, now: &str) -> Self {
+        let mut next = self.clone();
+        next.updated_at = now.to_owned();
+        next.tidegate.format = FORMAT;
+        next.tidegate.environment = environment.to_owned();
+        next.tidegate.version = 1;
+        match existing {
+            Some(existing) => {
+                next.created_at.clone_from(&existing.created_at);
+                next.tidegate.version = existing.tidegate.version.saturating_add(1);
+                keep_unknown(&mut next.unknown, &existing.unknown);
+                keep_unknown(&mut next.tidegate.unknown, &existing.tidegate.unknown);
+            }
+            None if next.created_at.is_empty() => now.clone_into(&mut next.created_at),
+            None => {}
+        }
+        next
+    }
+}
+
+fn keep_unknown(
+    next: &mut BTreeMap<String, serde_json::Value>,
+    existing: &BTreeMap<String, serde_json::Value>,
+) {
+    for (key, value) in existing {
+        next.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn sample(config: serde_json::Value) -> Record {
+        serde_json::from_value(json!({
+            "resource_id": "a", "resource_type": "infra.storage", "provider": "local",
+            "status": "active", "config": config, "created_at": "", "updated_at": "",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn numbers_come_back_exactly() {
+        // The last three change by one unit when they are read with the usual short cut.
+        let config = json!({"numbers": [
+            u64::MAX, i64::MIN, 0.1, -0.0, 5e-324, f64::MAX, 1.0,
+            0.000_123_456_789_012_345_68, 7.120_190_685_760_811e-43, 1.090_544_144_178_112_7e-21
+        ]});
+        let record = sample(config);
+        assert_eq!(
+            Record::decode(&record.encode().unwrap(), "test").unwrap(),
+            record
+        );
+    }
+
+    #[test]
+    fn what_could_not_be_read_back_is_not_written() {
+        let mut deep = json!(1);
+        for _ in 0..200 {
+            deep = json!([deep]);
+        }
+        let error = sample(json!({ "deep": deep }))
+            .encode()
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("record `a`"), "{error}");
+    }
+
+    #[test]
+    fn a_newer_format_is_told_apart_from_damage() {
+        let mut record = sample(json!({}));
+        record.tidegate.format = FORMAT + 1;
+        let bytes = frame::close(&record).unwrap();
+        let error = Record::decode(&bytes, "test").unwrap_err();
+        assert!(matches!(error, StoreError::Newer { .. }), "{error:?}");
+        assert!(
+            record.encode().is_err(),
+            "an older version never writes a newer format"
+        );
+    }
 }

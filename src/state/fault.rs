@@ -1,0 +1,82 @@
+//! Store errors as reports: one place for the words and the remedies.
+
+use crate::report::{Exit, Report};
+
+use super::StoreError;
+
+impl From<StoreError> for Report {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            StoreError::Locked {
+                holder, expires_in, ..
+            } => {
+                let mut report = Self::error("state/locked", message)
+                    .exit(Exit::Locked)
+                    .because(format!(
+                        "`{}` (run {}, process {}) has held it since {}",
+                        holder.command, holder.run_id, holder.process_id, holder.since
+                    ));
+                if let Some(url) = &holder.run_url {
+                    report = report.because(format!("its run: {url}"));
+                }
+                report
+                    .because(format!(
+                        "if that run is dead, its lock lapses within {} s",
+                        expires_in.as_secs() + u64::from(expires_in.subsec_nanos() > 0)
+                    ))
+                    .fix("wait for that run to end, or pass `--lock-timeout 5m` to wait here")
+            }
+            StoreError::LostLock { .. } => Self::error("state/lost-lock", message)
+                .exit(Exit::Locked)
+                .because("another run took the lock over while this one was stopped or cut off")
+                .fix("look at what the other run did, then run this command again"),
+            StoreError::Corrupt { .. } => Self::error("state/corrupt", message)
+                .because("a state file that cannot be read is never treated as absent")
+                .fix("put the copy from the folder `previous/` (or from a backup) in its place")
+                .fix("docs/state.md, section \"Repair\", goes through every file"),
+            StoreError::Newer { .. } => Self::error("state/newer", message)
+                .fix("use the newer Tidegate that wrote this state, or one after it"),
+            StoreError::Storage(_) => Self::error("state/storage", message)
+                .fix("check that the folder is writable and that the disk is not full"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::state::Holder;
+
+    #[test]
+    fn a_held_lock_names_its_holder() {
+        let report = Report::from(StoreError::Locked {
+            environment: "dev".to_owned(),
+            holder: Box::new(Holder {
+                run_id: "r-1".to_owned(),
+                who: "ann@build-3".to_owned(),
+                process_id: 4711,
+                command: "up".to_owned(),
+                run_url: Some("https://forge.test/runs/1".to_owned()),
+                since: "2024-01-02T03:04:05Z".to_owned(),
+            }),
+            expires_in: Duration::from_millis(41_500),
+        });
+        let text = format!("{} {:?}", report.message, report.because);
+        for expected in [
+            "ann@build-3",
+            "4711",
+            "r-1",
+            "`up`",
+            "2024-01-02T03:04:05Z",
+            "42 s",
+            "https://forge.test/runs/1",
+            "`dev`",
+        ] {
+            assert!(text.contains(expected), "{expected} in {text}");
+        }
+        assert_eq!(report.exit, Exit::Locked);
+    }
+}

@@ -1,0 +1,110 @@
+//! The rules of a lease: how long it lasts, how often it is renewed, and when somebody else may
+//! take it. Pure: no clock is read here, ages come in.
+
+use std::time::Duration;
+
+/// How a lease is kept alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// Time between two renewals by the holder.
+    pub interval: Duration,
+    /// Time after the last renewal when the lease lapses.
+    pub lease: Duration,
+}
+
+/// Added to a lease by whoever waits for it to lapse, for the time a renewal may be under way.
+pub const MARGIN: Duration = Duration::from_secs(2);
+
+impl Renewal {
+    /// Renewed every 15 s, lapses after 60 s: three renewals may fail before the lock is lost.
+    pub const DEFAULT: Self = Self {
+        interval: Duration::from_secs(15),
+        lease: Duration::from_secs(60),
+    };
+}
+
+impl Default for Renewal {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What a watcher knows about a lock it does not hold. Wall clocks are never compared: a watcher
+/// measures, on its own monotonic clock, for how long the lock has not changed.
+#[derive(Clone, Copy, Debug)]
+pub struct Watched {
+    /// Time since this watcher first saw the lock in its present form.
+    pub unchanged_for: Duration,
+    /// The lease its holder works with.
+    pub lease: Duration,
+    /// What the operating system says about the holder's process.
+    pub process: Process,
+}
+
+/// What is known about the holder's process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Process {
+    /// It runs on this machine, and it lives.
+    Alive,
+    /// It ran on this machine, and it is gone.
+    Dead,
+    /// It runs (or ran) on another machine, or before this one was started anew.
+    Elsewhere,
+}
+
+/// May the lock be taken?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes: its holder is dead, or has let the lease lapse.
+    Take,
+    /// Not before this much more time has passed without a renewal.
+    Wait(Duration),
+}
+
+impl Watched {
+    /// The decision. A living process that does not renew (stopped, or cut off from the disk)
+    /// loses the lock like any other; its late writes are fenced off.
+    pub fn verdict(self) -> Verdict {
+        if self.process == Process::Dead {
+            return Verdict::Take;
+        }
+        match (self.lease + MARGIN).checked_sub(self.unchanged_for) {
+            Some(left) if !left.is_zero() => Verdict::Wait(left),
+            _ => Verdict::Take,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_lapses_by_age_and_ends_with_its_process() {
+        let lease = Renewal::DEFAULT.lease;
+        let seconds = Duration::from_secs;
+        let cases = [
+            (Process::Dead, seconds(0), Verdict::Take),
+            (Process::Alive, seconds(0), Verdict::Wait(seconds(62))),
+            (Process::Elsewhere, seconds(61), Verdict::Wait(seconds(1))),
+            (Process::Elsewhere, seconds(62), Verdict::Take),
+            (Process::Alive, seconds(62), Verdict::Take),
+            (Process::Alive, seconds(1000), Verdict::Take),
+        ];
+        for (process, unchanged_for, expected) in cases {
+            let watched = Watched {
+                unchanged_for,
+                lease,
+                process,
+            };
+            assert_eq!(watched.verdict(), expected, "{watched:?}");
+        }
+    }
+
+    #[test]
+    fn three_renewals_may_fail_before_the_lease_lapses() {
+        let Renewal { interval, lease } = Renewal::DEFAULT;
+        assert!(interval * 4 <= lease);
+        assert!(MARGIN <= Duration::from_secs(5));
+    }
+}

@@ -1,0 +1,322 @@
+//! Damaged files: cut at every length, every bit flipped, moved, edited, written by others.
+
+use std::path::{Path, PathBuf};
+
+use tidegate::state::{Filesystem, Keepsake, Record, Store, StoreError};
+
+use super::{NO_WAIT, address, holder, record, run, system_store};
+
+/// One of everything, released and whole.
+fn filled(root: &Path) -> Filesystem {
+    let store = system_store(root, "dev");
+    run(async {
+        let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        store.key(true).await.unwrap();
+        store.put(&lease, &record("a", "one")).await.unwrap();
+        store.put(&lease, &record("a", "two")).await.unwrap();
+        let keepsake = Keepsake {
+            fingerprint: "ff".to_owned(),
+            sealed: Some("AAAA".to_owned()),
+            written_at: "2024-01-02T03:04:05Z".to_owned(),
+        };
+        store
+            .put_keepsake(&lease, "secret/x", &keepsake)
+            .await
+            .unwrap();
+        store.unlock(&lease).await.unwrap();
+    });
+    store
+}
+
+/// What reading the damaged file says; `None` when it noticed nothing.
+type Reading = fn(&Filesystem) -> Option<StoreError>;
+
+const FILES: [(&str, Reading); 4] = [
+    ("records/a.json", |store| run(store.list()).err()),
+    ("head.json", |store| run(store.head()).err()),
+    ("lock.json", |store| run(store.holder()).err()),
+    ("keepsakes/secret%2fx.json", |store| {
+        run(store.keepsake("secret/x")).err()
+    }),
+];
+
+fn each_damage(path: &Path, mut check: impl FnMut(&str)) {
+    let whole = std::fs::read(path).unwrap();
+    for length in 0..whole.len() {
+        std::fs::write(path, &whole[..length]).unwrap();
+        check(&format!(
+            "{} cut to {length} of {} bytes",
+            path.display(),
+            whole.len()
+        ));
+    }
+    // One bit of each byte here; every bit of every byte is flipped in memory, below and beside
+    // the code of the frame.
+    for position in 0..whole.len() {
+        let bit = position % 8;
+        let mut flipped = whole.clone();
+        flipped[position] ^= 1 << bit;
+        std::fs::write(path, &flipped).unwrap();
+        check(&format!(
+            "{} with bit {bit} of byte {position} flipped",
+            path.display()
+        ));
+    }
+    std::fs::write(path, &whole).unwrap();
+}
+
+#[test]
+fn no_cut_and_no_flipped_bit_goes_unseen() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    for (file, reading) in FILES {
+        let path = folder.path().join("dev").join(file);
+        assert!(reading(&store).is_none(), "{file} is whole");
+        each_damage(&path, |what| match reading(&store) {
+            Some(StoreError::Corrupt {
+                what: named,
+                reason,
+            }) => {
+                assert!(named.contains(file), "{what}: {named}: {reason}");
+            }
+            other => panic!("{what}: {other:?}"),
+        });
+        assert!(reading(&store).is_none(), "{file} is whole again");
+    }
+}
+
+#[test]
+fn no_bit_of_a_record_can_flip_unseen() {
+    let whole = record("orders-db", "one").encode().unwrap();
+    assert!(Record::decode(&whole, "the record").is_ok());
+    for position in 0..whole.len() {
+        for bit in 0..8 {
+            let mut flipped = whole.clone();
+            flipped[position] ^= 1 << bit;
+            let read = Record::decode(&flipped, "the record");
+            assert!(
+                matches!(read, Err(StoreError::Corrupt { .. })),
+                "bit {bit} of byte {position}: {read:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_damaged_lock_or_head_stops_a_writer_before_it_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    for file in ["lock.json", "head.json"] {
+        let path = folder.path().join("dev").join(file);
+        let whole = std::fs::read(&path).unwrap();
+        std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+        let error = run(store.lock(&holder("r2"), NO_WAIT)).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Corrupt { .. }),
+            "{file}: {error:?}"
+        );
+        std::fs::write(&path, &whole).unwrap();
+    }
+    run(store.lock(&holder("r2"), NO_WAIT)).unwrap();
+}
+
+#[test]
+fn a_damaged_key_never_opens_anything_and_is_never_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    let path = folder.path().join("dev/key");
+    let whole = std::fs::read(&path).unwrap();
+    let key = run(store.key(false)).unwrap().unwrap();
+    each_damage(&path, |what| {
+        for create in [false, true] {
+            // Hex digits have two spellings: such a flip leaves the key as it is.
+            match run(store.key(create)) {
+                Ok(Some(same)) => assert_eq!(*same, *key, "{what}"),
+                Ok(None) => panic!("{what}: taken for absent"),
+                Err(StoreError::Corrupt { .. }) => {}
+                Err(other) => panic!("{what}: {other:?}"),
+            }
+        }
+    });
+    std::fs::remove_file(&path).unwrap();
+    for create in [false, true] {
+        let error = run(store.key(create)).unwrap_err().to_string();
+        assert!(
+            error.contains("TIDEGATE_STATE_KEY") && error.contains("missing"),
+            "{error}"
+        );
+    }
+    assert!(!path.exists(), "a new key was made over sealed values");
+    // The right key from elsewhere is accepted, a wrong one is not.
+    let with = |key: [u8; 32]| system_store(folder.path(), "dev").with_key(key);
+    assert_eq!(*run(with(*key).key(true)).unwrap().unwrap(), *key);
+    assert!(matches!(
+        run(with([9; 32]).key(false)),
+        Err(StoreError::Corrupt { .. })
+    ));
+    assert!(!path.exists(), "a given key was written down");
+    std::fs::write(&path, whole).unwrap();
+    assert_eq!(*run(store.key(false)).unwrap().unwrap(), *key);
+}
+
+#[test]
+fn a_record_in_anothers_place_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    let records = folder.path().join("dev/records");
+    let bytes = std::fs::read(records.join("a.json")).unwrap();
+    std::fs::write(records.join("b.json"), &bytes).unwrap();
+    let reason = |result: Result<Option<Record>, StoreError>| match result {
+        Err(StoreError::Corrupt { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    };
+    assert!(reason(run(store.get(&address("b")))).contains("record of `a`"));
+    assert!(reason(run(store.list()).map(|_| None)).contains("record of `a`"));
+    std::fs::remove_file(records.join("b.json")).unwrap();
+
+    let other = system_store(folder.path(), "prod");
+    std::fs::create_dir_all(folder.path().join("prod/records")).unwrap();
+    std::fs::write(folder.path().join("prod/records/a.json"), &bytes).unwrap();
+    assert!(reason(run(other.get(&address("a")))).contains("environment `dev`"));
+
+    // What nobody can explain is not skipped; hidden files of file managers are.
+    std::fs::write(records.join(".DS_Store"), "x").unwrap();
+    assert_eq!(run(store.list()).unwrap().len(), 1);
+    std::fs::write(records.join("a.json.bak"), &bytes).unwrap();
+    assert!(run(store.list()).is_err());
+}
+
+#[test]
+fn upstreams_files_are_read_and_kept_in_their_fields() {
+    let folder = tempfile::tempdir().unwrap();
+    let records = folder.path().join("dev/records");
+    std::fs::create_dir_all(&records).unwrap();
+    let path = records.join("orders-db.json");
+    let text = r#"{
+  "resource_id": "orders-db",
+  "resource_type": "infra.database",
+  "provider": "digitalocean",
+  "provider_ref": "do-main",
+  "provider_id": "11111111-2222-3333-4444-555555555555",
+  "config_hash": "762dfa0519180779e7e6c1c6c7e35776e5e07d0eff11bd98b7eec4cc2d62b8a3",
+  "status": "active",
+  "config": { "num_nodes": 1, "region": "nyc3", "size_slug": "db-s-1vcpu-1gb" },
+  "outputs": null,
+  "dependencies": null,
+  "theirs": 7,
+  "created_at": "2024-01-02T03:04:05Z",
+  "updated_at": "2024-01-02T03:04:05Z"
+}"#;
+    std::fs::write(&path, text).unwrap();
+    let store = system_store(folder.path(), "dev");
+    let got = run(store.get(&address("orders-db"))).unwrap().unwrap();
+    assert_eq!(got.tidegate.format, 0);
+    assert_eq!(got.unknown["theirs"], 7);
+    assert_eq!(
+        tidegate::resource::config_hash(&got.config),
+        got.config_hash
+    );
+
+    // A cut is never taken for a shorter record.
+    for length in 0..text.len() {
+        std::fs::write(&path, &text[..length]).unwrap();
+        assert!(run(store.list()).is_err(), "cut to {length}");
+    }
+    std::fs::write(&path, text).unwrap();
+
+    // The first write makes it ours and keeps what it said.
+    run(async {
+        let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        store
+            .put(&lease, &record("orders-db", "two"))
+            .await
+            .unwrap();
+    });
+    let ours = run(store.get(&address("orders-db"))).unwrap().unwrap();
+    assert_eq!(ours.created_at, "2024-01-02T03:04:05Z");
+    assert_eq!(
+        (ours.tidegate.version, &ours.unknown["theirs"]),
+        (1, &serde_json::json!(7))
+    );
+    let previous = std::fs::read(folder.path().join("dev/previous/orders-db.json")).unwrap();
+    assert_eq!(previous, text.as_bytes());
+    // Still plain JSON with upstream's names on top.
+    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(value["resource_id"], "orders-db");
+}
+
+#[test]
+fn the_journal_cut_anywhere_can_be_read_and_continued() {
+    use tidegate::state::Entry;
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    let end = |run_id: &str| Entry::End {
+        run_id: run_id.to_owned(),
+    };
+    let path = folder.path().join("dev/journal.jsonl");
+    let lease = run(store.lock(&holder("r2"), NO_WAIT)).unwrap();
+    run(store.journal_append(&lease, &[end("1"), end("2")])).unwrap();
+    run(store.unlock(&lease)).unwrap();
+    let whole = std::fs::read(&path).unwrap();
+    for length in 0..=whole.len() {
+        std::fs::write(&path, &whole[..length]).unwrap();
+        let lines = whole[..length]
+            .iter()
+            .filter(|byte| **byte == b'\n')
+            .count();
+        let mut expected = vec![end("1"), end("2")];
+        expected.truncate(lines);
+        assert_eq!(
+            run(store.journal_read()).unwrap(),
+            expected,
+            "cut to {length}"
+        );
+        let lease = run(store.lock(&holder("r3"), NO_WAIT)).unwrap();
+        run(store.journal_append(&lease, &[end("3")])).unwrap();
+        run(store.journal_append(&lease, &[end("4")])).unwrap();
+        run(store.unlock(&lease)).unwrap();
+        expected.extend([end("3"), end("4")]);
+        assert_eq!(
+            run(store.journal_read()).unwrap(),
+            expected,
+            "after a cut to {length}"
+        );
+    }
+    // In the middle it is damage, not a torn end.
+    let mut damaged = whole;
+    damaged[20] ^= 1;
+    std::fs::write(&path, damaged).unwrap();
+    assert!(matches!(
+        run(store.journal_read()),
+        Err(StoreError::Corrupt { .. })
+    ));
+    let lease = run(store.lock(&holder("r4"), NO_WAIT)).unwrap();
+    assert!(run(store.journal_append(&lease, &[end("5")])).is_err());
+}
+
+#[test]
+fn files_are_private_and_kept_out_of_git() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("state");
+    let _store = filled(&root);
+    assert_eq!(std::fs::read(root.join(".gitignore")).unwrap(), b"*\n");
+    let mut waiting: Vec<PathBuf> = vec![root];
+    let mut files = 0;
+    while let Some(path) = waiting.pop() {
+        let data = std::fs::symlink_metadata(&path).unwrap();
+        let mode = data.permissions().mode() & 0o777;
+        if data.is_dir() {
+            assert_eq!(mode, 0o700, "{}", path.display());
+            waiting.extend(
+                std::fs::read_dir(&path)
+                    .unwrap()
+                    .map(|entry| entry.unwrap().path()),
+            );
+        } else {
+            files += 1;
+            assert_eq!(mode, 0o600, "{}", path.display());
+        }
+    }
+    assert!(files >= 7, "{files}");
+}
