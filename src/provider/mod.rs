@@ -137,6 +137,11 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// Output names that are known not to be sensitive. Any other undeclared output counts as
     /// sensitive.
     fn public_outputs(&self) -> &'static [&'static str];
+    /// Output names whose value an update in place never changes, so that dependents of an updated
+    /// resource need not be planned as "known after apply".
+    fn outputs_kept_by_update(&self) -> &'static [&'static str] {
+        &[]
+    }
     /// Checks a config before any effect; every problem as (dotted path, sentence).
     fn check(&self, desired: &Spec) -> Vec<(String, String)>;
 }
