@@ -1,11 +1,23 @@
 //! Where secrets go. A sink takes plaintext from memory and puts it into its store; nothing of it
 //! is written anywhere else.
 
+mod dotenv;
+mod github_env;
+mod github_secret;
+
 use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use async_trait::async_trait;
 
+use crate::config::SinkTarget;
+use crate::disk::SharedDisk;
+use crate::github::{self, GithubError};
+use crate::random::Random;
+use crate::report::{Report, Reporter};
 use crate::secret::Secret;
+use crate::variables::Variables;
 
 /// What a write did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +48,36 @@ impl SinkError {
     }
 }
 
+impl From<GithubError> for SinkError {
+    fn from(error: GithubError) -> Self {
+        let mut message = error.to_string();
+        if let GithubError::Refused(refusal) = &error {
+            for cause in refusal.because() {
+                message.push_str("; ");
+                message.push_str(&cause);
+            }
+        }
+        Self {
+            message,
+            fix: error.fix(),
+        }
+    }
+}
+
+impl From<Report> for SinkError {
+    fn from(report: Report) -> Self {
+        let mut message = report.message;
+        for cause in report.because {
+            message.push_str(": ");
+            message.push_str(&cause);
+        }
+        Self {
+            message,
+            fix: report.fix,
+        }
+    }
+}
+
 /// One destination, ready to be written to.
 #[async_trait]
 pub trait Sink: Send + Sync + fmt::Debug {
@@ -46,8 +88,64 @@ pub trait Sink: Send + Sync + fmt::Debug {
     fn remembers(&self) -> bool;
     /// Fails early, before any resource is touched: permissions, names, sizes, paths.
     async fn check(&self, names: &[&str]) -> Result<(), SinkError>;
+    /// Removes what a killed run may have left half-written beside the destination. Called once
+    /// before a run writes or removes anything.
+    fn clean_up(&self) {}
     /// Writes one value. Idempotent.
     async fn put(&self, name: &str, value: &Secret) -> Result<Put, SinkError>;
     /// Removes one value, as destroy does; absent is success. Sinks that cannot remove say so.
     async fn remove(&self, name: &str) -> Result<(), SinkError>;
+}
+
+/// What sinks are built from.
+#[derive(Clone)]
+pub struct SinkTools {
+    /// Files.
+    pub disk: SharedDisk,
+    /// Delimiters and ephemeral keys.
+    pub random: Arc<dyn Random>,
+    /// The environment at start: `GITHUB_ENV`.
+    pub variables: Arc<Variables>,
+    /// GitHub, for all sinks of the process together.
+    pub github: Arc<github::Access>,
+    /// Where warnings go.
+    pub reporter: Arc<dyn Reporter>,
+    /// Relative paths in the config start here.
+    pub config_directory: PathBuf,
+}
+
+impl fmt::Debug for SinkTools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SinkTools")
+    }
+}
+
+/// Makes the sink a config asks for. Looks at the config's own words only; whether the
+/// destination can be written is what [`Sink::check`] finds out.
+pub fn open(target: &SinkTarget, tools: &SinkTools) -> Result<Arc<dyn Sink>, Report> {
+    Ok(match target {
+        SinkTarget::GithubSecret {
+            repo,
+            environment,
+            token_env,
+        } => Arc::new(github_secret::GithubSecret::open(
+            repo,
+            environment.as_deref(),
+            token_env.clone(),
+            tools,
+        )?),
+        SinkTarget::GithubEnv => Arc::new(github_env::GithubEnv::open(tools)),
+        SinkTarget::Dotenv { path } => Arc::new(dotenv::Dotenv::open(path, tools)),
+    })
+}
+
+/// The refusal every sink gives to a value of zero bytes: readers cannot tell it from no value.
+fn refuse_empty(name: &str, value: &Secret) -> Result<(), SinkError> {
+    if value.is_empty() {
+        return Err(SinkError::new(
+            format!("secret `{name}` cannot be written: the value is empty"),
+            "give it a value, or take the sink out of the config",
+        ));
+    }
+    Ok(())
 }
