@@ -1,0 +1,206 @@
+//! A plan as text: one row per resource that changes, old → new per field below it.
+
+use std::fmt::Write as _;
+
+use super::Style;
+use super::line::action_tone;
+use crate::plan::Plan;
+use crate::report::text::{Limits, one_line};
+use crate::resource::ActionKind;
+
+/// Longest value shown of one field.
+const VALUE_CHARACTERS: usize = 60;
+/// Fields shown per resource; more are counted.
+const FIELDS: usize = 20;
+
+/// The sentence that sums a plan up.
+pub fn sentence(plan: &Plan) -> String {
+    if plan.is_empty() {
+        return "No changes. Infrastructure is up-to-date.".to_owned();
+    }
+    let summary = plan.summary();
+    format!(
+        "Plan: {} to create, {} to update, {} to replace, {} to destroy.",
+        summary.create, summary.update, summary.replace, summary.delete
+    )
+}
+
+/// One value as a person reads it: JSON, markers spelled out, long text cut.
+pub fn value(value: &serde_json::Value) -> String {
+    if let serde_json::Value::Object(map) = value
+        && map.len() == 1
+    {
+        if map.contains_key("$secret") {
+            return "(sensitive)".to_owned();
+        }
+        if let Some(serde_json::Value::String(reference)) = map.get("$unknown") {
+            return format!("(known after apply: {reference})");
+        }
+    }
+    let text = match value {
+        serde_json::Value::Null => "(none)".to_owned(),
+        other => one_line(&other.to_string(), Limits::FIELD),
+    };
+    if text.chars().count() > VALUE_CHARACTERS {
+        let cut: String = text.chars().take(VALUE_CHARACTERS).collect();
+        format!("{cut}…")
+    } else {
+        text
+    }
+}
+
+/// The whole plan.
+pub fn render(plan: &Plan, style: Style) -> String {
+    let mut text = String::new();
+    let changed: Vec<_> = plan
+        .actions
+        .iter()
+        .filter(|action| action.action != ActionKind::NoOp)
+        .collect();
+    let width = changed
+        .iter()
+        .map(|action| {
+            one_line(action.address.as_str(), Limits::FIELD)
+                .chars()
+                .count()
+        })
+        .max()
+        .unwrap_or(0);
+    for action in &changed {
+        let verb = format!("{} {:<7}", action.action.symbol(), action.action.word());
+        let verb = style.paint(action_tone(action.action), &verb);
+        let name = one_line(action.address.as_str(), Limits::FIELD);
+        let pad = " ".repeat(width.saturating_sub(name.chars().count()));
+        let note = if action.reason.is_empty() {
+            String::new()
+        } else {
+            format!("  ({})", one_line(&action.reason, Limits::FIELD))
+        };
+        let shield = if action.protected && action.action.is_destructive() {
+            "  [protected]"
+        } else {
+            ""
+        };
+        line(
+            &mut text,
+            format_args!(
+                "  {verb} {name}{pad}  {}{note}{shield}",
+                one_line(action.kind.as_str(), Limits::FIELD),
+            ),
+        );
+        for change in action.changes.iter().take(FIELDS) {
+            let forced = if change.force_new {
+                "  forces replacement"
+            } else {
+                ""
+            };
+            line(
+                &mut text,
+                format_args!(
+                    "        {}: {} → {}{forced}",
+                    one_line(&change.path, Limits::FIELD),
+                    value(&change.old),
+                    value(&change.new)
+                ),
+            );
+        }
+        if action.changes.len() > FIELDS {
+            line(
+                &mut text,
+                format_args!(
+                    "        … and {} more fields",
+                    action.changes.len() - FIELDS
+                ),
+            );
+        }
+    }
+    if !changed.is_empty() {
+        text.push('\n');
+    }
+    text.push_str(&sentence(plan));
+    text.push('\n');
+    text
+}
+
+fn line(text: &mut String, arguments: std::fmt::Arguments<'_>) {
+    // Writing to a String cannot fail.
+    if text.write_fmt(arguments).is_ok() {
+        text.push('\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::plan::Action;
+    use crate::resource::{Address, FieldChange, Kind, ProviderId};
+
+    fn action(name: &str, kind: ActionKind, changes: Vec<FieldChange>) -> Action {
+        Action {
+            address: Address::new(name),
+            kind: Kind::new("infra.database"),
+            provider: ProviderId::new("local"),
+            action: kind,
+            changes,
+            reason: String::new(),
+            depends_on: BTreeSet::new(),
+            recorded_depends_on: BTreeSet::new(),
+            protected: name == "db",
+        }
+    }
+
+    #[test]
+    fn rows_show_old_and_new_and_hide_secrets() {
+        let change = |path: &str, old, new, force_new| FieldChange {
+            path: path.to_owned(),
+            old,
+            new,
+            force_new,
+        };
+        let plan = Plan::assemble(
+            "dev",
+            vec![
+                action("cache", ActionKind::NoOp, vec![]),
+                action(
+                    "db",
+                    ActionKind::Replace,
+                    vec![
+                        change("engine", json!("sqlite"), json!("postgres"), true),
+                        change(
+                            "password",
+                            json!({"$secret": "aa"}),
+                            json!({"$secret": "bb"}),
+                            false,
+                        ),
+                        change("url", json!(null), json!({"$unknown": "${web.url}"}), false),
+                    ],
+                ),
+                action("website", ActionKind::Create, vec![]),
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            render(&plan, Style::PLAIN),
+            "  ± replace db       infra.database  [protected]\n\
+             \x20       engine: \"sqlite\" → \"postgres\"  forces replacement\n\
+             \x20       password: (sensitive) → (sensitive)\n\
+             \x20       url: (none) → (known after apply: ${web.url})\n\
+             \x20 + create  website  infra.database\n\
+             \n\
+             Plan: 1 to create, 0 to update, 1 to replace, 0 to destroy.\n"
+        );
+    }
+
+    #[test]
+    fn an_empty_plan_is_one_sentence() {
+        let plan = Plan::assemble("dev", vec![action("a", ActionKind::NoOp, vec![])]).unwrap();
+        assert_eq!(
+            render(&plan, Style::PLAIN),
+            "No changes. Infrastructure is up-to-date.\n"
+        );
+    }
+}
