@@ -1,1 +1,173 @@
-//! (see ARCHITECTURE.md)
+//! Runs a plan through drivers: parallel where the graph allows, journaled, fenced, stoppable.
+//!
+//! Promises: an effect is asked for only after its intent is durable; a dependent starts only after
+//! the result it needs is durable; a failed action skips what needs it and nothing else; a run that
+//! lost its lock writes nothing more.
+
+pub mod execute;
+pub mod recover;
+pub mod secrets;
+pub mod sinks;
+pub mod survey;
+pub mod values;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::cancel::Cancel;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::provider::{Driver, ErrorClass, Provider};
+use crate::random::Random;
+use crate::report::{Outcome, Report, Reporter};
+use crate::resource::{ActionKind, Address, Kind, ProviderId};
+use crate::secret::{Keyring, Masker};
+use crate::state::Store;
+
+/// Configured providers by module name.
+pub type Providers = BTreeMap<ProviderId, Arc<dyn Provider>>;
+
+/// What every part of a run needs.
+pub struct Engine<'a> {
+    /// The resolved config.
+    pub config: &'a Config,
+    /// Where state lives.
+    pub store: Arc<dyn Store>,
+    /// Who owns real resources.
+    pub providers: &'a Providers,
+    /// Fingerprints and seals.
+    pub keyring: Keyring,
+    /// Must know every secret first.
+    pub masker: Masker,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// Where events go.
+    pub reporter: &'a dyn Reporter,
+    /// The wish to stop.
+    pub cancel: Cancel,
+    /// How many actions may run at once.
+    pub parallelism: usize,
+}
+
+impl Engine<'_> {
+    /// The driver for a resource, or a problem that says what is missing.
+    pub fn driver(
+        &self,
+        address: &Address,
+        provider: &ProviderId,
+        kind: &Kind,
+    ) -> Result<&dyn Driver, Report> {
+        let Some(owner) = self.providers.get(provider) else {
+            return Err(Report::error(
+                "provider/not-declared",
+                format!("`{address}` belongs to the provider module `{provider}`, which this config does not declare"),
+            )
+            .fix(format!(
+                "declare an `iac.provider` module named `{provider}` again, then run the command once more"
+            )));
+        };
+        owner.driver(kind).ok_or_else(|| {
+            Report::error(
+                "provider/unsupported-type",
+                format!(
+                    "provider `{provider}` ({}) has no resources of type `{kind}`, which `{address}` asks for",
+                    owner.name()
+                ),
+            )
+            .fix(format!(
+                "use one of {}, or another provider",
+                owner
+                    .kinds()
+                    .iter()
+                    .map(|kind| format!("`{kind}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ))
+        })
+    }
+}
+
+/// How one planned action ended.
+#[derive(Clone, Debug)]
+pub struct ActionResult {
+    /// The resource.
+    pub address: Address,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its provider module.
+    pub provider: ProviderId,
+    /// What was planned.
+    pub action: ActionKind,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub elapsed: Duration,
+    /// The error or the reason for skipping; empty on success.
+    pub message: String,
+    /// The driver's error class, when a driver failed.
+    pub class: Option<ErrorClass>,
+}
+
+/// How a whole apply ended.
+#[derive(Clone, Debug, Default)]
+pub struct ApplyReport {
+    /// One entry per planned action that was not a no-op, in plan order.
+    pub actions: Vec<ActionResult>,
+    /// A signal stopped the run.
+    pub interrupted: bool,
+    /// The lock was taken over by somebody else.
+    pub lost_lock: bool,
+}
+
+impl ApplyReport {
+    /// True when every action succeeded.
+    pub fn is_success(&self) -> bool {
+        !self.interrupted
+            && !self.lost_lock
+            && self
+                .actions
+                .iter()
+                .all(|action| action.outcome == Outcome::Success)
+    }
+
+    /// True when at least one action changed something.
+    pub fn changed(&self) -> bool {
+        self.actions
+            .iter()
+            .any(|action| action.outcome == Outcome::Success)
+    }
+
+    /// How many ended this way.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.actions
+            .iter()
+            .filter(|action| action.outcome == outcome)
+            .count()
+    }
+
+    /// The stable JSON shape (`docs/json.md`).
+    pub fn to_json(&self) -> serde_json::Value {
+        serde_json::Value::Array(
+            self.actions
+                .iter()
+                .map(|action| {
+                    json!({
+                        "resource": action.address,
+                        "type": action.kind,
+                        "provider": action.provider,
+                        "action": action.action.word(),
+                        "status": action.outcome.word(),
+                        "elapsed_ms": u64::try_from(action.elapsed.as_millis()).unwrap_or(u64::MAX),
+                        "error": if action.message.is_empty() { serde_json::Value::Null } else { json!(action.message) },
+                        "error_class": action.class.map(ErrorClass::word),
+                    })
+                })
+                .collect(),
+        )
+    }
+}

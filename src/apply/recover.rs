@@ -1,0 +1,199 @@
+//! What a dead run left behind: intents without an outcome. Each is settled by asking the provider,
+//! never by guessing, before anything new is planned.
+
+use std::collections::BTreeSet;
+
+use super::Engine;
+use super::survey::{by_address, owner_of, sort_outputs};
+use crate::provider::ErrorClass;
+use crate::report::Report;
+use crate::resource::{
+    ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Recorded, Spec,
+};
+use crate::state::journal::open_intents;
+use crate::state::record::{Applied, from_observed};
+use crate::state::{Entry, Lease, Record};
+
+/// One settled intent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settled {
+    /// The resource.
+    pub address: Address,
+    /// What was found, a sentence.
+    pub finding: String,
+}
+
+/// True when a dead run left intents behind (for commands that only look).
+pub async fn is_needed(engine: &Engine<'_>) -> Result<bool, Report> {
+    let entries = engine.store.journal_read().await.map_err(Report::from)?;
+    Ok(!open_intents(&entries).is_empty())
+}
+
+/// Settles every open intent, then empties the journal. Doing it twice is doing it once: each
+/// settled intent gets its outcome at once.
+pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>, Report> {
+    let problem = |error| Report::from(error);
+    let entries = engine.store.journal_read().await.map_err(problem)?;
+    let mut settled = Vec::new();
+    for intent in open_intents(&entries) {
+        let Entry::Intent {
+            operation,
+            address,
+            kind,
+            provider,
+            action,
+            ..
+        } = intent
+        else {
+            continue;
+        };
+        let finding = settle(engine, lease, address, kind, provider, *action).await?;
+        engine
+            .store
+            .journal_append(
+                lease,
+                &[Entry::Outcome {
+                    operation: operation.clone(),
+                    outcome: "settled".to_owned(),
+                }],
+            )
+            .await
+            .map_err(problem)?;
+        settled.push(Settled {
+            address: address.clone(),
+            finding,
+        });
+    }
+    if !entries.is_empty() {
+        engine.store.journal_clear(lease).await.map_err(problem)?;
+    }
+    Ok(settled)
+}
+
+async fn settle(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    address: &Address,
+    kind: &Kind,
+    provider: &str,
+    action: ActionKind,
+) -> Result<String, Report> {
+    let record = engine.store.get(address).await.map_err(Report::from)?;
+    let owner = record.as_ref().map_or_else(
+        || ProviderId::new(provider),
+        |record| owner_of(engine, record),
+    );
+    let driver = engine.driver(address, &owner, kind)?;
+    match (action, record) {
+        (ActionKind::Create, Some(_)) => Ok("it was made and recorded".to_owned()),
+        (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {
+            let by_name = Recorded::by_name(address.clone(), kind.clone());
+            match driver.read(&by_name).await {
+                Ok(observed) => {
+                    let resources = by_address(engine);
+                    let outputs = match resources.get(address) {
+                        Some(resource) => sort_outputs(engine, resource, driver, observed.outputs),
+                        None => observed.outputs,
+                    };
+                    let found = Observed {
+                        outputs,
+                        ..observed
+                    };
+                    // What it was made with is not known for sure: no config is recorded, so the
+                    // plan compares everything and the driver completes what is missing.
+                    let spec = Spec {
+                        address: address.clone(),
+                        kind: kind.clone(),
+                        config: Map::new(),
+                        public_config: PublicMap::new(),
+                        dependencies: BTreeSet::new(),
+                    };
+                    let record = from_observed(
+                        &Applied {
+                            environment: &engine.config.environment,
+                            provider: engine
+                                .providers
+                                .get(&owner)
+                                .map_or("", |owner| owner.name()),
+                            provider_ref: owner.as_str(),
+                            spec: &spec,
+                            observed: &found,
+                            source: "apply",
+                            protected: resources
+                                .get(address)
+                                .is_some_and(|resource| resource.protected),
+                            error: "an earlier run was cut off while making it",
+                            prior: None,
+                        },
+                        &engine.keyring,
+                        engine.random.as_ref(),
+                    );
+                    put(engine, lease, &record).await?;
+                    Ok(
+                        "it was made but not recorded; it is recorded now and will be completed"
+                            .to_owned(),
+                    )
+                }
+                Err(error) if error.class == ErrorClass::NotFound => {
+                    Ok("it was not made".to_owned())
+                }
+                Err(error) => Err(unsettled(address, "made", &error.message)),
+            }
+        }
+        (ActionKind::Delete, Some(mut record)) => {
+            let prior = crate::state::record::to_recorded(
+                &record,
+                &engine.config.environment,
+                &engine.keyring,
+                &engine.masker,
+            )
+            .map_err(Report::from)?;
+            match driver.read(&prior).await {
+                Ok(_) => {
+                    taint(&mut record, "an earlier run was cut off while deleting it");
+                    put(engine, lease, &record).await?;
+                    Ok("it is still there".to_owned())
+                }
+                Err(error) if error.class == ErrorClass::NotFound => {
+                    engine
+                        .store
+                        .delete(lease, address)
+                        .await
+                        .map_err(Report::from)?;
+                    Ok("it was deleted".to_owned())
+                }
+                Err(error) => Err(unsettled(address, "deleted", &error.message)),
+            }
+        }
+        (ActionKind::Delete, None) => Ok("it was deleted and forgotten".to_owned()),
+        (_, Some(mut record)) => {
+            taint(&mut record, "an earlier run was cut off while changing it");
+            put(engine, lease, &record).await?;
+            Ok("its change may be incomplete; it will be applied again".to_owned())
+        }
+        (ActionKind::Update, None) => Ok("nothing is recorded about it".to_owned()),
+    }
+}
+
+fn taint(record: &mut Record, why: &str) {
+    "error".clone_into(&mut record.status);
+    why.clone_into(&mut record.error);
+}
+
+async fn put(engine: &Engine<'_>, lease: &Lease, record: &Record) -> Result<(), Report> {
+    engine
+        .store
+        .put(lease, record)
+        .await
+        .map(drop)
+        .map_err(Report::from)
+}
+
+fn unsettled(address: &Address, verb: &str, why: &str) -> Report {
+    Report::error(
+        "apply/unsettled",
+        format!("an earlier run was cut off, and whether `{address}` was {verb} cannot be told"),
+    )
+    .because(why.to_owned())
+    .fix("make the provider reachable and run the same command again: it looks before it acts")
+}

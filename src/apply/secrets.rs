@@ -1,0 +1,362 @@
+//! Declared secrets during a run. Generated ones are made once and kept sealed beside the records,
+//! so that a later run can hand them out again even when the store they were written to cannot be
+//! read (GitHub's cannot). Entries are fetched from stores that can.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::Engine;
+use super::survey::{Survey, by_address};
+use super::values::{Declared, Values};
+use crate::clock::rfc3339;
+use crate::config::GenerateSource;
+use crate::report::Report;
+use crate::resource::{Lookup, Observed, Output, Reference, Resolver as _, Spec, Value};
+use crate::secret::source::SecretStore;
+use crate::secret::{Secret, generate as make};
+use crate::state::record::{Applied, from_observed};
+use crate::state::{Keepsake, Lease};
+
+/// Opened stores by name.
+pub type SecretStores = BTreeMap<String, Arc<dyn SecretStore>>;
+
+fn keepsake_key(name: &str) -> String {
+    format!("secret/{name}")
+}
+
+/// A kept value belongs to one environment and one name, and opens nowhere else.
+fn place(engine: &Engine<'_>, name: &str) -> String {
+    format!("{}/secret/{name}", engine.config.environment)
+}
+
+/// What is known before anything is made: kept values are opened, entries are fetched, the rest
+/// waits. No effect.
+pub async fn known(engine: &Engine<'_>, stores: &SecretStores) -> Result<Values, Vec<Report>> {
+    let mut declared = BTreeMap::new();
+    let mut problems = Vec::new();
+    for item in &engine.config.generate {
+        let value = match &item.source {
+            GenerateSource::InfraOutput { address, field } => Declared::Output(Reference {
+                address: address.clone(),
+                field: field.clone(),
+            }),
+            GenerateSource::RandomHex { .. }
+            | GenerateSource::RandomBase64 { .. }
+            | GenerateSource::RandomAlphanumeric { .. } => match kept(engine, &item.key).await {
+                Ok(Some(secret)) => Declared::Known(secret),
+                Ok(None) => Declared::Pending,
+                Err(problem) => {
+                    problems.push(problem.at(item.at.clone()));
+                    continue;
+                }
+            },
+        };
+        declared.insert(item.key.clone(), value);
+    }
+    for entry in &engine.config.entries {
+        let fetched = match stores.get(&entry.store) {
+            Some(store) => store.get(&entry.name).await,
+            None => Err(Report::error(
+                "secret/unknown-store",
+                format!(
+                    "the secret `{}` names the store `{}`, which is not declared",
+                    entry.name, entry.store
+                ),
+            )),
+        };
+        match fetched {
+            Ok(Some(secret)) => {
+                declared.insert(entry.name.clone(), Declared::Known(secret));
+            }
+            Ok(None) => problems.push(
+                Report::error(
+                    "secret/missing",
+                    format!(
+                        "the secret `{}` is not in the store `{}`",
+                        entry.name, entry.store
+                    ),
+                )
+                .at(entry.at.clone())
+                .fix("put it there, or take the entry out of the config"),
+            ),
+            Err(problem) => problems.push(problem.at_maybe(Some(entry.at.clone()))),
+        }
+    }
+    if problems.is_empty() {
+        Ok(Values::new(declared, engine.masker.clone()))
+    } else {
+        Err(problems)
+    }
+}
+
+async fn kept(engine: &Engine<'_>, name: &str) -> Result<Option<Secret>, Report> {
+    let Some(keepsake) = engine
+        .store
+        .keepsake(&keepsake_key(name))
+        .await
+        .map_err(Report::from)?
+    else {
+        return Ok(None);
+    };
+    let Some(sealed) = keepsake.sealed else {
+        return Ok(None);
+    };
+    engine
+        .keyring
+        .open(&engine.masker, &place(engine, name), &sealed)
+        .map(Some)
+        .map_err(|error| {
+            Report::error(
+                "state/sealed",
+                format!("the kept secret `{name}` cannot be opened: {error}"),
+            )
+            .fix("use the state key this state was written with (TIDEGATE_STATE_KEY, or the store's key file)")
+        })
+}
+
+/// Makes every generated secret that does not exist yet. It is kept (sealed, durable) before it is
+/// written to its store, so a crash between the two repeats the write with the same value.
+/// Answers the names that were made.
+pub async fn generate(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    values: &mut Values,
+    stores: &SecretStores,
+) -> Result<Vec<String>, Report> {
+    let mut made = Vec::new();
+    for item in &engine.config.generate {
+        if !matches!(
+            values.declared_secrets().get(&item.key),
+            Some(Declared::Pending)
+        ) {
+            continue;
+        }
+        let random = engine.random.as_ref();
+        let secret = match item.source {
+            GenerateSource::RandomHex { length } => {
+                make::random_hex(random, &engine.masker, &item.key, length)
+            }
+            GenerateSource::RandomBase64 { length } => {
+                make::random_base64(random, &engine.masker, &item.key, length)
+            }
+            GenerateSource::RandomAlphanumeric { length } => {
+                make::random_alphanumeric(random, &engine.masker, &item.key, length)
+            }
+            GenerateSource::InfraOutput { .. } => continue,
+        };
+        let keepsake = Keepsake {
+            fingerprint: engine.keyring.fingerprint(&secret),
+            sealed: Some(
+                engine
+                    .keyring
+                    .seal(random, &place(engine, &item.key), &secret),
+            ),
+            written_at: rfc3339(engine.clock.now()),
+        };
+        engine
+            .store
+            .put_keepsake(lease, &keepsake_key(&item.key), &keepsake)
+            .await
+            .map_err(Report::from)?;
+        values.set_declared(&item.key, Declared::Known(secret));
+        made.push(item.key.clone());
+    }
+    for item in &engine.config.generate {
+        let (Some(name), Some(Declared::Known(secret))) =
+            (&item.store, values.declared_secrets().get(&item.key))
+        else {
+            continue;
+        };
+        write(engine, lease, stores, name, &item.key, secret)
+            .await
+            .map_err(|problem| problem.at_maybe(Some(item.at.clone())))?;
+    }
+    Ok(made)
+}
+
+/// Writes one value to a store unless that very value was written there before.
+async fn write(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    stores: &SecretStores,
+    store: &str,
+    key: &str,
+    secret: &Secret,
+) -> Result<(), Report> {
+    let mark = format!("store/{store}/{key}");
+    let fingerprint = engine.keyring.fingerprint(secret);
+    let before = engine.store.keepsake(&mark).await.map_err(Report::from)?;
+    if before.is_some_and(|before| before.fingerprint == fingerprint) {
+        return Ok(());
+    }
+    let Some(target) = stores.get(store) else {
+        return Err(Report::error(
+            "secret/unknown-store",
+            format!("the secret `{key}` names the store `{store}`, which is not declared"),
+        ));
+    };
+    target.set(key, secret).await?;
+    engine
+        .store
+        .put_keepsake(
+            lease,
+            &mark,
+            &Keepsake {
+                fingerprint,
+                sealed: None,
+                written_at: rfc3339(engine.clock.now()),
+            },
+        )
+        .await
+        .map_err(Report::from)
+}
+
+/// After apply: copies outputs into stores for `infra_output` secrets. Every problem is collected;
+/// the resources are made already, so one failure does not hide another.
+pub async fn copy_outputs(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    values: &Values,
+    stores: &SecretStores,
+    problems: &mut Vec<Report>,
+) {
+    for item in &engine.config.generate {
+        let (GenerateSource::InfraOutput { .. }, Some(store)) = (&item.source, &item.store) else {
+            continue;
+        };
+        let result = match values.declared(&item.key) {
+            Ok(Lookup::Known(Value::Secret(secret))) => {
+                write(engine, lease, stores, store, &item.key, &secret).await
+            }
+            Ok(Lookup::Known(_)) => Err(Report::error(
+                "secret/not-text",
+                format!(
+                    "the secret `{}` copies an output that is not text",
+                    item.key
+                ),
+            )),
+            // Its resource failed or was skipped, which is said already.
+            Ok(Lookup::Unknown) | Err(super::values::ValueError::NoSuchResource { .. }) => continue,
+            Err(error) => Err(Report::error("config/reference", error.to_string())),
+        };
+        if let Err(problem) = result {
+            problems.push(problem.at_maybe(Some(item.at.clone())));
+        }
+    }
+}
+
+/// Writes again the records of unchanged resources whose outputs changed their declared
+/// sensitivity, so that state never keeps in the clear what the config now calls sensitive.
+pub async fn reseal(engine: &Engine<'_>, lease: &Lease, survey: &Survey) -> Result<(), Report> {
+    let resources = by_address(engine);
+    for address in &survey.resealed {
+        let (Some(resource), Some(prior), Some(record)) = (
+            resources.get(address),
+            survey.priors.get(address),
+            survey.records.get(address),
+        ) else {
+            continue;
+        };
+        let spec = Spec {
+            address: address.clone(),
+            kind: prior.kind.clone(),
+            config: crate::resource::Map::new(),
+            public_config: prior.config.clone(),
+            dependencies: prior.dependencies.clone(),
+        };
+        let observed = Observed {
+            provider_id: prior.provider_id.clone(),
+            outputs: prior.outputs.clone(),
+            status: prior.status.clone(),
+            private: prior.private.clone(),
+        };
+        let again = from_observed(
+            &Applied {
+                environment: &engine.config.environment,
+                provider: &record.provider,
+                provider_ref: &record.provider_ref,
+                spec: &spec,
+                observed: &observed,
+                source: &record.tidegate.applied_config_source,
+                protected: resource.protected,
+                error: &record.error,
+                prior: Some(record),
+            },
+            &engine.keyring,
+            engine.random.as_ref(),
+        );
+        engine
+            .store
+            .put(lease, &again)
+            .await
+            .map_err(Report::from)?;
+    }
+    Ok(())
+}
+
+/// After destroy: forgets every kept secret, and removes from stores what was written there.
+/// Answers what could not be removed.
+pub async fn remove_generated(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    stores: &SecretStores,
+) -> Vec<Report> {
+    let mut problems = Vec::new();
+    let keys = match engine.store.keepsakes().await {
+        Ok(keys) => keys,
+        Err(error) => return vec![Report::from(error)],
+    };
+    for key in keys {
+        if let Some((store, name)) = key
+            .strip_prefix("store/")
+            .and_then(|rest| rest.split_once('/'))
+        {
+            let removed = match stores.get(store) {
+                Some(target) => target.remove(name).await,
+                None => Err(Report::error(
+                    "secret/unknown-store",
+                    format!(
+                        "the secret `{name}` was written to the store `{store}`, which this config no longer declares; it is still there"
+                    ),
+                )),
+            };
+            if let Err(problem) = removed {
+                problems.push(problem);
+                continue;
+            }
+        } else if !key.starts_with("secret/") {
+            continue;
+        }
+        if let Err(error) = engine.store.delete_keepsake(lease, &key).await {
+            problems.push(Report::from(error));
+        }
+    }
+    problems
+}
+
+/// One sink value: what it is called in messages, and the value if it is known.
+pub(super) fn value_of(values: &Values, key: &str) -> Option<Secret> {
+    match values.declared(key) {
+        Ok(Lookup::Known(Value::Secret(secret))) => Some(secret),
+        _ => None,
+    }
+}
+
+/// The sensitive output behind a sink, as a secret; `None` when its resource is not there.
+pub(super) fn output_of(
+    engine: &Engine<'_>,
+    values: &Values,
+    address: &crate::resource::Address,
+    field: &str,
+) -> Option<Secret> {
+    match values.output(address, field)? {
+        Output::Sensitive(secret) => Some(secret.clone()),
+        Output::Public(value) => {
+            let text = match value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            Some(engine.masker.admit(&format!("{address}.{field}"), text))
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Writes every declared sink once its value is known: straight from memory, one destination at a
+//! time, remembering by keyed fingerprint what is already there.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::Engine;
+use super::secrets::{output_of, value_of};
+use super::values::Values;
+use crate::clock::rfc3339;
+use crate::config::{OnFailure, Resource, SinkDeclaration, SinkTarget};
+use crate::report::{Event, Report, SinkOutcome};
+use crate::secret::Secret;
+use crate::sink::{Put, Sink};
+use crate::state::{Keepsake, Lease};
+
+/// Opened sinks by what the config asked for.
+pub type Sinks = BTreeMap<SinkTarget, Arc<dyn Sink>>;
+
+/// How one sink write ended.
+#[derive(Clone, Debug)]
+pub struct SinkResult {
+    /// Where.
+    pub destination: String,
+    /// The name written there.
+    pub name: String,
+    /// How it ended.
+    pub outcome: SinkOutcome,
+    /// The error; empty otherwise.
+    pub message: String,
+    /// What a failure means for the run.
+    pub on_failure: OnFailure,
+    /// False for destinations that start empty in every job: writing them is no change.
+    pub remembered: bool,
+}
+
+impl SinkResult {
+    /// The stable JSON shape (`docs/json.md`).
+    pub fn to_json(&self) -> serde_json::Value {
+        json!({
+            "destination": self.destination,
+            "name": self.name,
+            "status": self.outcome.word(),
+            "error": if self.message.is_empty() { serde_json::Value::Null } else { json!(self.message) },
+            "on_failure": match self.on_failure { OnFailure::Warn => "warn", OnFailure::Fail => "fail" },
+        })
+    }
+}
+
+/// Why there is no value for a sink.
+enum Missing {
+    /// What it comes from was not made, which has been reported already.
+    NotMade,
+    /// The resource is there and has no such output; a sentence.
+    NoOutput(String),
+}
+
+impl Missing {
+    fn why(values: &Values, resource: &Resource, field: &str) -> Self {
+        match values.output_names(&resource.address) {
+            None => Self::NotMade,
+            Some(names) => Self::NoOutput(format!(
+                "`{}` has no output `{field}`; it has {}",
+                resource.address,
+                names
+                    .iter()
+                    .map(|name| format!("`{name}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            )),
+        }
+    }
+}
+
+/// Every declared sink with its value, in config order.
+fn declared<'a>(
+    engine: &Engine<'a>,
+    values: &Values,
+) -> Vec<(&'a SinkDeclaration, Result<Secret, Missing>)> {
+    let config = engine.config;
+    let outputs = config.resources.iter().flat_map(|resource| {
+        resource.outputs.iter().flat_map(move |(field, output)| {
+            output.sinks.iter().map(move |sink| {
+                let value = output_of(engine, values, &resource.address, field)
+                    .ok_or_else(|| Missing::why(values, resource, field));
+                (sink, value)
+            })
+        })
+    });
+    let generated = config.generate.iter().flat_map(|item| {
+        item.sinks.iter().map(move |sink| {
+            let value = value_of(values, &item.key).ok_or(Missing::NotMade);
+            (sink, value)
+        })
+    });
+    outputs.chain(generated).collect()
+}
+
+fn keepsake_key(destination: &str, name: &str) -> String {
+    format!("sink/{destination}/{name}")
+}
+
+/// True when asking the destination is cheap and safe, so that memory is not trusted instead.
+fn looks_itself(target: &SinkTarget) -> bool {
+    match target {
+        SinkTarget::Dotenv { .. } | SinkTarget::GithubEnv => true,
+        SinkTarget::GithubSecret { .. } => false,
+    }
+}
+
+/// Writes everything that is known. A failed write stops nothing else.
+pub async fn write_all(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    values: &Values,
+    sinks: &Sinks,
+) -> Vec<SinkResult> {
+    for sink in sinks.values() {
+        sink.clean_up();
+    }
+    let declared = declared(engine, values);
+    if !declared.is_empty() {
+        engine.reporter.say(Event::Section {
+            title: "Sinks".to_owned(),
+        });
+    }
+    let mut results = Vec::new();
+    for (sink, value) in declared {
+        let result = write_one(engine, lease, sinks, sink, value).await;
+        say(engine, &result);
+        results.push(result);
+    }
+    results
+}
+
+fn say(engine: &Engine<'_>, result: &SinkResult) {
+    engine.reporter.say(Event::SinkFinished {
+        destination: result.destination.clone(),
+        name: result.name.clone(),
+        outcome: result.outcome,
+        message: result.message.clone(),
+    });
+}
+
+async fn write_one(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    sinks: &Sinks,
+    declaration: &SinkDeclaration,
+    value: Result<Secret, Missing>,
+) -> SinkResult {
+    let Some(target) = sinks.get(&declaration.target) else {
+        return SinkResult {
+            destination: format!("{:?}", declaration.target),
+            name: declaration.name.clone(),
+            outcome: SinkOutcome::Failed,
+            message: "the sink was not opened".to_owned(),
+            on_failure: declaration.on_failure,
+            remembered: false,
+        };
+    };
+    let mut result = SinkResult {
+        destination: target.destination(),
+        name: declaration.name.clone(),
+        outcome: SinkOutcome::Skipped,
+        message: String::new(),
+        on_failure: declaration.on_failure,
+        remembered: target.remembers(),
+    };
+    let value = match value {
+        Ok(value) => value,
+        Err(Missing::NotMade) => {
+            "its value is not known, because its resource was not made"
+                .clone_into(&mut result.message);
+            return result;
+        }
+        Err(Missing::NoOutput(why)) => {
+            result.outcome = SinkOutcome::Failed;
+            result.message = why;
+            return result;
+        }
+    };
+    if engine.cancel.is_cancelled() {
+        "the run was stopped".clone_into(&mut result.message);
+        return result;
+    }
+    let key = keepsake_key(&result.destination, &declaration.name);
+    let fingerprint = engine.keyring.fingerprint(&value);
+    let before = match engine.store.keepsake(&key).await {
+        Ok(before) => before,
+        Err(error) => {
+            result.outcome = SinkOutcome::Failed;
+            result.message = error.to_string();
+            return result;
+        }
+    };
+    let known = before.is_some_and(|before| before.fingerprint == fingerprint);
+    if known && target.remembers() && !looks_itself(&declaration.target) {
+        result.outcome = SinkOutcome::Unchanged;
+        return result;
+    }
+    match target.put(&declaration.name, &value).await {
+        Ok(put) => {
+            result.outcome = match put {
+                Put::Written => SinkOutcome::Written,
+                Put::Unchanged => SinkOutcome::Unchanged,
+            };
+            if !known && target.remembers() {
+                let keepsake = Keepsake {
+                    fingerprint,
+                    sealed: None,
+                    written_at: rfc3339(engine.clock.now()),
+                };
+                if let Err(error) = engine.store.put_keepsake(lease, &key, &keepsake).await {
+                    // The value is where it belongs; only the memory of it is missing, which
+                    // costs one more write next time.
+                    result.message = format!("written, but not remembered: {error}");
+                }
+            }
+        }
+        Err(error) => {
+            result.outcome = SinkOutcome::Failed;
+            result.message = error.to_string();
+            if let Some(fix) = error.fix.first() {
+                result.message = format!("{}; {fix}", result.message);
+            }
+        }
+    }
+    result
+}
+
+/// After destroy: takes every declared value out of its destination again.
+pub async fn remove_all(engine: &Engine<'_>, lease: &Lease, sinks: &Sinks) -> Vec<SinkResult> {
+    for sink in sinks.values() {
+        sink.clean_up();
+    }
+    let config = engine.config;
+    let declarations = config
+        .resources
+        .iter()
+        .flat_map(|resource| resource.outputs.values().flat_map(|output| &output.sinks))
+        .chain(config.generate.iter().flat_map(|item| &item.sinks));
+    let mut results = Vec::new();
+    let mut handled = std::collections::BTreeSet::new();
+    for declaration in declarations {
+        let Some(target) = sinks.get(&declaration.target) else {
+            continue;
+        };
+        let key = keepsake_key(&target.destination(), &declaration.name);
+        // Only what an earlier run wrote is removed; somebody else's value of that name stays.
+        let written = matches!(engine.store.keepsake(&key).await, Ok(Some(_)));
+        handled.insert(key.clone());
+        if !written {
+            continue;
+        }
+        let removed = target.remove(&declaration.name).await;
+        let mut message = String::new();
+        match removed {
+            Ok(()) => {
+                if let Err(error) = engine.store.delete_keepsake(lease, &key).await {
+                    message = Report::from(error).message;
+                }
+            }
+            Err(error) => message = error.to_string(),
+        }
+        results.push(SinkResult {
+            destination: target.destination(),
+            name: declaration.name.clone(),
+            outcome: if message.is_empty() {
+                SinkOutcome::Removed
+            } else {
+                SinkOutcome::Failed
+            },
+            message,
+            on_failure: declaration.on_failure,
+            remembered: true,
+        });
+    }
+    for key in engine.store.keepsakes().await.unwrap_or_default() {
+        if let Some(rest) = key.strip_prefix("sink/")
+            && !handled.contains(&key)
+        {
+            let mut message =
+                "an earlier config wrote this; it is not declared any more, so it is left there"
+                    .to_owned();
+            if let Err(error) = engine.store.delete_keepsake(lease, &key).await {
+                message = Report::from(error).message;
+            }
+            results.push(SinkResult {
+                destination: rest.to_owned(),
+                name: String::new(),
+                outcome: SinkOutcome::Skipped,
+                message,
+                on_failure: OnFailure::Warn,
+                remembered: true,
+            });
+        }
+    }
+    for result in &results {
+        if !result.message.is_empty() {
+            say(engine, result);
+        }
+    }
+    results
+}

@@ -1,0 +1,328 @@
+//! What is known while a run goes on: outputs of other resources and declared secrets. Fills in
+//! templates; says which ones must wait.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::resource::{Address, Lookup, Output, Outputs, Reference, Resolver, Value};
+use crate::secret::{Masker, Secret};
+
+/// A resource's outputs, as far as they are known.
+#[derive(Clone, Debug)]
+enum Known {
+    /// It will be made or replaced: nothing of it is known yet.
+    Pending,
+    /// It will be changed in place: only these fields keep their value.
+    Keeping {
+        provider_id: String,
+        outputs: Outputs,
+        kept: BTreeSet<String>,
+    },
+    /// It is as it is.
+    Final {
+        provider_id: String,
+        outputs: Outputs,
+    },
+}
+
+/// A declared secret.
+#[derive(Clone, Debug)]
+pub enum Declared {
+    /// In hand.
+    Known(Secret),
+    /// Will be generated (or fetched) before the first action.
+    Pending,
+    /// A copy of an output.
+    Output(Reference),
+}
+
+/// Why a value cannot be filled in.
+#[derive(Debug, thiserror::Error)]
+pub enum ValueError {
+    /// The resource has no such output.
+    #[error("`{reference}`: `{}` has no output `{}`; it has {has}", reference.address, reference.field)]
+    NoSuchOutput {
+        /// What was asked for.
+        reference: Reference,
+        /// What there is, as a list for people.
+        has: String,
+    },
+    /// The resource does not exist in this environment.
+    #[error("`{reference}`: there is no resource `{}` in this environment", reference.address)]
+    NoSuchResource {
+        /// What was asked for.
+        reference: Reference,
+    },
+    /// The secret is not declared.
+    #[error("the secret `{key}` is not declared under `secrets`")]
+    NoSuchSecret {
+        /// Its name.
+        key: String,
+    },
+}
+
+/// Everything known so far. Grows while resources are made.
+#[derive(Clone, Debug)]
+pub struct Values {
+    resources: BTreeMap<Address, Known>,
+    declared: BTreeMap<String, Declared>,
+    masker: Masker,
+}
+
+impl Values {
+    /// Nothing known yet but the declared secrets.
+    pub fn new(declared: BTreeMap<String, Declared>, masker: Masker) -> Self {
+        Self {
+            resources: BTreeMap::new(),
+            declared,
+            masker,
+        }
+    }
+
+    /// The resource will be made anew.
+    pub fn set_pending(&mut self, address: &Address) {
+        self.resources.insert(address.clone(), Known::Pending);
+    }
+
+    /// The resource will be changed in place, keeping the named outputs (and its id).
+    pub fn set_keeping(
+        &mut self,
+        address: &Address,
+        provider_id: &str,
+        outputs: &Outputs,
+        kept: &[&str],
+    ) {
+        self.resources.insert(
+            address.clone(),
+            Known::Keeping {
+                provider_id: provider_id.to_owned(),
+                outputs: outputs.clone(),
+                kept: kept.iter().map(|name| (*name).to_owned()).collect(),
+            },
+        );
+    }
+
+    /// The resource is as it is.
+    pub fn set_final(&mut self, address: &Address, provider_id: &str, outputs: &Outputs) {
+        self.resources.insert(
+            address.clone(),
+            Known::Final {
+                provider_id: provider_id.to_owned(),
+                outputs: outputs.clone(),
+            },
+        );
+    }
+
+    /// The resource is gone.
+    pub fn remove(&mut self, address: &Address) {
+        self.resources.remove(address);
+    }
+
+    /// A declared secret is in hand now.
+    pub fn set_declared(&mut self, key: &str, declared: Declared) {
+        self.declared.insert(key.to_owned(), declared);
+    }
+
+    /// Declared secrets by key.
+    pub fn declared_secrets(&self) -> &BTreeMap<String, Declared> {
+        &self.declared
+    }
+
+    /// True when something is known about the resource, be it that it waits.
+    pub fn is_known(&self, address: &Address) -> bool {
+        self.resources.contains_key(address)
+    }
+
+    /// The resource's output names, when they are final.
+    pub fn output_names(&self, address: &Address) -> Option<Vec<&str>> {
+        match self.resources.get(address)? {
+            Known::Final { outputs, .. } => Some(outputs.keys().map(String::as_str).collect()),
+            Known::Pending | Known::Keeping { .. } => None,
+        }
+    }
+
+    /// One output, when it is final.
+    pub fn output(&self, address: &Address, field: &str) -> Option<&Output> {
+        match self.resources.get(address)? {
+            Known::Final { outputs, .. } => outputs.get(field),
+            Known::Pending | Known::Keeping { .. } => None,
+        }
+    }
+}
+
+fn find(reference: &Reference, provider_id: &str, outputs: &Outputs) -> Result<Lookup, ValueError> {
+    match outputs.get(&reference.field) {
+        Some(Output::Public(value)) => Ok(Lookup::Known(Value::from(value.clone()))),
+        Some(Output::Sensitive(secret)) => Ok(Lookup::Known(Value::Secret(secret.clone()))),
+        None if reference.field == "id" && !provider_id.is_empty() => {
+            Ok(Lookup::Known(Value::String(provider_id.to_owned())))
+        }
+        None => Err(ValueError::NoSuchOutput {
+            reference: reference.clone(),
+            has: if outputs.is_empty() {
+                "none".to_owned()
+            } else {
+                outputs
+                    .keys()
+                    .map(|name| format!("`{name}`"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            },
+        }),
+    }
+}
+
+impl Resolver for Values {
+    type Error = ValueError;
+
+    fn declared(&self, key: &str) -> Result<Lookup, ValueError> {
+        match self.declared.get(key) {
+            Some(Declared::Known(secret)) => Ok(Lookup::Known(Value::Secret(secret.clone()))),
+            Some(Declared::Pending) => Ok(Lookup::Unknown),
+            // Whatever the output's own sensitivity, a declared secret is a secret.
+            Some(Declared::Output(reference)) => Ok(match self.reference(reference)? {
+                Lookup::Known(Value::String(text)) => {
+                    Lookup::Known(Value::Secret(self.masker.admit(key, text)))
+                }
+                other => other,
+            }),
+            None => Err(ValueError::NoSuchSecret {
+                key: key.to_owned(),
+            }),
+        }
+    }
+
+    fn reference(&self, reference: &Reference) -> Result<Lookup, ValueError> {
+        match self.resources.get(&reference.address) {
+            Some(Known::Pending) => Ok(Lookup::Unknown),
+            Some(Known::Keeping {
+                provider_id,
+                outputs,
+                kept,
+            }) => {
+                let is_kept = kept.contains(&reference.field)
+                    || (reference.field == "id" && !outputs.contains_key("id"));
+                if is_kept {
+                    find(reference, provider_id, outputs)
+                } else {
+                    Ok(Lookup::Unknown)
+                }
+            }
+            Some(Known::Final {
+                provider_id,
+                outputs,
+            }) => find(reference, provider_id, outputs),
+            None => Err(ValueError::NoSuchResource {
+                reference: reference.clone(),
+            }),
+        }
+    }
+
+    fn admit(&self, joined: String) -> Secret {
+        self.masker.admit("a value made of secrets", joined)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::{Part, Template};
+
+    fn reference(name: &str, field: &str) -> Reference {
+        Reference {
+            address: Address::new(name),
+            field: field.to_owned(),
+        }
+    }
+
+    fn values() -> Values {
+        let masker = Masker::default();
+        let outputs = Outputs::from([
+            ("port".to_owned(), Output::Public(5432.into())),
+            ("host".to_owned(), Output::Public("db.test".into())),
+            (
+                "password".to_owned(),
+                Output::Sensitive(masker.admit("db.password", "correct-horse".into())),
+            ),
+        ]);
+        let mut values = Values::new(
+            BTreeMap::from([
+                (
+                    "KEY".to_owned(),
+                    Declared::Known(masker.admit("KEY", "battery-staple".into())),
+                ),
+                ("LATER".to_owned(), Declared::Pending),
+                ("COPY".to_owned(), Declared::Output(reference("db", "host"))),
+            ]),
+            masker,
+        );
+        values.set_final(&Address::new("db"), "id-1", &outputs);
+        values.set_keeping(&Address::new("cache"), "id-2", &outputs, &["host"]);
+        values.set_pending(&Address::new("web"));
+        values
+    }
+
+    fn check(parts: Vec<Part>) -> String {
+        let template = Value::Template(Template {
+            parts,
+            secret: false,
+        });
+        match template.resolve(&values()) {
+            Ok(Value::Secret(secret)) => format!("secret of {}", secret.len_bytes()),
+            Ok(Value::Template(template)) => format!("waits: {template}"),
+            Ok(Value::Unknown(reference)) => format!("unknown: {reference}"),
+            Ok(value) => format!("{value:?}"),
+            Err(error) => format!("error: {error}"),
+        }
+    }
+
+    #[test]
+    fn whole_references_keep_their_type_and_joined_ones_become_text() {
+        let port = || Part::Reference(reference("db", "port"));
+        let literal = |text: &str| Part::Literal(text.to_owned());
+        assert_eq!(check(vec![port()]), "Number(Number(5432))");
+        assert_eq!(check(vec![literal(":"), port()]), "String(\":5432\")");
+        assert_eq!(
+            check(vec![Part::Reference(reference("db", "id"))]),
+            "String(\"id-1\")"
+        );
+    }
+
+    #[test]
+    fn a_secret_piece_makes_the_whole_a_secret() {
+        let parts = vec![
+            Part::Literal("pw=".into()),
+            Part::Reference(reference("db", "password")),
+        ];
+        assert_eq!(check(parts), "secret of 16");
+        assert_eq!(check(vec![Part::Declared("KEY".into())]), "secret of 14");
+        assert_eq!(check(vec![Part::Declared("COPY".into())]), "secret of 7");
+    }
+
+    #[test]
+    fn what_is_not_known_yet_waits() {
+        assert_eq!(
+            check(vec![Part::Reference(reference("web", "live_url"))]),
+            "unknown: ${web.live_url}"
+        );
+        assert_eq!(
+            check(vec![Part::Declared("LATER".into())]),
+            "waits: ${LATER}"
+        );
+        assert_eq!(
+            check(vec![Part::Reference(reference("cache", "port"))]),
+            "unknown: ${cache.port}"
+        );
+        assert_eq!(
+            check(vec![Part::Reference(reference("cache", "host"))]),
+            "String(\"db.test\")"
+        );
+    }
+
+    #[test]
+    fn a_wrong_output_is_an_error_that_lists_the_right_ones() {
+        assert_eq!(
+            check(vec![Part::Reference(reference("db", "pot"))]),
+            "error: `${db.pot}`: `db` has no output `pot`; it has `host`, `password`, `port`"
+        );
+    }
+}
