@@ -1,1 +1,314 @@
-//! (see ARCHITECTURE.md)
+//! The command line: what may be typed, and its help. No behaviour.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Takes infra.yaml from nothing to a verified deploy, and never lets a secret out on the way.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidegate",
+    version,
+    disable_help_subcommand = true,
+    infer_long_args = false,
+    max_term_width = 100,
+    after_help = "Start with: tidegate up -c infra.yaml --env dev\nExit codes: docs/exit-codes.md"
+)]
+pub struct Cli {
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+
+    /// What every command takes, before or after its name
+    #[command(flatten)]
+    pub global: GlobalArgs,
+}
+
+/// Flags every command takes.
+#[derive(Clone, Debug, Default, Args)]
+pub struct GlobalArgs {
+    /// Print one JSON document on stdout (shapes: docs/json.md)
+    #[arg(long, global = true)]
+    pub json: bool,
+
+    /// When to use colour
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
+    pub color: ColorChoice,
+
+    /// Say only what went wrong
+    #[arg(long, short = 'q', global = true)]
+    pub quiet: bool,
+
+    /// Config file [default: infra.yaml, then config/infra.yaml]
+    #[arg(
+        long,
+        short = 'c',
+        global = true,
+        value_name = "FILE",
+        overrides_with = "config"
+    )]
+    pub config: Option<PathBuf>,
+
+    /// Environment to resolve the config for
+    #[arg(long, global = true, value_name = "NAME", overrides_with = "env")]
+    pub env: Option<String>,
+}
+
+/// When to use colour.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    #[default]
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// Every command.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Plan, apply, write sinks, hold the gate: the whole way in one command
+    ///
+    /// Needs no approval while the plan only creates and updates. A plan that deletes or replaces
+    /// anything is shown and refused, unless approved by --yes or by typing `yes` at a terminal.
+    Up(UpArgs),
+    /// Look at the config
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Work with infrastructure
+    #[command(subcommand)]
+    Infra(InfraCommand),
+    /// Work with a deploy
+    #[command(subcommand)]
+    Deploy(DeployCommand),
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Run the command the composite action asks for (reads TIDEGATE_INPUT_* variables)
+    #[command(hide = true)]
+    Action,
+}
+
+/// The config file as a plain argument.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ConfigArgs {
+    /// Config file, the same as --config
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// Approval of what can lose data. Only a flag or a person approves, never a variable.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ApprovalArgs {
+    /// Approve without asking
+    #[arg(
+        long,
+        short = 'y',
+        visible_alias = "approve",
+        visible_alias = "auto-approve",
+        overrides_with = "yes"
+    )]
+    pub yes: bool,
+
+    /// Allow replace and delete of these protected resources, by name
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pub allow_replace: Vec<String>,
+}
+
+/// How a run behaves.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// How many actions may run at once
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallelism: u16,
+
+    /// How long to wait for the state lock, such as 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub lock_timeout: Duration,
+}
+
+/// `up`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct UpArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Approval
+    #[command(flatten)]
+    pub approval: ApprovalArgs,
+    /// Behaviour
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Show the plan and stop; nothing is changed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do not hold the deploy gate at the end
+    #[arg(long)]
+    pub skip_gate: bool,
+}
+
+/// `config …`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Check the config and report every problem in it
+    ///
+    /// Without --env, every declared environment is checked.
+    Validate(ConfigArgs),
+    /// Show the config as resolved for one environment; secrets stay hidden
+    Resolve(ConfigArgs),
+    /// Print the JSON Schema (draft 2020-12) that editors use
+    Schema,
+}
+
+/// `infra …`
+#[derive(Debug, Subcommand)]
+pub enum InfraCommand {
+    /// Show what apply would do
+    Plan(PlanArgs),
+    /// Make the infrastructure what the config says, and write sinks
+    Apply(ApplyArgs),
+    /// Remove everything recorded for this environment
+    Destroy(DestroyArgs),
+    /// Show outputs; sensitive ones stay hidden
+    Outputs(OutputsArgs),
+    /// Show every recorded resource and how it is doing
+    Status(StatusArgs),
+}
+
+/// `infra plan`
+#[derive(Clone, Debug, Default, Args)]
+pub struct PlanArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How many comparisons may run at once
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallelism: u16,
+    /// Exit with 3 when there are changes
+    #[arg(long)]
+    pub detailed_exitcode: bool,
+}
+
+/// `infra apply`
+#[derive(Clone, Debug, Default, Args)]
+pub struct ApplyArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Approval
+    #[command(flatten)]
+    pub approval: ApprovalArgs,
+    /// Behaviour
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Show the plan and stop; nothing is changed
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `infra destroy`
+#[derive(Clone, Debug, Default, Args)]
+pub struct DestroyArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Approval
+    #[command(flatten)]
+    pub approval: ApprovalArgs,
+    /// Behaviour
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Show what would be removed and stop
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `infra outputs`
+#[derive(Clone, Debug, Default, Args)]
+pub struct OutputsArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Only this resource (base or resolved name)
+    #[arg(long, short = 'm', value_name = "NAME")]
+    pub module: Option<String>,
+    /// Only this output, its bare value
+    #[arg(long, value_name = "FIELD", requires = "module")]
+    pub output: Option<String>,
+    /// Form of the listing
+    #[arg(long, short = 'f', value_name = "FORM", default_value = "value")]
+    pub format: OutputsFormat,
+    /// Show sensitive values in the clear (never possible by a variable)
+    #[arg(long, short = 'S')]
+    pub show_sensitive: bool,
+}
+
+/// Form of the outputs listing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputsFormat {
+    /// `module.field: value`
+    #[default]
+    Value,
+    /// `MODULE_FIELD='value'`
+    Env,
+    /// A JSON object
+    Json,
+}
+
+/// `infra status`
+#[derive(Clone, Debug, Default, Args)]
+pub struct StatusArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `deploy …`
+#[derive(Debug, Subcommand)]
+pub enum DeployCommand {
+    /// Hold until the new version really answers, or fail with evidence
+    ///
+    /// With --url, one target from flags. Without, every deploy_verify step of the config.
+    Verify(VerifyArgs),
+}
+
+/// `deploy verify`
+#[derive(Clone, Debug, Default, Args)]
+pub struct VerifyArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Target; may hold references such as ${web.live_url}
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// Status that counts as good
+    #[arg(long, value_name = "CODE", default_value = "200", requires = "url")]
+    pub expect_status: u16,
+    /// Text the body must hold
+    #[arg(long, value_name = "TEXT", requires = "url")]
+    pub expect_body_contains: Option<String>,
+    /// For all targets together [default: 5m, or what the config says]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub timeout: Option<Duration>,
+    /// Between two looks at one target [default: 10s, or what the config says]
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub retry_interval: Option<Duration>,
+    /// Looks after the first [default: 30, or what the config says]
+    #[arg(long, value_name = "N")]
+    pub max_retries: Option<u32>,
+    /// Show every look, not only changes
+    #[arg(long)]
+    pub verbose: bool,
+}
+
+/// `90`, `250ms`, `30s`, `5m`, `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::config::duration(text).ok_or_else(|| "write it like 250ms, 30s, 5m or 1h30m".to_owned())
+}

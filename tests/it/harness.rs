@@ -94,14 +94,20 @@ pub(crate) fn in_ci() -> bool {
 
 /// Says loudly that a test is skipped for want of `tool`; in CI it fails instead.
 #[track_caller]
+#[expect(clippy::print_stderr, reason = "a skipped test must be heard")]
 pub(crate) fn skip_without(tool: &str) {
-    assert!(!in_ci(), "`{tool}` is missing, and in CI nothing is skipped");
+    assert!(
+        !in_ci(),
+        "`{tool}` is missing, and in CI nothing is skipped"
+    );
     eprintln!("\n!!! SKIPPED: this test needs `{tool}`, which is not installed\n");
 }
 
 /// A tool in the lab folder (`.lab/v/bin`, …) that `.ci/run` fills, or on PATH.
 pub(crate) fn lab_tool(relative: &str) -> Option<PathBuf> {
-    let lab = Path::new(env!("CARGO_MANIFEST_DIR")).join(".lab").join(relative);
+    let lab = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join(".lab")
+        .join(relative);
     if lab.exists() {
         return Some(lab);
     }
@@ -109,4 +115,64 @@ pub(crate) fn lab_tool(relative: &str) -> Option<PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|folder| folder.join(name))
         .find(|path| path.exists())
+}
+
+/// The quickstart as it stands in the repository.
+pub(crate) fn quickstart() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/quickstart")
+}
+
+/// Copies a folder; what a run may have left in it (`.tidegate`, `.env`, `target`) is not copied.
+pub(crate) fn copy_tree(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name();
+        if [".tidegate", ".env", "target"]
+            .iter()
+            .any(|skipped| name == *skipped)
+        {
+            continue;
+        }
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &to.join(name));
+        } else {
+            std::fs::copy(entry.path(), to.join(name)).unwrap();
+        }
+    }
+}
+
+/// The quickstart's service, built once for all tests.
+pub(crate) fn service_binary() -> &'static Path {
+    static BUILT: std::sync::OnceLock<PathBuf> = std::sync::OnceLock::new();
+    BUILT.get_or_init(|| {
+        let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("quickstart-service");
+        let status = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--release", "--manifest-path"])
+            .arg(quickstart().join("service/Cargo.toml"))
+            .arg("--target-dir")
+            .arg(&target)
+            .status()
+            .expect("cargo starts");
+        assert!(status.success(), "the quickstart's service builds");
+        std::fs::read_dir(target.join("release"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .find(|path| {
+                path.is_file() && path.extension().is_none() && !path.ends_with(".cargo-lock")
+            })
+            .expect("a built executable")
+    })
+}
+
+/// Waits up to ten seconds for something to become true.
+#[track_caller]
+pub(crate) fn wait_for(what: &str, mut is_true: impl FnMut() -> bool) {
+    for _ in 0..200 {
+        if is_true() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    panic!("waited ten seconds for {what}");
 }

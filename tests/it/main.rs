@@ -1,5 +1,8 @@
 //! The single integration binary: linked once, modules named after rooms.
-#![allow(clippy::disallowed_methods, reason = "tests stand outside the seams they test")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests stand outside the seams they test"
+)]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -8,8 +11,10 @@
 
 mod action;
 mod config;
+mod e2e;
 mod github;
 mod harness;
+mod json;
 mod kill;
 mod local;
 mod main_job;

@@ -1,0 +1,111 @@
+//! `tidegate action`: what the composite action execs. Turns its inputs into an ordinary command
+//! line, so that `action.yml` holds no logic, and hands the result back as step outputs.
+
+use std::ffi::OsString;
+
+use super::Desk;
+use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::settings::{INPUT_ARGS, INPUT_COMMAND, INPUT_CONFIG, INPUT_ENV};
+use crate::variables::Variables;
+
+/// Longest `summary-json`; GitHub allows 1 MB for all outputs of a job together.
+const SUMMARY_JSON_BYTES: usize = 256 * 1024;
+
+/// The command line the inputs ask for, program name included.
+pub fn command_line(variables: &Variables) -> Result<Vec<OsString>, Report> {
+    let split = |name: &str, text: &str| {
+        shlex::split(text).ok_or_else(|| {
+            Report::error(
+                "action/quoting",
+                format!("the input behind {name} has an unfinished quote"),
+            )
+            .fix("quote it as in a shell; nothing is expanded in it")
+            .exit(Exit::Usage)
+        })
+    };
+    let mut words = vec!["tidegate".to_owned()];
+    words.extend(split(
+        INPUT_COMMAND,
+        variables.non_empty(INPUT_COMMAND).unwrap_or("up"),
+    )?);
+    for (name, flag) in [(INPUT_CONFIG, "--config"), (INPUT_ENV, "--env")] {
+        if let Some(value) = variables.non_empty(name) {
+            // One word with `=`: a value that starts with a dash stays a value.
+            words.push(format!("{flag}={value}"));
+        }
+    }
+    if let Some(text) = variables.non_empty(INPUT_ARGS) {
+        words.extend(split(INPUT_ARGS, text)?);
+    }
+    Ok(words.into_iter().map(OsString::from).collect())
+}
+
+/// Writes the step outputs `changed`, `failed` and `summary-json`.
+pub fn write_outputs(desk: &Desk, exit: Exit) {
+    let document = desk.document();
+    let changed = document
+        .as_ref()
+        .and_then(|document| document["changed"].as_bool())
+        .unwrap_or(false);
+    let failed = !matches!(exit, Exit::Done | Exit::Changes);
+    let text = document.map_or_else(|| "{}".to_owned(), |document| document.to_string());
+    let text = if text.len() > SUMMARY_JSON_BYTES {
+        serde_json::json!({
+            "exit_code": exit as u8,
+            "changed": changed,
+            "failed": failed,
+            "cut": format!("the full document has {} bytes; the limit is {SUMMARY_JSON_BYTES}", text.len()),
+        })
+        .to_string()
+    } else {
+        text
+    };
+    for (name, value) in [
+        ("changed", if changed { "true" } else { "false" }),
+        ("failed", if failed { "true" } else { "false" }),
+        ("summary-json", &text),
+    ] {
+        if let Err(problem) = desk.ui.output(name, value) {
+            desk.ui.say(Event::Problem(problem));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(pairs: &[(&str, &str)]) -> Result<String, &'static str> {
+        let variables: Variables = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        command_line(&variables)
+            .map(|words| {
+                words
+                    .iter()
+                    .map(|word| word.to_string_lossy().into_owned())
+                    .collect::<Vec<_>>()
+                    .join("|")
+            })
+            .map_err(|report| report.code)
+    }
+
+    #[test]
+    fn inputs_become_words_and_nothing_is_expanded() {
+        assert_eq!(line(&[]), Ok("tidegate|up".to_owned()));
+        assert_eq!(
+            line(&[
+                (INPUT_COMMAND, "infra plan"),
+                (INPUT_CONFIG, "a b.yaml"),
+                (INPUT_ENV, "--yes"),
+                (INPUT_ARGS, "--parallelism 4 '$(id)' \"; echo\""),
+            ]),
+            Ok(
+                "tidegate|infra|plan|--config=a b.yaml|--env=--yes|--parallelism|4|$(id)|; echo"
+                    .to_owned()
+            )
+        );
+        assert_eq!(line(&[(INPUT_ARGS, "'open")]), Err("action/quoting"));
+    }
+}

@@ -1,0 +1,80 @@
+//! `config validate`, `config resolve`, `config schema`.
+
+use serde_json::json;
+
+use super::{CommandResult, Desk, problem_json};
+use crate::cli::ConfigArgs;
+use crate::config::{self, Files};
+use crate::report::{Event, Exit, Reporter as _};
+
+impl Desk {
+    /// Lends the config room a way to reach files.
+    pub(super) fn with_files<T>(&self, work: impl FnOnce(Files<'_>) -> T) -> T {
+        work(Files {
+            read: &|path| {
+                self.disk
+                    .read(path, config::FILE_BYTES_MAX)
+                    .map_err(|error| error.source.to_string())
+            },
+            canonical: &|path| {
+                self.disk
+                    .canonical(path)
+                    .map_err(|error| error.source.to_string())
+            },
+        })
+    }
+}
+
+/// `config validate`
+pub fn validate(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
+    let path = desk.find_config(arguments)?;
+    let checked = desk.with_files(|files| {
+        config::check(
+            &path,
+            desk.global.env.as_deref(),
+            files,
+            &desk.settings.variables,
+            &desk.masker,
+        )
+    })?;
+    desk.emit(&json!({
+            "command": "config validate",
+            "config": path,
+            "exit_code": 0,
+            "failed": false,
+            "environments": checked.environments,
+            "resources": checked.resources,
+            "problems": checked.warnings.iter().map(problem_json).collect::<Vec<_>>(),
+    }));
+    for warning in checked.warnings {
+        desk.ui.say(Event::Problem(Box::new(warning)));
+    }
+    desk.ui.note(format!(
+        "{} is valid; resources: {}{}.",
+        path.display(),
+        checked.resources,
+        if checked.environments.is_empty() {
+            String::new()
+        } else {
+            format!("; checked for {}", checked.environments.join(", "))
+        }
+    ));
+    Ok(Exit::Done)
+}
+
+/// `config resolve`
+pub fn resolve(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
+    let config = desk.load(arguments)?;
+    if desk.global.json {
+        desk.ui.json(&config::to_public_json(&config));
+    } else {
+        desk.ui.data(&config::to_public_yaml(&config));
+    }
+    Ok(Exit::Done)
+}
+
+/// `config schema`
+pub fn schema(desk: &Desk) -> CommandResult {
+    desk.ui.json(&config::schema());
+    Ok(Exit::Done)
+}

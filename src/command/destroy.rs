@@ -1,0 +1,253 @@
+//! `infra destroy`: everything recorded for one environment goes, dependents first; then what was
+//! written to sinks, then the state itself. Can be run again after any failure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+
+use super::open::Opened;
+use super::up::{ask, protected_problem};
+use super::{CommandResult, Desk, Problems, summary};
+use crate::apply::execute::execute;
+use crate::apply::sinks::{SinkResult, remove_all};
+use crate::apply::survey::{Survey, delete_action};
+use crate::apply::{ApplyReport, Engine, recover, secrets};
+use crate::cli::DestroyArgs;
+use crate::config::Config;
+use crate::face;
+use crate::plan::Plan;
+use crate::report::{Event, Exit, Outcome, Report, Reporter as _, SinkOutcome};
+use crate::state::{Lease, StoreError};
+
+/// Runs the command.
+pub async fn run(desk: &Desk, arguments: &DestroyArgs) -> CommandResult {
+    let config = desk.load(&arguments.config)?;
+    let opened = desk.open(&config).await?;
+    let result = opened_run(desk, arguments, &config, &opened).await;
+    opened.close().await;
+    result
+}
+
+async fn opened_run(
+    desk: &Desk,
+    arguments: &DestroyArgs,
+    config: &Config,
+    opened: &Opened,
+) -> CommandResult {
+    let problem = |error: StoreError| Problems::from(Report::from(error));
+    let parallelism = usize::from(arguments.run.parallelism);
+    let is_empty = opened.store.head().await.map_err(problem)?.is_none();
+    if arguments.dry_run || is_empty {
+        let engine = opened.engine(desk, config, parallelism, false).await?;
+        let survey = survey(&engine).await?;
+        preview(desk, &survey.plan);
+        desk.emit(&document(
+            config,
+            &survey.plan,
+            &json!([]),
+            &[],
+            Exit::Done,
+            arguments.dry_run,
+        ));
+        return Ok(Exit::Done);
+    }
+    let lease = opened
+        .lock(desk, "infra destroy", arguments.run.lock_timeout)
+        .await?;
+    let (result, gone) = match under_lock(desk, arguments, config, opened, &lease).await {
+        Ok((exit, gone)) => (Ok(exit), gone),
+        Err(problems) => (Err(problems), false),
+    };
+    let ended = if gone {
+        opened.store.remove_empty(lease).await
+    } else {
+        opened.store.unlock(&lease).await
+    };
+    if let Err(error) = ended {
+        desk.ui.say(Event::Problem(Box::new(Report::from(error))));
+        return result.map(|_| Exit::Failed);
+    }
+    result
+}
+
+fn preview(desk: &Desk, plan: &Plan) {
+    desk.ui.say(Event::Section {
+        title: format!("Destroy ({})", plan.environment),
+    });
+    desk.ui.say(Event::Block {
+        text: if plan.is_empty() {
+            "No resources tracked in state — nothing to destroy.\n".to_owned()
+        } else {
+            face::plan::render(plan, desk.ui.style())
+        },
+    });
+}
+
+/// Every record as a delete.
+async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
+    let mut priors = BTreeMap::new();
+    let mut records = BTreeMap::new();
+    let mut actions = Vec::new();
+    let mut problems = Vec::new();
+    for record in engine.store.list().await.map_err(Report::from)? {
+        let address = record.resource_id.clone();
+        match crate::state::record::to_recorded(
+            &record,
+            &engine.config.environment,
+            &engine.keyring,
+            &engine.masker,
+        ) {
+            Ok(prior) => {
+                priors.insert(address.clone(), prior);
+            }
+            Err(error) => problems.push(error.into()),
+        }
+        let mut action = delete_action(engine, &record);
+        action.reason = String::new();
+        if let Err(problem) = engine.driver(&address, &action.provider, &action.kind) {
+            problems.push(problem);
+        }
+        actions.push(action);
+        records.insert(address, record);
+    }
+    if !problems.is_empty() {
+        return Err(problems.into());
+    }
+    let plan = Plan::assemble(&engine.config.environment, actions)
+        .map_err(|cycle| Report::error("state/cycle", cycle.to_string()))?;
+    Ok(Survey {
+        plan,
+        priors,
+        records,
+        resealed: BTreeSet::new(),
+        values: crate::apply::values::Values::new(BTreeMap::new(), engine.masker.clone()),
+    })
+}
+
+/// Answers the exit code and whether nothing is left, so that the state itself can go.
+async fn under_lock(
+    desk: &Desk,
+    arguments: &DestroyArgs,
+    config: &Config,
+    opened: &Opened,
+    lease: &Lease,
+) -> Result<(Exit, bool), Problems> {
+    let engine = opened
+        .engine(desk, config, usize::from(arguments.run.parallelism), true)
+        .await?;
+    for settled in recover::recover(&engine, lease).await? {
+        desk.ui.note(format!(
+            "An earlier run was cut off at `{}`: {}.",
+            settled.address, settled.finding
+        ));
+    }
+    let survey = survey(&engine).await?;
+    preview(desk, &survey.plan);
+    let plan = survey.plan.clone();
+    let allowed: BTreeSet<String> = arguments.approval.allow_replace.iter().cloned().collect();
+    let blocked = plan.blocked(&allowed);
+    if !blocked.is_empty() {
+        return Err(protected_problem(&blocked).into());
+    }
+    if !arguments.approval.yes && !plan.is_empty() {
+        ask(
+            desk,
+            &format!(
+                "Destroy {} resources of environment `{}`? Only `yes` is taken as a yes: ",
+                plan.summary().delete,
+                config.environment
+            ),
+            "the destroy",
+        )
+        .await?;
+    }
+    let (report, _) = execute(&engine, lease, survey).await;
+    let mut sinks = Vec::new();
+    let mut exit = Exit::Done;
+    if report.lost_lock {
+        exit = Exit::Locked;
+    } else if report.interrupted {
+        exit = Exit::Interrupted;
+    } else if !report.is_success() {
+        exit = if report.changed() {
+            Exit::Partial
+        } else {
+            Exit::Failed
+        };
+    } else {
+        sinks = remove_all(&engine, lease, &opened.sinks).await;
+        if sinks.iter().any(|sink| sink.outcome == SinkOutcome::Failed) {
+            exit = Exit::Partial;
+        }
+        let left = secrets::remove_generated(&engine, lease, &opened.secret_stores).await;
+        if !left.is_empty() {
+            exit = Exit::Partial;
+        }
+        for problem in left {
+            desk.ui.say(Event::Problem(Box::new(problem)));
+        }
+        if exit == Exit::Done {
+            engine
+                .store
+                .journal_clear(lease)
+                .await
+                .map_err(Report::from)?;
+        }
+    }
+    let gone = exit == Exit::Done;
+    let verdict = verdict(&report, exit, &config.environment);
+    desk.ui.say(Event::Result {
+        text: format!("{verdict}\n"),
+    });
+    summary::destroyed(desk, &verdict, &plan, &report, &sinks, exit);
+    desk.emit(&document(
+        config,
+        &plan,
+        &report.to_json(),
+        &sinks,
+        exit,
+        false,
+    ));
+    Ok((exit, gone))
+}
+
+fn verdict(report: &ApplyReport, exit: Exit, environment: &str) -> String {
+    let destroyed = report.count(Outcome::Success);
+    let resources = match destroyed {
+        1 => "1 resource".to_owned(),
+        _ => format!("{destroyed} resources"),
+    };
+    let left = match report.actions.len() - destroyed {
+        _ if exit == Exit::Done => {
+            return format!(
+                "Destroyed {resources}; nothing of environment `{environment}` is left."
+            );
+        }
+        0 => "not all of the rest could be removed".to_owned(),
+        1 => "1 is still there".to_owned(),
+        left => format!("{left} are still there"),
+    };
+    format!("Destroyed {resources}; {left}. Run the command again to go on.")
+}
+
+fn document(
+    config: &Config,
+    plan: &Plan,
+    actions: &serde_json::Value,
+    sinks: &[SinkResult],
+    exit: Exit,
+    dry_run: bool,
+) -> serde_json::Value {
+    json!({
+        "command": "infra destroy",
+        "config": config.path,
+        "environment": config.environment,
+        "dry_run": dry_run,
+        "exit_code": exit as u8,
+        "changed": actions.as_array().is_some_and(|actions| actions.iter().any(|action| action["status"] == "success")),
+        "failed": exit != Exit::Done,
+        "plan": plan.to_json(),
+        "actions": actions,
+        "sinks": sinks.iter().map(SinkResult::to_json).collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,283 @@
+//! `infra outputs`: what resources answered. Sensitive and undeclared outputs stay hidden unless
+//! `--show-sensitive` is given, which only a flag can do.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+
+use super::{CommandResult, Desk};
+use crate::apply::survey::{by_address, sort_outputs};
+use crate::cli::{OutputsArgs, OutputsFormat};
+use crate::config::Config;
+use crate::report::{Exit, Report};
+use crate::resource::{Address, Output, Outputs};
+
+/// Stands where a sensitive value would.
+pub const MASKED: &str = "***MASKED***";
+
+/// Runs the command.
+pub async fn run(desk: &Desk, arguments: &OutputsArgs) -> CommandResult {
+    let config = desk.load(&arguments.config)?;
+    let opened = desk.open(&config).await?;
+    let engine = opened.engine(desk, &config, 1, false).await?;
+    let resources = by_address(&engine);
+    let mut all: BTreeMap<Address, Outputs> = BTreeMap::new();
+    for record in engine.store.list().await.map_err(Report::from)? {
+        let recorded = crate::state::record::to_recorded(
+            &record,
+            &config.environment,
+            &engine.keyring,
+            &engine.masker,
+        )
+        .map_err(Report::from)?;
+        let outputs = match resources.get(&recorded.address) {
+            Some(resource) => {
+                match engine.driver(&recorded.address, &resource.provider, &resource.kind) {
+                    Ok(driver) => sort_outputs(&engine, resource, driver, recorded.outputs),
+                    Err(_) => recorded.outputs,
+                }
+            }
+            None => recorded.outputs,
+        };
+        all.insert(recorded.address, outputs);
+    }
+    if let Some(name) = &arguments.module {
+        let address = address_of(&config, name);
+        let Some(outputs) = all.remove(&address) else {
+            return Err(unknown_module(name, &all).into());
+        };
+        if let Some(field) = &arguments.output {
+            let exit = one(desk, arguments, &config, &address, &outputs, field)?;
+            opened.close().await;
+            return Ok(exit);
+        }
+        all = BTreeMap::from([(address, outputs)]);
+    }
+    listing(desk, arguments, &config, &all);
+    opened.close().await;
+    Ok(Exit::Done)
+}
+
+/// Base names and resolved names both work.
+fn address_of(config: &Config, name: &str) -> Address {
+    config
+        .resources
+        .iter()
+        .find(|resource| resource.base_name == name)
+        .map_or_else(|| Address::new(name), |resource| resource.address.clone())
+}
+
+fn unknown_module(name: &str, all: &BTreeMap<Address, Outputs>) -> Report {
+    let known = all
+        .keys()
+        .map(|address| format!("`{address}`"))
+        .collect::<Vec<_>>();
+    Report::error(
+        "outputs/unknown-module",
+        format!("nothing is recorded about `{name}` in this environment"),
+    )
+    .fix(if known.is_empty() {
+        "nothing is recorded at all yet: run `tidegate up` first".to_owned()
+    } else {
+        format!("recorded are {}", known.join(", "))
+    })
+    .exit(Exit::Usage)
+}
+
+/// The bare value of one output, for scripts.
+fn one(
+    desk: &Desk,
+    arguments: &OutputsArgs,
+    config: &Config,
+    address: &Address,
+    outputs: &Outputs,
+    field: &str,
+) -> Result<Exit, Report> {
+    let Some(output) = outputs.get(field) else {
+        let known = outputs
+            .keys()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>();
+        return Err(Report::error(
+            "outputs/unknown-field",
+            format!("`{address}` has no output `{field}`"),
+        )
+        .fix(format!("it has {}", known.join(", ")))
+        .exit(Exit::Usage));
+    };
+    if desk.global.json {
+        listing(
+            desk,
+            arguments,
+            config,
+            &BTreeMap::from([(
+                address.clone(),
+                Outputs::from([(field.to_owned(), output.clone())]),
+            )]),
+        );
+        return Ok(Exit::Done);
+    }
+    match output {
+        Output::Public(value) => desk.ui.data(&format!("{}\n", plain(value))),
+        Output::Sensitive(secret) if arguments.show_sensitive => {
+            desk.ui
+                .reveal(&format!("{address}.{field}"), secret.expose());
+        }
+        Output::Sensitive(_) => {
+            return Err(Report::error(
+                "outputs/sensitive",
+                format!("`{address}.{field}` is sensitive"),
+            )
+            .fix("pass `--show-sensitive` if it may be shown here, or let a sink carry it"));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// `MODULE_FIELD`, as a shell variable name.
+fn variable_name(address: &Address, field: &str) -> String {
+    let name: String = format!("{address}_{field}")
+        .chars()
+        .map(|character| {
+            if character.is_ascii_alphanumeric() {
+                character.to_ascii_uppercase()
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    if name.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("_{name}")
+    } else {
+        name
+    }
+}
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+fn listing(
+    desk: &Desk,
+    arguments: &OutputsArgs,
+    config: &Config,
+    all: &BTreeMap<Address, Outputs>,
+) {
+    let form = if desk.global.json {
+        OutputsFormat::Json
+    } else {
+        arguments.format
+    };
+    let sensitive: Vec<String> = all
+        .iter()
+        .flat_map(|(address, outputs)| {
+            outputs
+                .iter()
+                .filter(|(_, output)| matches!(output, Output::Sensitive(_)))
+                .map(move |(name, _)| format!("{address}.{name}"))
+        })
+        .collect();
+    let reveal = arguments.show_sensitive && !sensitive.is_empty();
+    let shown = |output: &Output| match output {
+        Output::Public(value) => plain(value),
+        Output::Sensitive(secret) if reveal => secret.expose().to_owned(),
+        Output::Sensitive(_) => MASKED.to_owned(),
+    };
+    let text = match form {
+        OutputsFormat::Value => lines(all, |address, name, output| {
+            format!("{address}.{name}: {}\n", shown(output))
+        }),
+        OutputsFormat::Env => lines(all, |address, name, output| {
+            format!(
+                "{}={}\n",
+                variable_name(address, name),
+                quoted(&shown(output))
+            )
+        }),
+        OutputsFormat::Json => format!("{:#}\n", document(config, all, &shown)),
+    };
+    let hidden = if reveal { 0 } else { sensitive.len() };
+    if reveal {
+        desk.ui.reveal(&sensitive.join("`, `"), &text);
+    } else if form == OutputsFormat::Json {
+        desk.ui.json(&document(config, all, &shown));
+    } else {
+        desk.ui.data(&text);
+    }
+    if form != OutputsFormat::Json && (hidden > 0 || all.is_empty()) {
+        use crate::report::Reporter as _;
+        desk.ui.note(if all.is_empty() {
+            "No outputs are recorded for this environment.".to_owned()
+        } else {
+            format!("Sensitive values that are hidden: {hidden}; --show-sensitive shows them.")
+        });
+    }
+}
+
+fn lines(
+    all: &BTreeMap<Address, Outputs>,
+    row: impl Fn(&Address, &str, &Output) -> String,
+) -> String {
+    all.iter()
+        .flat_map(|(address, outputs)| {
+            outputs
+                .iter()
+                .map(|(name, output)| row(address, name, output))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn document(
+    config: &Config,
+    all: &BTreeMap<Address, Outputs>,
+    shown: &impl Fn(&Output) -> String,
+) -> serde_json::Value {
+    let mut resources = serde_json::Map::new();
+    for (address, outputs) in all {
+        let fields = outputs
+            .iter()
+            .map(|(name, output)| {
+                let (value, sensitive) = match output {
+                    Output::Public(value) => (value.clone(), false),
+                    Output::Sensitive(_) => (serde_json::Value::String(shown(output)), true),
+                };
+                (
+                    name.clone(),
+                    json!({ "value": value, "sensitive": sensitive }),
+                )
+            })
+            .collect();
+        resources.insert(address.to_string(), serde_json::Value::Object(fields));
+    }
+    json!({
+        "command": "infra outputs",
+        "config": config.path,
+        "environment": config.environment,
+        "exit_code": 0,
+        "failed": false,
+        "outputs": resources,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shell_forms_are_safe() {
+        assert_eq!(
+            variable_name(&Address::new("orders-db"), "uri"),
+            "ORDERS_DB_URI"
+        );
+        assert_eq!(variable_name(&Address::new("9db"), "a.b"), "_9DB_A_B");
+        assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
+    }
+}

@@ -1,0 +1,495 @@
+//! `up`: the whole way. Plan, approve, apply, write sinks, hold the gate, say what happened.
+//! `infra apply` is the same way without the gate.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+
+use super::open::Opened;
+use super::{CommandResult, Desk, Problems, failures, problem_json, summary};
+use crate::apply::execute::execute;
+use crate::apply::sinks::{SinkResult, write_all};
+use crate::apply::survey::{Survey, survey};
+use crate::apply::values::Values;
+use crate::apply::{ApplyReport, Engine, recover, secrets};
+use crate::cli::{ApprovalArgs, ConfigArgs, RunArgs, UpArgs};
+use crate::clock::rfc3339;
+use crate::config::{self, Config, OnFailure};
+use crate::face;
+use crate::plan::Plan;
+use crate::report::{Event, Exit, Outcome, Report, Reporter as _, SinkOutcome};
+use crate::state::{Entry, Lease};
+use crate::verify::GateReport;
+
+/// What distinguishes `up` from `infra apply`.
+pub struct Way<'a> {
+    /// The command's name, for JSON and the lock.
+    pub command: &'static str,
+    /// Which config.
+    pub config: &'a ConfigArgs,
+    /// Approval.
+    pub approval: &'a ApprovalArgs,
+    /// Behaviour.
+    pub run: &'a RunArgs,
+    /// Show the plan and stop.
+    pub dry_run: bool,
+    /// Hold the gate at the end.
+    pub gate: bool,
+    /// Creating and updating needs no approval.
+    pub automatic: bool,
+}
+
+/// Runs `up`.
+pub async fn run(desk: &Desk, arguments: &UpArgs) -> CommandResult {
+    go(
+        desk,
+        &Way {
+            command: "up",
+            config: &arguments.config,
+            approval: &arguments.approval,
+            run: &arguments.run,
+            dry_run: arguments.dry_run,
+            gate: !arguments.skip_gate,
+            automatic: true,
+        },
+    )
+    .await
+}
+
+/// Everything that happened, for the JSON document and the job summary.
+pub struct Story<'a> {
+    /// The command.
+    pub command: &'static str,
+    /// The config.
+    pub config: &'a Config,
+    /// What was planned.
+    pub plan: Plan,
+    /// How its actions ended.
+    pub apply: ApplyReport,
+    /// How the sinks were written.
+    pub sinks: Vec<SinkResult>,
+    /// How the gates ended; `None` when they were not tried.
+    pub gates: Option<Vec<GateReport>>,
+    /// Why the gates were not tried.
+    pub gate_skipped: &'static str,
+    /// Problems worth repeating.
+    pub problems: Vec<Report>,
+    /// The exit code.
+    pub exit: Exit,
+    /// Whole run.
+    pub elapsed: Duration,
+    /// What to run next.
+    pub next: Vec<String>,
+}
+
+impl Story<'_> {
+    /// True when anything outside state was changed.
+    pub fn changed(&self) -> bool {
+        self.apply.changed()
+            || self
+                .sinks
+                .iter()
+                .any(|sink| sink.outcome == SinkOutcome::Written && sink.remembered)
+    }
+
+    /// The stable JSON shape (`docs/json.md`).
+    pub fn to_json(&self) -> Json {
+        json!({
+            "command": self.command,
+            "config": self.config.path,
+            "environment": self.config.environment,
+            "exit_code": self.exit as u8,
+            "changed": self.changed(),
+            "failed": !matches!(self.exit, Exit::Done | Exit::Changes),
+            "elapsed_ms": u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
+            "plan": self.plan.to_json(),
+            "actions": self.apply.to_json(),
+            "sinks": self.sinks.iter().map(SinkResult::to_json).collect::<Vec<_>>(),
+            "gate": self.gates,
+            "problems": self.problems.iter().map(problem_json).collect::<Vec<_>>(),
+            "next": self.next,
+        })
+    }
+}
+
+/// The whole way, for `up` and `infra apply`.
+pub async fn go(desk: &Desk, way: &Way<'_>) -> CommandResult {
+    let started = desk.clock.monotonic();
+    let config = desk.load(way.config)?;
+    let opened = desk.open(&config).await?;
+    let result = locked(desk, way, &config, &opened, started).await;
+    opened.close().await;
+    result
+}
+
+async fn locked(
+    desk: &Desk,
+    way: &Way<'_>,
+    config: &Config,
+    opened: &Opened,
+    started: Duration,
+) -> CommandResult {
+    let parallelism = usize::from(way.run.parallelism);
+    if way.dry_run {
+        let engine = opened.engine(desk, config, parallelism, false).await?;
+        let values = secrets::known(&engine, &opened.secret_stores).await?;
+        let survey = survey(&engine, values).await?;
+        return Ok(dry_run(desk, way, config, &survey, started));
+    }
+    // Everything that can be refused is refused before the first effect.
+    opened.check_sinks(desk, config).await?;
+    let lease = opened.lock(desk, way.command, way.run.lock_timeout).await?;
+    let result = under_lock(desk, way, config, opened, &lease, started).await;
+    if let Err(error) = opened.store.unlock(&lease).await {
+        desk.ui.say(Event::Problem(Box::new(Report::from(error))));
+    }
+    result
+}
+
+fn dry_run(
+    desk: &Desk,
+    way: &Way<'_>,
+    config: &Config,
+    survey: &Survey,
+    started: Duration,
+) -> Exit {
+    desk.emit(&json!({
+            "command": way.command,
+            "config": config.path,
+            "environment": config.environment,
+            "dry_run": true,
+            "exit_code": 0,
+            "changed": false,
+            "failed": false,
+            "elapsed_ms": u64::try_from(desk.clock.monotonic().saturating_sub(started).as_millis()).unwrap_or(u64::MAX),
+            "plan": survey.plan.to_json(),
+    }));
+    if !desk.global.json {
+        desk.ui
+            .data(&face::plan::render(&survey.plan, desk.data_style()));
+        desk.ui.note("Dry run: nothing was changed.".to_owned());
+    }
+    Exit::Done
+}
+
+async fn under_lock(
+    desk: &Desk,
+    way: &Way<'_>,
+    config: &Config,
+    opened: &Opened,
+    lease: &Lease,
+    started: Duration,
+) -> CommandResult {
+    let engine = opened
+        .engine(desk, config, usize::from(way.run.parallelism), true)
+        .await?;
+    for settled in recover::recover(&engine, lease).await? {
+        desk.ui.note(format!(
+            "An earlier run was cut off at `{}`: {}.",
+            settled.address, settled.finding
+        ));
+    }
+    let mut values = secrets::known(&engine, &opened.secret_stores).await?;
+    let mut survey = survey(&engine, values.clone()).await?;
+    desk.ui.say(Event::Section {
+        title: format!("Plan ({})", config.environment),
+    });
+    desk.ui.say(Event::Block {
+        text: face::plan::render(&survey.plan, desk.ui.style()),
+    });
+    approve(desk, way, &survey.plan).await?;
+    engine.store.renew(lease).await.map_err(Report::from)?;
+
+    let mut story = Story {
+        command: way.command,
+        config,
+        plan: survey.plan.clone(),
+        apply: ApplyReport::default(),
+        sinks: Vec::new(),
+        gates: None,
+        gate_skipped: "",
+        problems: Vec::new(),
+        exit: Exit::Done,
+        elapsed: Duration::ZERO,
+        next: Vec::new(),
+    };
+    let generated = secrets::generate(&engine, lease, &mut values, &opened.secret_stores).await?;
+    for (key, declared) in values.declared_secrets() {
+        survey.values.set_declared(key, declared.clone());
+    }
+    for name in generated {
+        desk.ui.note(format!("Generated the secret `{name}`."));
+    }
+    secrets::reseal(&engine, lease, &survey).await?;
+    let values = if survey.plan.is_empty() {
+        survey.values
+    } else {
+        desk.ui.say(Event::Section {
+            title: "Apply".to_owned(),
+        });
+        journal(
+            &engine,
+            lease,
+            Entry::Begin {
+                run_id: lease.holder.run_id.clone(),
+                fence: lease.fence,
+                at: rfc3339(desk.clock.now()),
+            },
+        )
+        .await?;
+        let (report, values) = execute(&engine, lease, survey).await;
+        story.apply = report;
+        values
+    };
+    if !story.apply.lost_lock {
+        secrets::copy_outputs(
+            &engine,
+            lease,
+            &values,
+            &opened.secret_stores,
+            &mut story.problems,
+        )
+        .await;
+        story.sinks = write_all(&engine, lease, &values, &opened.sinks).await;
+        settle_journal(&engine, lease, &mut story).await;
+    }
+    hold_gate(desk, way, &engine, &values, &mut story).await;
+    conclude(desk, &mut story);
+    story.elapsed = desk.clock.monotonic().saturating_sub(started);
+    tell(desk, &story);
+    Ok(story.exit)
+}
+
+async fn journal(engine: &Engine<'_>, lease: &Lease, entry: Entry) -> Result<(), Problems> {
+    engine
+        .store
+        .journal_append(lease, &[entry])
+        .await
+        .map_err(|error| Report::from(error).into())
+}
+
+/// Empties the journal when every intent has an outcome; otherwise leaves it for the next run.
+async fn settle_journal(engine: &Engine<'_>, lease: &Lease, story: &mut Story<'_>) {
+    let cleared = async {
+        let entries = engine.store.journal_read().await?;
+        if !entries.is_empty() && crate::state::journal::open_intents(&entries).is_empty() {
+            engine.store.journal_clear(lease).await?;
+        }
+        Ok::<(), crate::state::StoreError>(())
+    };
+    if let Err(error) = cleared.await {
+        story.problems.push(Report::from(error));
+    }
+}
+
+/// Refuses what needs approval and has none.
+async fn approve(desk: &Desk, way: &Way<'_>, plan: &Plan) -> Result<(), Problems> {
+    let allowed: BTreeSet<String> = way.approval.allow_replace.iter().cloned().collect();
+    let blocked = plan.blocked(&allowed);
+    if !blocked.is_empty() {
+        return Err(protected_problem(&blocked).into());
+    }
+    let destructive: Vec<String> = plan
+        .destructive()
+        .map(|action| format!("{} `{}`", action.action.word(), action.address))
+        .collect();
+    let needs_approval = if way.automatic {
+        !destructive.is_empty()
+    } else {
+        !plan.is_empty()
+    };
+    if !needs_approval || way.approval.yes {
+        return Ok(());
+    }
+    let question = if destructive.is_empty() {
+        "Apply these changes? Only `yes` is taken as a yes: ".to_owned()
+    } else {
+        format!(
+            "This can lose data ({}). Go on? Only `yes` is taken as a yes: ",
+            destructive.join(", ")
+        )
+    };
+    ask(desk, &question, "the plan").await.map_err(|problem| {
+        let mut problem = problem;
+        if !destructive.is_empty() {
+            problem = problem.because(format!("it would {}", destructive.join(", ")));
+        }
+        problem.into()
+    })
+}
+
+/// Every blocker in one message, with the flag that would allow exactly these.
+pub fn protected_problem(blocked: &[&crate::plan::Action]) -> Report {
+    let list = blocked
+        .iter()
+        .map(|action| format!("`{}` ({})", action.address, action.action.word()))
+        .collect::<Vec<_>>()
+        .join(", ");
+    let names = blocked
+        .iter()
+        .map(|action| action.address.as_str())
+        .collect::<Vec<_>>()
+        .join(",");
+    Report::error(
+        "plan/protected",
+        format!("protected resources stand in the way: {list}"),
+    )
+    .fix(format!(
+        "if this is meant, pass `--allow-replace {names}`; otherwise undo the change that causes it"
+    ))
+    .exit(Exit::Usage)
+}
+
+/// Asks at a terminal; only `yes` goes on. Without a terminal it refuses.
+pub async fn ask(desk: &Desk, question: &str, what: &str) -> Result<(), Report> {
+    let answer = if desk.settings.stdin_is_terminal && !desk.global.json {
+        // Reading a line cannot be taken back; a signal must still end the wait.
+        let (ui, question) = (desk.ui.clone(), question.to_owned());
+        let reading = tokio::task::spawn_blocking(move || ui.prompt(&question));
+        tokio::select! {
+            biased;
+            () = desk.cancel.cancelled() => {
+                return Err(Report::error(
+                    "approval/interrupted",
+                    format!("stopped before {what} was approved; nothing was changed"),
+                )
+                .exit(Exit::Interrupted));
+            }
+            answer = reading => answer.ok().and_then(Result::ok).flatten(),
+        }
+    } else {
+        None
+    };
+    match answer.as_deref().map(str::trim) {
+        Some("yes") => Ok(()),
+        Some(_) => Err(Report::error(
+            "approval/declined",
+            format!("{what} was not approved; nothing was changed"),
+        )),
+        None => Err(Report::error(
+            "approval/needed",
+            format!("{what} needs approval, and nobody is here to ask; nothing was changed"),
+        )
+        .fix("look at the plan above, then pass `--yes`")
+        .exit(Exit::Usage)),
+    }
+}
+
+async fn hold_gate(
+    desk: &Desk,
+    way: &Way<'_>,
+    engine: &Engine<'_>,
+    values: &Values,
+    story: &mut Story<'_>,
+) {
+    if !way.gate || engine.config.gates.is_empty() {
+        return;
+    }
+    let failed_sink = story
+        .sinks
+        .iter()
+        .any(|sink| sink.outcome == SinkOutcome::Failed && sink.on_failure == OnFailure::Fail);
+    if !story.apply.is_success() {
+        story.gate_skipped = "the apply did not succeed";
+    } else if failed_sink {
+        story.gate_skipped = "a sink that must not fail did";
+    }
+    if !story.gate_skipped.is_empty() {
+        desk.ui
+            .note(format!("Gate not tried: {}.", story.gate_skipped));
+        return;
+    }
+    desk.ui.say(Event::Section {
+        title: "Gate".to_owned(),
+    });
+    match super::verify::hold(desk, &engine.config.gates, values).await {
+        Ok(reports) => story.gates = Some(reports),
+        Err(problems) => {
+            story.gates = Some(Vec::new());
+            story.problems.extend(problems);
+        }
+    }
+}
+
+/// Decides the exit code and what to run next.
+fn conclude(desk: &Desk, story: &mut Story<'_>) {
+    let place = place(story.config);
+    let rerun = format!("tidegate {} {place}", story.command);
+    let failed = story.apply.count(Outcome::Error) + story.apply.count(Outcome::DeleteFailed);
+    let done = story.apply.count(Outcome::Success);
+    let sink_failed = |policy| {
+        story
+            .sinks
+            .iter()
+            .any(|sink| sink.outcome == SinkOutcome::Failed && sink.on_failure == policy)
+    };
+    let gate_closed = story
+        .gates
+        .as_ref()
+        .is_some_and(|gates| gates.iter().any(|gate| !gate.is_open()));
+    story.exit = if story.apply.lost_lock {
+        Exit::Locked
+    } else if story.apply.interrupted || desk.cancel.is_cancelled() {
+        Exit::Interrupted
+    } else if failed > 0 {
+        if done > 0 {
+            Exit::Partial
+        } else {
+            Exit::Failed
+        }
+    } else if sink_failed(OnFailure::Fail) {
+        Exit::Failed
+    } else if gate_closed {
+        Exit::GateClosed
+    } else if let Some(problem) = story.problems.first() {
+        match problem.exit {
+            Exit::Done => Exit::Done,
+            exit => exit,
+        }
+    } else if sink_failed(OnFailure::Warn) {
+        Exit::Partial
+    } else {
+        Exit::Done
+    };
+    story.next = match story.exit {
+        Exit::Done => vec![
+            format!("tidegate infra outputs {place}"),
+            format!("tidegate infra destroy {place}"),
+        ],
+        Exit::GateClosed => vec![
+            format!("tidegate infra status {place}"),
+            format!("tidegate deploy verify {place}"),
+        ],
+        _ => vec![rerun],
+    };
+}
+
+/// The flags that name this config and environment, ready to be pasted into a shell.
+fn place(config: &Config) -> String {
+    let path = config.path.to_string_lossy();
+    let word = |text: &str| {
+        shlex::try_quote(text).map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned)
+    };
+    if config.environment == config::NO_ENVIRONMENT {
+        format!("-c {}", word(&path))
+    } else {
+        format!("-c {} --env {}", word(&path), word(&config.environment))
+    }
+}
+
+fn tell(desk: &Desk, story: &Story<'_>) {
+    for problem in &story.problems {
+        desk.ui.say(Event::Problem(Box::new(problem.clone())));
+    }
+    if desk.ui.is_in_actions() {
+        for failure in failures::reports(story) {
+            desk.ui.say(Event::Problem(Box::new(failure)));
+        }
+    }
+    desk.ui.say(Event::Result {
+        text: summary::terminal(story),
+    });
+    summary::job(desk, story);
+    desk.emit(&story.to_json());
+}

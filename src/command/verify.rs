@@ -1,0 +1,216 @@
+//! `deploy verify`: holds until what was deployed really answers. As a command of its own, and as
+//! the last part of `up`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::{CommandResult, Desk, Problems};
+use crate::apply::secrets;
+use crate::apply::survey::{by_address, sort_outputs};
+use crate::apply::values::Values;
+use crate::cli::VerifyArgs;
+use crate::config;
+use crate::http::Http;
+use crate::report::{Event, Exit, Report, Reporter};
+use crate::verify::{self, Gate, GateReport};
+
+/// Runs the command.
+pub async fn run(desk: &Desk, arguments: &VerifyArgs) -> CommandResult {
+    let (gates, place) = match &arguments.url {
+        Some(url) if !url.contains("${") => (vec![from_flags(arguments, url)], None),
+        _ => {
+            let (gates, config) = declared(desk, arguments).await?;
+            (gates, Some(config))
+        }
+    };
+    desk.ui.say(Event::Section {
+        title: "Gate".to_owned(),
+    });
+    let reports = look(desk, &gates).await?;
+    let mut exit = Exit::Done;
+    for report in &reports {
+        if let Some(problem) = report.problem() {
+            exit = problem.exit;
+            if !desk.global.json {
+                desk.ui.say(Event::Problem(Box::new(problem)));
+            }
+        }
+    }
+    if exit == Exit::Done {
+        desk.ui
+            .note("The gate is open: every target answered as expected.".to_owned());
+    }
+    desk.emit(&json!({
+            "command": "deploy verify",
+            "config": place.as_ref().map(|config| &config.path),
+            "environment": place.as_ref().map(|config| &config.environment),
+            "exit_code": exit as u8,
+            "failed": exit != Exit::Done,
+            "gate": reports,
+    }));
+    super::summary::gate(desk, &reports);
+    Ok(exit)
+}
+
+fn from_flags(arguments: &VerifyArgs, url: &str) -> Gate {
+    let mut gate = verify::from_flags(
+        url,
+        arguments.expect_status,
+        arguments.expect_body_contains.as_deref(),
+        arguments.timeout.unwrap_or(verify::defaults::TIMEOUT),
+        arguments
+            .retry_interval
+            .unwrap_or(verify::defaults::RETRY_INTERVAL),
+        arguments
+            .max_retries
+            .unwrap_or(verify::defaults::MAX_RETRIES),
+    );
+    gate.verbose = arguments.verbose;
+    gate
+}
+
+/// The gates of the config (or one from flags whose URL holds references), filled in from state.
+async fn declared(
+    desk: &Desk,
+    arguments: &VerifyArgs,
+) -> Result<(Vec<Gate>, config::Config), Problems> {
+    let mut config = desk.load(&arguments.config)?;
+    if let Some(url) = &arguments.url {
+        let url = config::template(url, &config)?;
+        config.gates = vec![config::Gate {
+            name: "deploy verify".to_owned(),
+            targets: vec![config::Target {
+                url,
+                expect_status: arguments.expect_status,
+                expect_body_contains: arguments
+                    .expect_body_contains
+                    .clone()
+                    .map(crate::resource::Value::String),
+                method: "GET".to_owned(),
+                headers: BTreeMap::new(),
+                body: None,
+                tls_verify: true,
+                consecutive: 1,
+                at: config::flag_span("--url"),
+            }],
+            timeout: verify::defaults::TIMEOUT,
+            retry_interval: verify::defaults::RETRY_INTERVAL,
+            max_retries: verify::defaults::MAX_RETRIES,
+            at: config::flag_span("--url"),
+        }];
+    }
+    if config.gates.is_empty() {
+        return Err(Report::error(
+            "verify/no-targets",
+            format!(
+                "`{}` has no `deploy_verify` step, and no --url was given",
+                config.path.display()
+            ),
+        )
+        .fix("pass `--url https://…`, or add a pipeline with a step of type `step.deploy_verify`")
+        .exit(Exit::Usage)
+        .into());
+    }
+    let opened = desk.open(&config).await?;
+    let engine = opened.engine(desk, &config, 1, false).await?;
+    let mut values = secrets::known(&engine, &opened.secret_stores).await?;
+    let resources = by_address(&engine);
+    for record in engine.store.list().await.map_err(Report::from)? {
+        let recorded = crate::state::record::to_recorded(
+            &record,
+            &config.environment,
+            &engine.keyring,
+            &engine.masker,
+        )
+        .map_err(Report::from)?;
+        let outputs = match resources.get(&recorded.address).map(|resource| {
+            (
+                resource,
+                engine.driver(&recorded.address, &resource.provider, &resource.kind),
+            )
+        }) {
+            Some((resource, Ok(driver))) => {
+                sort_outputs(&engine, resource, driver, recorded.outputs)
+            }
+            _ => recorded.outputs,
+        };
+        values.set_final(&recorded.address, &recorded.provider_id, &outputs);
+    }
+    for resource in &config.resources {
+        if !values.is_known(&resource.address) {
+            values.set_pending(&resource.address);
+        }
+    }
+    let gates = resolve(&config.gates, &values, |gate| {
+        gate.timeout = arguments.timeout.unwrap_or(gate.timeout);
+        gate.retry_interval = arguments.retry_interval.unwrap_or(gate.retry_interval);
+        gate.max_retries = arguments.max_retries.unwrap_or(gate.max_retries);
+        gate.verbose = arguments.verbose;
+    })?;
+    opened.close().await;
+    Ok((gates, config))
+}
+
+fn resolve(
+    gates: &[config::Gate],
+    values: &Values,
+    adjust: impl Fn(&mut Gate),
+) -> Result<Vec<Gate>, Vec<Report>> {
+    let mut resolved = Vec::new();
+    let mut problems = Vec::new();
+    for gate in gates {
+        match Gate::resolve(gate, values, ToString::to_string) {
+            Ok(mut gate) => {
+                adjust(&mut gate);
+                resolved.push(gate);
+            }
+            Err(found) => problems.extend(found),
+        }
+    }
+    if problems.is_empty() {
+        Ok(resolved)
+    } else {
+        Err(problems)
+    }
+}
+
+/// Holds the config's gates with fresh outputs: the last part of `up`.
+pub async fn hold(
+    desk: &Desk,
+    gates: &[config::Gate],
+    values: &Values,
+) -> Result<Vec<GateReport>, Vec<Report>> {
+    let gates = resolve(gates, values, |_| {})?;
+    look(desk, &gates).await
+}
+
+/// One gate after another; the first that stays closed ends it.
+async fn look(desk: &Desk, gates: &[Gate]) -> Result<Vec<GateReport>, Vec<Report>> {
+    let http = Arc::new(Http::new(&desk.settings.variables).map_err(|problem| {
+        vec![
+            Report::error("http/proxy", problem.to_string())
+                .fix("correct the proxy variable, or unset it")
+                .exit(Exit::Usage),
+        ]
+    })?);
+    let hide = |text: &str| desk.masker.mask(text);
+    let world = verify::World {
+        clock: desk.clock.as_ref(),
+        random: desk.random.as_ref(),
+        reporter: &desk.ui,
+        hide: &hide,
+    };
+    let mut reports = Vec::new();
+    for gate in gates {
+        let probes = verify::probes(&http, gate)?;
+        let report = verify::run(gate, &probes, &world, desk.cancel.cancelled()).await;
+        let is_open = report.is_open();
+        reports.push(report);
+        if !is_open {
+            break;
+        }
+    }
+    Ok(reports)
+}

@@ -1,0 +1,148 @@
+//! `--json` of every command has exactly the top-level fields that `docs/json.md` lists for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use serde_json::Value;
+
+use crate::harness::Run;
+
+const CONFIG: &str = "\
+modules:
+  - name: here
+    type: iac.provider
+    config: {provider: local, root: ./.tidegate/resources}
+  - name: files
+    type: infra.storage
+    config: {provider: here}
+  - name: db
+    type: infra.database
+    config: {provider: here, engine: sqlite}
+    outputs:
+      connection_url:
+        sensitive: true
+        sinks: [{type: dotenv, name: DATABASE_URL}]
+environments:
+  dev: {}
+";
+
+/// The table of `docs/json.md`: command line → top-level fields.
+fn documented() -> BTreeMap<String, BTreeSet<String>> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/json.md");
+    let text = std::fs::read_to_string(path).unwrap();
+    let section = text
+        .split("## Top-level fields")
+        .nth(1)
+        .and_then(|rest| rest.split("\n## ").next())
+        .expect("the document has the table");
+    section
+        .lines()
+        .filter_map(|line| {
+            let (command, fields) = line.strip_prefix("| `")?.split_once("` |")?;
+            let fields = fields
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .map(str::to_owned)
+                .collect();
+            Some((command.to_owned(), fields))
+        })
+        .collect()
+}
+
+fn fields_of(document: &Value) -> BTreeSet<String> {
+    document.as_object().unwrap().keys().cloned().collect()
+}
+
+#[test]
+fn every_command_prints_the_fields_its_row_lists() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("infra.yaml"), CONFIG).unwrap();
+    let closed = "deploy verify --url http://127.0.0.1:1/ --timeout 1s --max-retries 0";
+    // In an order in which each finds what it needs. (command line, row, exit code)
+    let runs: &[(&str, &str, i32)] = &[
+        ("version", "version", 0),
+        ("config validate", "config validate", 0),
+        ("config resolve --env dev", "config resolve", 0),
+        ("infra plan --env dev", "infra plan", 0),
+        ("infra plan --env dev --detailed-exitcode", "infra plan", 3),
+        ("up --env dev --dry-run", "up --dry-run", 0),
+        (
+            "infra apply --env dev --dry-run",
+            "infra apply --dry-run",
+            0,
+        ),
+        ("up --env dev", "up", 0),
+        ("infra apply --env dev", "infra apply", 0),
+        ("infra outputs --env dev", "infra outputs", 0),
+        ("infra status --env dev", "infra status", 0),
+        (closed, "deploy verify", 4),
+        (
+            "infra destroy --env dev --dry-run",
+            "infra destroy --dry-run",
+            0,
+        ),
+        ("infra destroy --env dev", "(stopped early)", 2),
+        ("infra destroy --env dev --yes", "infra destroy", 0),
+        ("up --env nowhere", "(stopped early)", 2),
+    ];
+    let documented = documented();
+    let mut seen: BTreeSet<&str> = BTreeSet::new();
+    for (line, row, code) in runs {
+        let mut arguments: Vec<&str> = line.split(' ').collect();
+        arguments.push("--json");
+        let finished = Run::new(directory.path(), &arguments)
+            .output()
+            .expect_code(*code);
+        let document: Value = serde_json::from_str(&finished.stdout())
+            .unwrap_or_else(|error| panic!("{line}: {error}\n{}", finished.stdout()));
+        let expected = documented
+            .get(*row)
+            .unwrap_or_else(|| panic!("docs/json.md has no row `{row}`"));
+        assert_eq!(&fields_of(&document), expected, "{line}");
+        if let Some(exit_code) = document.get("exit_code") {
+            assert_eq!(exit_code, code, "{line}");
+        }
+        seen.insert(row);
+    }
+    let undocumented: Vec<&String> = documented
+        .keys()
+        .filter(|row| !seen.contains(row.as_str()))
+        .collect();
+    assert!(
+        undocumented.is_empty(),
+        "rows nobody checks: {undocumented:?}"
+    );
+}
+
+#[test]
+fn the_schema_is_a_document_too() {
+    let directory = tempfile::tempdir().unwrap();
+    let finished = Run::new(directory.path(), &["config", "schema", "--json"])
+        .output()
+        .expect_code(0);
+    let schema: Value = serde_json::from_str(&finished.stdout()).unwrap();
+    assert_eq!(
+        schema["$schema"],
+        "https://json-schema.org/draft/2020-12/schema"
+    );
+}
+
+#[test]
+fn a_sink_of_an_output_that_does_not_exist_fails() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = CONFIG.replace("connection_url:", "conection_url:");
+    std::fs::write(directory.path().join("infra.yaml"), config).unwrap();
+    let finished = Run::new(directory.path(), &["up", "--env", "dev", "--json"])
+        .output()
+        .expect_code(6);
+    let document: Value = serde_json::from_str(&finished.stdout()).unwrap();
+    let sink = &document["sinks"][0];
+    assert_eq!(sink["status"], "failed");
+    let error = sink["error"].as_str().unwrap();
+    assert!(
+        error.contains("`db` has no output `conection_url`"),
+        "{error}"
+    );
+    assert!(error.contains("`connection_url`"), "{error}");
+}
