@@ -1,0 +1,138 @@
+//! A cancelled job: the runner signals the process it started, which is Tidegate by then.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::expect_a_clean_step;
+use crate::action::{Step, interrupt, wait, wait_until};
+use crate::harness;
+use crate::main_job::{files, json, processes};
+use crate::runner::model;
+
+/// How long a cancelled run may take to end. The runner would wait for 7.5 seconds.
+const CANCEL_MAX: Duration = Duration::from_secs(2);
+
+const CONFIG: &str = r#"
+modules:
+  - name: here
+    type: iac.provider
+    config: {provider: local, root: ./.tidegate/resources}
+  - name: uploads
+    type: infra.storage
+    config: {provider: here}
+    outputs:
+      path: {sensitive: false}
+  - name: catalogue
+    type: infra.database
+    config: {provider: here, engine: sqlite}
+    outputs:
+      path: {sensitive: false}
+  - name: shop-api
+    type: infra.container_service
+    config:
+      provider: here
+      command: ["@SERVICE@"]
+      env_vars: {ROLE: api, DATABASE_PATH: "${catalogue.path}", UPLOADS: "${uploads.path}"}
+      env_vars_secret: {SESSION_KEY: "${SESSION_KEY}"}
+      health_check: {http_path: /healthz}
+    outputs:
+      live_url: {sensitive: false}
+secrets:
+  generate:
+    - key: SESSION_KEY
+      type: random_hex
+      length: 32
+      sinks: [{type: dotenv, name: SESSION_KEY}]
+pipelines:
+  deploy:
+    steps:
+      - name: api-answers
+        type: step.deploy_verify
+        config:
+          timeout: 60s
+          retry_interval: 30s
+          targets:
+            - url: ${shop-api.live_url}/healthz
+              expect_body_contains: @EXPECTED@
+"#;
+
+fn write_config(workspace: &Path, expected: &str) {
+    let config = CONFIG
+        .replace(
+            "@SERVICE@",
+            &harness::service_binary().display().to_string(),
+        )
+        .replace("@EXPECTED@", expected);
+    fs::write(workspace.join("infra.yaml"), config).unwrap();
+}
+
+#[test]
+fn a_cancel_at_a_closed_gate_gives_the_lock_back() {
+    let step = Step::new();
+    let workspace = step.workspace();
+    write_config(&workspace, "what-it-never-says");
+    let before = files(&workspace);
+    let binary = harness::binary().display().to_string();
+    let page = step.record().join("summary").display().to_string();
+    let output = step.record().join("log");
+    let job = [
+        ("GITHUB_STEP_SUMMARY", page.as_str()),
+        ("RUNNER_ENVIRONMENT", "self-hosted"),
+    ];
+    let log = || fs::read_to_string(&output).unwrap_or_default();
+
+    let mut child = step
+        .command(&[("binary", &binary)], &job)
+        .stdout(fs::File::create(&output).unwrap())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    wait_until("the gate was tried once and stays closed", || {
+        let log = log();
+        log.contains("::group::Gate") && log.contains("what-it-never-says")
+    });
+    let start = Instant::now();
+    interrupt(&child);
+    assert_eq!(wait(&mut child), Some(130), "{}", log());
+    assert!(start.elapsed() < CANCEL_MAX, "{:?}", start.elapsed());
+
+    expect_a_clean_step(log().as_bytes(), &[]);
+    assert!(log().contains("Stopped."), "{}", log());
+    let summary = fs::read_to_string(&page).unwrap();
+    assert!(summary.contains("Stopped"), "{summary}");
+    let outputs =
+        model::entries(&fs::read_to_string(step.record().join("output")).unwrap()).unwrap();
+    let document: Value = json(&outputs.last().unwrap().1);
+    assert_eq!(document["exit_code"], 130, "{document:#}");
+    assert_eq!(
+        outputs[..2]
+            .iter()
+            .map(|(_, value)| value.as_str())
+            .collect::<Vec<_>>(),
+        ["true", "true"]
+    );
+
+    // Nobody holds the lock: the next run need not wait for it, and finds all made.
+    write_config(&workspace, "ok");
+    let again = step.run_with(&[("binary", &binary), ("args", "--lock-timeout 0s")], &job);
+    let again = again.expect_code(0);
+    assert!(again.text.contains("No changes."), "{}", again.text);
+    let gone = step.run_with(
+        &[
+            ("binary", &binary),
+            ("command", "infra destroy"),
+            ("args", "--yes"),
+        ],
+        &job,
+    );
+    gone.expect_code(0);
+    assert_eq!(files(&workspace), before);
+    assert_eq!(
+        processes(&workspace.to_string_lossy()),
+        Vec::<String>::new()
+    );
+}
