@@ -1,0 +1,28 @@
+//! What goes over the wire between a host and a provider plugin, both sides of it, generated from
+//! `proto/` at the root of the repository.
+//!
+//! The contract is fixed: providers exist that speak it. `proto/contract.tsv` lists every service,
+//! message, field number and type, and a test compares that list with what was compiled.
+
+/// The provider contract: infrastructure, state, drift, logs, jobs.
+#[allow(
+    missing_docs,
+    clippy::all,
+    reason = "generated; documented in the .proto file"
+)]
+pub mod iac {
+    tonic::include_proto!("workflow.plugin.external.iac");
+}
+
+/// The plugin contract: who a plugin is and what it serves.
+#[allow(
+    missing_docs,
+    clippy::all,
+    reason = "generated; documented in the .proto file"
+)]
+pub mod plugin {
+    tonic::include_proto!("workflow.plugin.v1");
+}
+
+/// Both contracts as an encoded `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
