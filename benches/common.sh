@@ -1,0 +1,49 @@
+# Shared by the scripts beside it; sourced, never run.
+# shellcheck shell=bash disable=SC2034 # the scripts use the variables
+
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+TIDEGATE=$PWD/target/release/tidegate
+GH=$PWD/.lab/v/bin/gh
+QUICKSTART=examples/quickstart/infra.yaml
+
+need() {
+    local tool
+    for tool in "$@"; do
+        if ! command -v "$tool" >/dev/null 2>&1; then
+            echo "this needs $tool" >&2
+            exit 2
+        fi
+    done
+}
+
+build() {
+    cargo build --release --locked --quiet
+}
+
+# mean FILE N: mean time in milliseconds of the Nth command in a hyperfine JSON export.
+mean() {
+    python3 -c 'import json, sys
+print("%.3f" % (json.load(open(sys.argv[1]))["results"][int(sys.argv[2])]["mean"] * 1000))' "$1" "$2"
+}
+
+# ratio A B: A divided by B, two decimals.
+ratio() {
+    python3 -c 'import sys
+print("%.2f" % (float(sys.argv[1]) / float(sys.argv[2])))' "$1" "$2"
+}
+
+# peak COMMAND…: peak resident memory in KiB.
+peak() {
+    local file
+    file=$(mktemp)
+    /usr/bin/time -f %M -o "$file" "$@" >/dev/null 2>&1 </dev/null
+    tail -n 1 "$file"
+    rm -f "$file"
+}
+
+# row FIGURE VALUE RATIO COMMAND: one line for docs/benchmarks.md.
+row() {
+    printf "| %s | %s | %s | \`%s\` |\n" "$@"
+}
