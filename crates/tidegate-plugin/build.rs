@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use prost::Message as _;
 
-const FILES: [&str; 2] = ["iac.proto", "plugin.proto"];
+const FILES: [&str; 3] = ["iac.proto", "launch.proto", "plugin.proto"];
 
 fn main() -> Result<(), Box<dyn Error>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");

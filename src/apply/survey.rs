@@ -123,8 +123,7 @@ pub fn sort_outputs(
             let sensitive = resource.outputs.get(&name).map_or_else(
                 || {
                     matches!(output, Output::Sensitive(_))
-                        || driver.sensitive_outputs().contains(&name.as_str())
-                        || !driver.public_outputs().contains(&name.as_str())
+                        || driver.is_sensitive(&name).unwrap_or(true)
                 },
                 |declared| declared.sensitive,
             );

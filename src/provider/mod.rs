@@ -1,14 +1,20 @@
 //! The door to whoever owns real resources. The engine knows only the two traits here; the
 //! embedded `local` provider and (later) plugins stand behind the same ones.
 
+pub mod ability;
 pub mod local;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::resource::{Diff, FieldChange, Kind, Observed, PublicMap, Recorded, Spec};
+use crate::resource::{Address, Diff, FieldChange, Kind, Map, Observed, PublicMap, Recorded, Spec};
+use ability::{
+    Ability, BootstrappedState, Drift, Evidence, FinalizeFailure, Found, Hints, Owned, Region,
+    Remark, Sizing,
+};
 
 /// What kind of failure a driver saw. Decisions (retry, adopt, stop) are made from this alone,
 /// never from text.
@@ -132,11 +138,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
     async fn diff(&self, prior: &Recorded, desired: &Spec) -> DriverResult<Diff>;
     /// How it is doing.
     async fn health(&self, prior: &Recorded) -> DriverResult<Health>;
-    /// Output names that are always sensitive.
-    fn sensitive_outputs(&self) -> &'static [&'static str];
-    /// Output names that are known not to be sensitive. Any other undeclared output counts as
-    /// sensitive.
-    fn public_outputs(&self) -> &'static [&'static str];
+    /// What the driver knows about an output: `Some(true)` always sensitive, `Some(false)` known to
+    /// be harmless. `None` for an output it knows nothing of, which then counts as sensitive unless
+    /// the config declares it.
+    fn is_sensitive(&self, output: &str) -> Option<bool>;
     /// Output names whose value an update in place never changes, so that dependents of an updated
     /// resource need not be planned as "known after apply".
     fn outputs_kept_by_update(&self) -> &'static [&'static str] {
@@ -144,6 +149,31 @@ pub trait Driver: Send + Sync + fmt::Debug {
     }
     /// Checks a config before any effect; every problem as (dotted path, sentence).
     fn check(&self, desired: &Spec) -> Vec<(String, String)>;
+    /// Whether `create` may be told of a live resource of that name and then take it over: the
+    /// driver can `read` by name alone and `update` what it found.
+    fn can_adopt(&self, _kind: &Kind) -> bool {
+        true
+    }
+    /// Whether the old one may stay until the new one is there (`lifecycle: create_before_destroy`):
+    /// two live resources of one address do not collide.
+    fn can_create_before_destroy(&self) -> bool {
+        false
+    }
+    /// Looks for the causes of a failure that was just seen. Best effort, on a budget.
+    async fn troubleshoot(&self, _prior: &Recorded, _failure: &str) -> DriverResult<Vec<Evidence>> {
+        Err(lacks("explain failures"))
+    }
+    /// Changes the number of running instances.
+    async fn scale(&self, _prior: &Recorded, _replicas: u32) -> DriverResult<Observed> {
+        Err(lacks("scale"))
+    }
+}
+
+fn lacks(what: &str) -> DriverError {
+    DriverError::new(
+        ErrorClass::Unimplemented,
+        format!("the provider cannot {what}"),
+    )
 }
 
 /// A configured provider.
@@ -162,6 +192,79 @@ pub trait Provider: Send + Sync + fmt::Debug {
     fn is_local(&self) -> bool;
     /// Ends the provider; called once.
     async fn close(&self);
+
+    /// What it can do beyond driving single resources. The methods below that belong to an ability
+    /// not in here are never called.
+    fn abilities(&self) -> BTreeSet<Ability> {
+        BTreeSet::new()
+    }
+    /// How many of its actions may run at once, when it wants fewer than the run allows.
+    fn parallelism(&self) -> Option<usize> {
+        None
+    }
+    /// [`Ability::Sizing`]: what `size` and `hints` mean for a kind. Pure.
+    async fn sizing(&self, _kind: &Kind, _size: &str, _hints: &Hints) -> DriverResult<Sizing> {
+        Err(lacks(Ability::Sizing.words()))
+    }
+    /// [`Ability::Import`]: the resource with that id, as it is now.
+    async fn import(
+        &self,
+        _address: &Address,
+        _kind: &Kind,
+        _provider_id: &str,
+    ) -> DriverResult<Observed> {
+        Err(lacks(Ability::Import.words()))
+    }
+    /// [`Ability::Enumerate`]: every live resource of a kind.
+    async fn enumerate(&self, _kind: &Kind) -> DriverResult<Vec<Found>> {
+        Err(lacks(Ability::Enumerate.words()))
+    }
+    /// [`Ability::Enumerate`]: every live resource with a tag, of any kind.
+    async fn enumerate_by_tag(&self, _tag: &str) -> DriverResult<Vec<Found>> {
+        Err(lacks(Ability::Enumerate.words()))
+    }
+    /// [`Ability::Drift`]: the provider's own verdicts. `desired` holds the specs of those whose
+    /// config is ours; the others are only looked for.
+    async fn drift(
+        &self,
+        _recorded: &[Recorded],
+        _desired: &BTreeMap<Address, Spec>,
+    ) -> DriverResult<Vec<Drift>> {
+        Err(lacks(Ability::Drift.words()))
+    }
+    /// [`Ability::Validate`]: remarks about what is desired and planned.
+    async fn validate(&self, _desired: &[Spec]) -> DriverResult<Vec<Remark>> {
+        Err(lacks(Ability::Validate.words()))
+    }
+    /// [`Ability::Finalize`]: every action of the plan has ended. Answers what could not be finished.
+    async fn finalize(&self, _plan: &str) -> DriverResult<Vec<FinalizeFailure>> {
+        Err(lacks(Ability::Finalize.words()))
+    }
+    /// [`Ability::Ownership`]: whose a resource is.
+    async fn owner(&self, _prior: &Recorded) -> DriverResult<Owned> {
+        Err(lacks(Ability::Ownership.words()))
+    }
+    /// [`Ability::Ownership`]: makes a resource somebody's.
+    async fn set_owner(&self, _prior: &Recorded, _owner: &str) -> DriverResult<()> {
+        Err(lacks(Ability::Ownership.words()))
+    }
+    /// [`Ability::Ownership`]: everything that is somebody's, of one kind or of all.
+    async fn owned(&self, _owner: &str, _kind: Option<&Kind>) -> DriverResult<Vec<Owned>> {
+        Err(lacks(Ability::Ownership.words()))
+    }
+    /// [`Ability::BootstrapState`]: makes what a state backend needs, from the settings of the
+    /// `iac.state` module.
+    async fn bootstrap_state(&self, _settings: &Map) -> DriverResult<BootstrappedState> {
+        Err(lacks(Ability::BootstrapState.words()))
+    }
+    /// [`Ability::RevokeCredential`]: ends a credential that `source` made.
+    async fn revoke_credential(&self, _source: &str, _credential: &str) -> DriverResult<()> {
+        Err(lacks(Ability::RevokeCredential.words()))
+    }
+    /// [`Ability::Regions`]: where it can put resources.
+    async fn regions(&self, _environment: &str) -> DriverResult<Vec<Region>> {
+        Err(lacks(Ability::Regions.words()))
+    }
 }
 
 /// Every difference between two public configs, sorted by path: the comparison a driver without
@@ -170,7 +273,7 @@ pub fn config_changes(recorded: &PublicMap, desired: &PublicMap) -> Vec<FieldCha
     let mut changes = Vec::new();
     let mut pending = vec![(String::new(), recorded, desired)];
     while let Some((prefix, old, new)) = pending.pop() {
-        let keys: std::collections::BTreeSet<&String> = old.keys().chain(new.keys()).collect();
+        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
         for key in keys {
             let path = if prefix.is_empty() {
                 key.clone()

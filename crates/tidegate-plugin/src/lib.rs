@@ -24,5 +24,15 @@ pub mod plugin {
     tonic::include_proto!("workflow.plugin.v1");
 }
 
-/// Both contracts as an encoded `google.protobuf.FileDescriptorSet`.
+/// The launch contract: what every plugin process serves beside its own services.
+#[allow(
+    missing_docs,
+    clippy::all,
+    reason = "generated; documented in the .proto file"
+)]
+pub mod launch {
+    tonic::include_proto!("plugin");
+}
+
+/// All contracts as an encoded `google.protobuf.FileDescriptorSet`.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));

@@ -172,22 +172,16 @@ impl Driver for Database {
         }
     }
 
-    fn sensitive_outputs(&self) -> &'static [&'static str] {
-        &["password"]
-    }
-
     // `connection_url` is here for `sqlite`, where it is a path. For `postgres` it is minted as a
     // secret, and a secret cannot become public again.
-    fn public_outputs(&self) -> &'static [&'static str] {
-        &[
-            "connection_url",
-            "database",
-            "engine",
-            "host",
-            "path",
-            "port",
-            "user",
-        ]
+    fn is_sensitive(&self, output: &str) -> Option<bool> {
+        match output {
+            "password" => Some(true),
+            "connection_url" | "database" | "engine" | "host" | "path" | "port" | "user" => {
+                Some(false)
+            }
+            _ => None,
+        }
     }
 
     fn check(&self, desired: &Spec) -> Problems {

@@ -163,12 +163,8 @@ impl Driver for Storage {
         })
     }
 
-    fn sensitive_outputs(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn public_outputs(&self) -> &'static [&'static str] {
-        &["name", "path", "url"]
+    fn is_sensitive(&self, output: &str) -> Option<bool> {
+        matches!(output, "name" | "path" | "url").then_some(false)
     }
 
     fn check(&self, desired: &Spec) -> Problems {

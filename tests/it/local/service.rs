@@ -122,7 +122,8 @@ async fn a_service_lives_changes_and_leaves_nothing() {
     assert!(diff.changes.is_empty(), "{:?}", diff.changes);
     let read = driver.read(&by_name(&spec)).await.unwrap();
     assert_eq!(read.status, "running");
-    for name in driver.public_outputs() {
+    for name in ["live_url", "log_path", "name", "port", "revision"] {
+        assert_eq!(driver.is_sensitive(name), Some(false));
         assert_eq!(public(&read.outputs, name), public(&prior.outputs, name));
     }
     assert!(driver.health(&prior).await.unwrap().healthy);

@@ -562,12 +562,12 @@ impl Driver for Service {
         })
     }
 
-    fn sensitive_outputs(&self) -> &'static [&'static str] {
-        &[]
-    }
-
-    fn public_outputs(&self) -> &'static [&'static str] {
-        &["live_url", "log_path", "name", "port", "revision"]
+    fn is_sensitive(&self, output: &str) -> Option<bool> {
+        matches!(
+            output,
+            "live_url" | "log_path" | "name" | "port" | "revision"
+        )
+        .then_some(false)
     }
 
     fn check(&self, desired: &Spec) -> Problems {
