@@ -10,7 +10,7 @@ use super::survey::{Survey, by_address};
 use super::values::{Declared, Values};
 use crate::clock::rfc3339;
 use crate::config::GenerateSource;
-use crate::report::Report;
+use crate::report::{Exit, Report};
 use crate::resource::{Lookup, Observed, Output, Reference, Resolver as _, Spec, Value};
 use crate::secret::source::SecretStore;
 use crate::secret::{Secret, generate as make};
@@ -77,7 +77,8 @@ pub async fn known(engine: &Engine<'_>, stores: &SecretStores) -> Result<Values,
                     ),
                 )
                 .at(entry.at.clone())
-                .fix("put it there, or take the entry out of the config"),
+                .fix("put it there, or take the entry out of the config")
+                .exit(Exit::Usage),
             ),
             Err(problem) => problems.push(problem.at_maybe(Some(entry.at.clone()))),
         }

@@ -1,7 +1,7 @@
 //! What a bare word in YAML is: nothing, true or false, a number, or text.
 
 use serde_json::Number;
-use serde_yaml::granit_parser::ScalarStyle;
+use tidegate_yaml::ScalarStyle;
 
 use super::yaml::NodeKind;
 

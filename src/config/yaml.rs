@@ -5,9 +5,10 @@
 //! a large honest file loads and a small file that unfolds into a large one does not.
 
 use std::collections::HashMap;
+use std::ops::ControlFlow;
 
 use serde_json::Number;
-use serde_yaml::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle};
+use tidegate_yaml::{ErrorKind, Event, ScalarStyle};
 
 use super::problems::Problems;
 use super::scalar::{is_null, plain_or_text, scalar};
@@ -206,7 +207,7 @@ struct Flaw {
 }
 
 impl Builder<'_> {
-    fn mark(&self, span: &granit_parser::Span) -> Mark {
+    fn mark(&self, span: &tidegate_yaml::Span) -> Mark {
         let start = span.start.byte_offset().unwrap_or(0);
         let end = span.end.byte_offset().unwrap_or(start).max(start);
         Mark {
@@ -233,78 +234,95 @@ impl Builder<'_> {
                 .fix("remove it, or write it as an escape inside double quotes"),
             }));
         }
-        let mut options = granit_parser::options! {
-            block_nesting_limit: DEPTH_MAX + 1,
-            flow_nesting_limit: DEPTH_MAX + 1,
-        };
-        options.set_emit_comments(false);
         let mut documents = 0_usize;
-        for next in Parser::new_from_str_with_options(text, options) {
-            let (event, span) = next.map_err(|error| Box::new(self.syntax_flaw(text, &error)))?;
-            let at = self.mark(&span);
-            match event {
-                Event::DocumentStart(..) => {
-                    documents += 1;
-                    if documents > 1 {
-                        return Err(Box::new(Flaw {
-                            at,
-                            report: Report::error(
-                                "config/several-documents",
-                                "a config is one YAML document, and here a second one begins",
-                            )
-                            .fix("move it to a file of its own and name that under `imports:`"),
-                        }));
-                    }
-                }
-                Event::Scalar(text, style, _, None)
-                    if self.at_key() && !(style == ScalarStyle::Plain && is_null(&text)) =>
-                {
-                    self.count_node(at)?;
-                    self.key(Key {
-                        merge: style == ScalarStyle::Plain && text == "<<",
-                        text: text.into_owned(),
-                        at,
-                    });
-                }
-                Event::Scalar(text, style, anchor, tag) => {
-                    let kind = match &tag {
-                        None => plain_or_text(&text, style),
-                        Some(tag) => match tag.core_suffix() {
-                            Some("str") => NodeKind::Text(text.into_owned()),
-                            Some("null" | "bool" | "int" | "float") => scalar(&text),
-                            _ if tag.handle().is_empty() && tag.suffix() == "!" => {
-                                NodeKind::Text(text.into_owned())
-                            }
-                            _ => {
-                                self.refuse_tag(at, &tag.original());
-                                NodeKind::Text(text.into_owned())
-                            }
-                        },
-                    };
-                    self.leaf(Node { kind, at }, anchor)?;
-                }
-                Event::SequenceStart(_, anchor, tag) => {
-                    if let Some(tag) = tag.filter(|tag| tag.core_suffix() != Some("seq")) {
-                        self.refuse_tag(at, &tag.original());
-                    }
-                    self.open(at, anchor, Content::List(Vec::new()))?;
-                }
-                Event::MappingStart(_, anchor, tag) => {
-                    if let Some(tag) = tag.filter(|tag| tag.core_suffix() != Some("map")) {
-                        self.refuse_tag(at, &tag.original());
-                    }
-                    let content = Content::Map {
-                        entries: Vec::new(),
-                        index: HashMap::new(),
-                        pending: None,
-                        merges: Vec::new(),
-                    };
-                    self.open(at, anchor, content)?;
-                }
-                Event::SequenceEnd | Event::MappingEnd => self.close()?,
-                Event::Alias(id) => self.alias(id, at)?,
-                _ => {}
+        let mut flaw = None;
+        let parsed = tidegate_yaml::parse(text, DEPTH_MAX + 1, &mut |event, span| match self.take(
+            event,
+            &span,
+            &mut documents,
+        ) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(found) => {
+                flaw = Some(found);
+                ControlFlow::Break(())
             }
+        });
+        match (flaw, parsed) {
+            (Some(flaw), _) => Err(flaw),
+            (None, Err(error)) => Err(Box::new(self.syntax_flaw(text, &error))),
+            (None, Ok(())) => Ok(()),
+        }
+    }
+
+    fn take(
+        &mut self,
+        event: Event<'_>,
+        span: &tidegate_yaml::Span,
+        documents: &mut usize,
+    ) -> Result<(), Box<Flaw>> {
+        let at = self.mark(span);
+        match event {
+            Event::DocumentStart(..) => {
+                *documents += 1;
+                if *documents > 1 {
+                    return Err(Box::new(Flaw {
+                        at,
+                        report: Report::error(
+                            "config/several-documents",
+                            "a config is one YAML document, and here a second one begins",
+                        )
+                        .fix("move it to a file of its own and name that under `imports:`"),
+                    }));
+                }
+            }
+            Event::Scalar(text, style, _, None)
+                if self.at_key() && !(style == ScalarStyle::Plain && is_null(&text)) =>
+            {
+                self.count_node(at)?;
+                self.key(Key {
+                    merge: style == ScalarStyle::Plain && text == "<<",
+                    text: text.into_owned(),
+                    at,
+                });
+            }
+            Event::Scalar(text, style, anchor, tag) => {
+                let kind = match &tag {
+                    None => plain_or_text(&text, style),
+                    Some(tag) => match tag.core_suffix() {
+                        Some("str") => NodeKind::Text(text.into_owned()),
+                        Some("null" | "bool" | "int" | "float") => scalar(&text),
+                        _ if tag.handle().is_empty() && tag.suffix() == "!" => {
+                            NodeKind::Text(text.into_owned())
+                        }
+                        _ => {
+                            self.refuse_tag(at, &tag.original());
+                            NodeKind::Text(text.into_owned())
+                        }
+                    },
+                };
+                self.leaf(Node { kind, at }, anchor)?;
+            }
+            Event::SequenceStart(_, anchor, tag) => {
+                if let Some(tag) = tag.filter(|tag| tag.core_suffix() != Some("seq")) {
+                    self.refuse_tag(at, &tag.original());
+                }
+                self.open(at, anchor, Content::List(Vec::new()))?;
+            }
+            Event::MappingStart(_, anchor, tag) => {
+                if let Some(tag) = tag.filter(|tag| tag.core_suffix() != Some("map")) {
+                    self.refuse_tag(at, &tag.original());
+                }
+                let content = Content::Map {
+                    entries: Vec::new(),
+                    index: HashMap::new(),
+                    pending: None,
+                    merges: Vec::new(),
+                };
+                self.open(at, anchor, content)?;
+            }
+            Event::SequenceEnd | Event::MappingEnd => self.close()?,
+            Event::Alias(id) => self.alias(id, at)?,
+            _ => {}
         }
         Ok(())
     }
@@ -555,7 +573,7 @@ impl Builder<'_> {
         Ok(())
     }
 
-    fn syntax_flaw(&self, text: &str, error: &granit_parser::ScanError) -> Flaw {
+    fn syntax_flaw(&self, text: &str, error: &tidegate_yaml::ScanError) -> Flaw {
         let position = error.marker().byte_offset().unwrap_or(0).min(text.len());
         let start = u32::try_from(position).unwrap_or(u32::MAX);
         let at = Mark {

@@ -106,6 +106,8 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("clap", &["cli.rs", "command", "main.rs", "settings.rs"]),
     ("clap_complete", &["cli.rs", "command"]),
     ("serde_yaml", &["config"]),
+    ("tidegate_yaml", &["config"]),
+    ("tidegate_matcher", &["secret"]),
     ("annotate_snippets", &["report", "face"]),
     ("crypto_box", &["secret"]),
     ("chacha20poly1305", &["secret"]),

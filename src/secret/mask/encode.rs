@@ -10,8 +10,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use zeroize::Zeroizing;
 
-use super::matcher::PATTERN_BYTES_MIN;
 use crate::report::text::{Limits, lines, neutralise};
+use tidegate_matcher::PATTERN_BYTES_MIN;
 
 /// Forms of one secret, each once; plaintext, so zeroed when dropped.
 #[derive(Default)]

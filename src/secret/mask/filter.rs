@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::Masker;
-use super::matcher::{Matcher, Pending};
+use tidegate_matcher::{Matcher, Pending};
 
 /// What stands where a secret stood.
 pub const MASK: &[u8] = b"***";
@@ -94,7 +94,7 @@ impl Filter {
             out,
         };
         let mut runs = Runs::starting(self.covered);
-        let pending = matcher.search(text, |start, end| runs.add(start, end));
+        let pending = matcher.search(text, &mut |start, end| runs.add(start, end));
         drop(matcher);
         let keep = pending.any;
         let until = match release {
@@ -191,7 +191,7 @@ impl Paint<'_> {
 /// Masks a whole text at once; `None` when nothing was found.
 pub(super) fn mask_whole(matcher: &Matcher, text: &[u8]) -> Option<Vec<u8>> {
     let mut runs = Runs::starting(0);
-    let _: Pending = matcher.search(text, |start, end| runs.add(start, end));
+    let _: Pending = matcher.search(text, &mut |start, end| runs.add(start, end));
     if runs.found.is_empty() {
         return None;
     }

@@ -7,7 +7,6 @@
 
 mod encode;
 mod filter;
-mod matcher;
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +17,7 @@ use zeroize::Zeroizing;
 
 use super::Secret;
 use crate::report::Report;
-use matcher::Matcher;
+use tidegate_matcher::Matcher;
 
 pub use filter::{Filter, MASK};
 
@@ -137,7 +136,7 @@ impl Masker {
             .matcher
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .search(text.as_bytes(), |_, _| is_hit = true);
+            .search(text.as_bytes(), &mut |_, _| is_hit = true);
         is_hit
     }
 
@@ -152,7 +151,7 @@ impl Masker {
             .matcher
             .read()
             .unwrap_or_else(PoisonError::into_inner)
-            .len()
+            .count()
     }
 }
 

@@ -25,7 +25,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 use zeroize::Zeroizing;
 
 /// Patterns shorter than this are never accepted: they would shred ordinary text.
-pub(super) const PATTERN_BYTES_MIN: usize = 4;
+pub const PATTERN_BYTES_MIN: usize = 4;
 
 /// Patterns this long are found by sampling.
 const LONG_BYTES: usize = 8;
@@ -165,16 +165,16 @@ impl Hasher for PrefixHasher {
 
 /// Where a search through a text ended up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Pending {
+pub struct Pending {
     /// First position from which a pattern may begin that the text is too short to decide.
-    pub(super) any: usize,
+    pub any: usize,
     /// The same, counting only beginnings of at least [`Pending::LONG_BYTES`] bytes.
-    pub(super) long: usize,
+    pub long: usize,
 }
 
 impl Pending {
     /// A beginning this long is no coincidence.
-    pub(super) const LONG_BYTES: usize = 8;
+    pub const LONG_BYTES: usize = 8;
 }
 
 enum End {
@@ -188,7 +188,7 @@ enum End {
 
 /// The set of patterns.
 #[derive(Default)]
-pub(super) struct Matcher {
+pub struct Matcher {
     patterns: Vec<Zeroizing<Vec<u8>>>,
     /// Four-byte prefix → indices into `patterns`, sorted by their bytes.
     buckets: HashMap<u32, Vec<u32>, BuildHasherDefault<PrefixHasher>>,
@@ -246,7 +246,7 @@ fn walk(text: &[u8], mut at: usize, limit: usize, pattern: &[u8]) -> (End, usize
 
 impl Matcher {
     /// Adds a pattern, its line breaks left out. False when it is too short or already known.
-    pub(super) fn insert(&mut self, pattern: &[u8]) -> bool {
+    pub fn insert(&mut self, pattern: &[u8]) -> bool {
         let mut bytes = Zeroizing::new(Vec::with_capacity(pattern.len()));
         bytes.extend(pattern.iter().copied().filter(|byte| !is_break(*byte)));
         let Some(&[a, b, c, d]) = bytes.first_chunk::<PATTERN_BYTES_MIN>() else {
@@ -277,7 +277,7 @@ impl Matcher {
     }
 
     /// Number of patterns.
-    pub(super) fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.patterns.len()
     }
 
@@ -324,7 +324,7 @@ impl Matcher {
     /// Calls `hit(start, end)` for the longest match at every position where one begins, in
     /// ascending order of `start`; overlapping matches are all reported. Says from where the text
     /// is too short to decide.
-    pub(super) fn search(&self, text: &[u8], mut hit: impl FnMut(usize, usize)) -> Pending {
+    pub fn search(&self, text: &[u8], hit: &mut dyn FnMut(usize, usize)) -> Pending {
         let mut pending = Pending {
             any: text.len(),
             long: text.len(),
@@ -444,7 +444,7 @@ mod tests {
             matcher.insert(pattern.as_bytes());
         }
         let mut hits = Vec::new();
-        let rest = matcher.search(text.as_bytes(), |start, end| hits.push((start, end)));
+        let rest = matcher.search(text.as_bytes(), &mut |start, end| hits.push((start, end)));
         assert_eq!(hits, expected, "{patterns:?} in {text:?}");
         assert_eq!(rest.any, pending, "undecided for {patterns:?} in {text:?}");
     }
@@ -485,7 +485,7 @@ mod tests {
         assert!(!matcher.insert(b"a\nb\nc"));
         assert!(matcher.insert(b"abcd"));
         assert!(!matcher.insert(b"ab\ncd"));
-        assert_eq!(matcher.len(), 1);
+        assert_eq!(matcher.count(), 1);
     }
 
     #[test]
@@ -497,7 +497,7 @@ mod tests {
         }
         for word in &words {
             let mut hits = 0;
-            matcher.search(word.as_bytes(), |_, _| hits += 1);
+            matcher.search(word.as_bytes(), &mut |_, _| hits += 1);
             assert_eq!(hits, 1, "{word}");
         }
     }
