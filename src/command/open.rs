@@ -105,12 +105,15 @@ impl Desk {
     pub async fn open(&self, config: &Config) -> Result<Opened, Problems> {
         let mut problems = Vec::new();
         let variables = Arc::new(self.settings.variables.clone());
-        let access = Arc::new(github::Access::new(
-            Arc::clone(&variables),
-            self.masker.clone(),
-            Arc::clone(&self.clock),
-            Arc::clone(&self.random),
-        ));
+        let access = Arc::new(
+            github::Access::new(
+                Arc::clone(&variables),
+                self.masker.clone(),
+                Arc::clone(&self.clock),
+                Arc::clone(&self.random),
+            )
+            .reporting_to(Arc::new(self.ui.clone())),
+        );
         let sinks = self.open_sinks(config, &variables, &access, &mut problems);
         let secret_stores = self.open_secret_stores(config, &variables, &access, &mut problems);
         let providers = self.open_providers(config, &mut problems).await;

@@ -14,7 +14,7 @@ use super::error::{GithubError, Refusal, shown};
 use super::limit::{self, Bucket};
 use super::name::Scope;
 use super::{Shared, Token};
-use crate::report::{Exit, Report};
+use crate::report::{Event, Exit, Report};
 use crate::secret::seal::RecipientKey;
 
 const API_VERSION: HeaderName = HeaderName::from_static("x-github-api-version");
@@ -334,6 +334,7 @@ impl Client {
         let mut response = builder.send().await.map_err(Failure::transport)?;
         let status = response.status();
         let headers = response.headers().clone();
+        self.say_end(request, &headers);
         let mut body = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(Failure::transport)? {
             if body.len() + chunk.len() > self.shared.settings.answer_bytes_max {
@@ -351,6 +352,43 @@ impl Client {
             body,
             url,
         })
+    }
+
+    /// `Deprecation` (RFC 9745) and `Sunset` (RFC 8594) announce that a call will stop working. Said
+    /// once for each request.
+    fn say_end(&self, request: &Request<'_>, headers: &HeaderMap) {
+        let header = |name: &str| {
+            headers
+                .get(name)
+                .map(|value| shown(&String::from_utf8_lossy(value.as_bytes())))
+        };
+        let (deprecation, sunset) = (header("deprecation"), header("sunset"));
+        let (Some(reporter), true) = (
+            &self.shared.reporter,
+            deprecation.is_some() || sunset.is_some(),
+        ) else {
+            return;
+        };
+        let is_new = self
+            .shared
+            .ends_said
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(request.name());
+        if is_new {
+            let mut report = Report::warning(
+                "github/deprecated",
+                format!("GitHub announces the end of `{}`", request.name()),
+            )
+            .fix("update Tidegate before that day");
+            if let Some(sunset) = sunset {
+                report = report.because(format!("it ends at {sunset}"));
+            }
+            if let Some(deprecation) = deprecation {
+                report = report.because(format!("it counts as deprecated: {deprecation}"));
+            }
+            reporter.say(Event::Problem(Box::new(report)));
+        }
     }
 
     fn refused(&self, request: &Request<'_>, answer: &Answer, message: String) -> GithubError {

@@ -16,7 +16,7 @@ mod limit;
 mod name;
 mod secrets;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -29,7 +29,7 @@ pub use secrets::Written;
 
 use crate::clock::Clock;
 use crate::random::Random;
-use crate::report::{Exit, Report};
+use crate::report::{Exit, Report, Reporter};
 use crate::secret::{Masker, Secret};
 use crate::variables::Variables;
 use client::BaseUrl;
@@ -64,6 +64,9 @@ struct Shared {
     settings: Settings,
     writes: Arc<TurnMutex<Bucket>>,
     retries: Arc<Mutex<RetryBudget>>,
+    /// Told when GitHub announces the end of what we call.
+    reporter: Option<Arc<dyn Reporter>>,
+    ends_said: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl fmt::Debug for Access {
@@ -100,9 +103,18 @@ impl Access {
                 settings,
                 writes: Arc::default(),
                 retries: Arc::default(),
+                reporter: None,
+                ends_said: Arc::default(),
             },
             clients: Mutex::default(),
         }
+    }
+
+    /// The same, telling `reporter` when GitHub announces that something we call will end.
+    #[must_use]
+    pub fn reporting_to(mut self, reporter: Arc<dyn Reporter>) -> Self {
+        self.shared.reporter = Some(reporter);
+        self
     }
 
     /// The client for the token in `token_env`, or in the first of [`TOKEN_VARIABLES`] that is

@@ -17,6 +17,7 @@ use tidegate::clock::{Clock as _, ManualClock};
 use tidegate::disk::SystemDisk;
 use tidegate::github::{Access, Client, GithubError, Scope, SecretName, Settings, Written};
 use tidegate::random::SystemRandom;
+use tidegate::report::{Event, Reporter};
 use tidegate::resource::Value;
 use tidegate::secret::seal::{self, SealError};
 use tidegate::secret::source::{self, StoreTools};
@@ -74,15 +75,19 @@ impl World {
 }
 
 fn access(url: &str, clock: ManualClock, settings: Settings) -> Arc<Access> {
+    Arc::new(plain_access(url, clock, settings))
+}
+
+fn plain_access(url: &str, clock: ManualClock, settings: Settings) -> Access {
     let variables = [("GITHUB_API_URL", url), ("GH_TOKEN", TOKEN)]
         .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    Arc::new(Access::with_settings(
+    Access::with_settings(
         Arc::new(variables.into_iter().collect()),
         Masker::default(),
         Arc::new(clock),
         Arc::new(SystemRandom),
         settings,
-    ))
+    )
 }
 
 async fn put(
@@ -314,6 +319,48 @@ async fn refusals_name_what_is_missing() {
         ("github/unauthorized", 1)
     );
     assert!(error.fix()[0].contains("`GH_TOKEN` is wrong, expired or revoked"));
+}
+
+#[derive(Default)]
+struct Heard(std::sync::Mutex<Vec<String>>);
+
+impl Reporter for Heard {
+    fn say(&self, event: Event) {
+        if let Event::Problem(report) = event {
+            let said = format!("{} {} {:?}", report.code, report.message, report.because);
+            self.0.lock().unwrap().push(said);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_announced_end_of_a_call_is_said_once_for_each_call() {
+    let fake = Fake::start(Options::default());
+    let clock = ManualClock::new(datetime!(2026-11-21 10:00:00 UTC));
+    let heard = Arc::new(Heard::default());
+    let access = plain_access(fake.url(), clock, Settings::default())
+        .reporting_to(Arc::clone(&heard) as Arc<dyn Reporter>);
+    let ending = || Scripted {
+        after_effect: true,
+        ..Scripted::message("PUT", 204, "")
+            .header("Deprecation", "@1688169599")
+            .header("Sunset", "Sun, 30 Jun 2027 23:59:59 GMT")
+    };
+    fake.script([ending(), ending()]);
+    let client = access.client(None).unwrap();
+    for value in ["first-value", "second-value"] {
+        put(&client, &repository(), "A", value).await.unwrap();
+    }
+    let heard = heard.0.lock().unwrap();
+    assert_eq!(heard.len(), 1, "{heard:?}");
+    for needle in [
+        "github/deprecated",
+        "PUT /repos/",
+        "30 Jun 2027",
+        "@1688169599",
+    ] {
+        assert!(heard[0].contains(needle), "{needle}: {heard:?}");
+    }
 }
 
 #[tokio::test]
