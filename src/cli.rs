@@ -1,5 +1,7 @@
 //! The command line: what may be typed, and its help. No behaviour.
 
+pub mod plugin;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -84,6 +86,12 @@ pub enum Command {
     /// Work with a deploy
     #[command(subcommand)]
     Deploy(DeployCommand),
+    /// Pin, lock, install and check provider plugins
+    #[command(subcommand)]
+    Plugin(plugin::PluginCommand),
+    /// Move old forms of the config to new ones
+    #[command(subcommand)]
+    Migrate(plugin::MigrateCommand),
     /// Print the version
     Version,
     /// Print a completion script for a shell

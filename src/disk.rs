@@ -69,6 +69,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn append(&self, path: &Path, bytes: &[u8], mode: u32, sync: bool) -> DiskResult<()>;
     /// Renames over whatever stands at `to`.
     fn rename(&self, from: &Path, to: &Path) -> DiskResult<()>;
+    /// Lets two directories change places in one step; nobody ever sees only one of them, or
+    /// neither. `Unsupported` where the file system cannot.
+    fn exchange(&self, a: &Path, b: &Path) -> DiskResult<()> {
+        let _ = b;
+        Err(failed("exchange", a)(io::ErrorKind::Unsupported.into()))
+    }
     /// Makes a directory's entries durable.
     fn sync_directory(&self, directory: &Path) -> DiskResult<()>;
     /// Removes a file; absent is success.
@@ -264,6 +270,18 @@ mod system {
 
         fn rename(&self, from: &Path, to: &Path) -> DiskResult<()> {
             fs::rename(from, to).map_err(failed("replace", to))
+        }
+
+        fn exchange(&self, a: &Path, b: &Path) -> DiskResult<()> {
+            use rustix::fs::{CWD, RenameFlags, renameat_with};
+            renameat_with(CWD, a, CWD, b, RenameFlags::EXCHANGE).map_err(|error| {
+                // `EINVAL` is how a file system says that it cannot.
+                failed("exchange", b)(if error == rustix::io::Errno::INVAL {
+                    io::ErrorKind::Unsupported.into()
+                } else {
+                    error.into()
+                })
+            })
         }
 
         fn sync_directory(&self, directory: &Path) -> DiskResult<()> {

@@ -6,9 +6,11 @@ pub mod apply;
 pub mod config;
 pub mod destroy;
 pub mod failures;
+pub mod migrate;
 pub mod open;
 pub mod outputs;
 pub mod plan;
+pub mod plugin;
 pub mod signals;
 pub mod start;
 pub mod status;
@@ -21,6 +23,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde_json::json;
 
 use crate::cancel::Cancel;
+use crate::cli::plugin::MigrateCommand;
 use crate::cli::{Cli, Command, ConfigCommand, DeployCommand, GlobalArgs, InfraCommand};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -131,6 +134,10 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
         }
         Command::Deploy(DeployCommand::Verify(arguments)) => {
             ("deploy verify", verify::run(desk, arguments).await)
+        }
+        Command::Plugin(command) => plugin::run(desk, command).await,
+        Command::Migrate(MigrateCommand::Plugins(arguments)) => {
+            ("migrate plugins", migrate::plugins(desk, arguments).await)
         }
         Command::Version => ("version", version(desk)),
         // Both are answered before a desk exists.

@@ -9,6 +9,7 @@
 #[cfg(test)]
 mod agreement;
 mod decode;
+mod document;
 mod expression;
 mod files;
 mod problems;
@@ -31,6 +32,7 @@ use crate::resource::{Part, Reference, Template, Value};
 use crate::secret::Masker;
 use crate::variables::Variables;
 
+pub use document::{Document, Field, Tree, TreeKind};
 pub use files::{FILE_BYTES_MAX, Files};
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;

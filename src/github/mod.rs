@@ -41,6 +41,15 @@ pub const DEFAULT_API_URL: &str = "https://api.github.com";
 /// Variables looked at, in this order, when the config names none.
 pub const TOKEN_VARIABLES: [&str; 2] = ["GH_TOKEN", "GITHUB_TOKEN"];
 
+/// The checked base of the API's addresses, without a final slash.
+pub fn api_base(variables: &Variables) -> Result<String, Report> {
+    let base = variables
+        .non_empty("GITHUB_API_URL")
+        .unwrap_or(DEFAULT_API_URL);
+    BaseUrl::parse(base)?;
+    Ok(base.trim_end_matches('/').to_owned())
+}
+
 /// A token and the variable it came from.
 struct Token {
     variable: String,

@@ -10,6 +10,7 @@
 mod failure;
 mod proxy;
 mod redact;
+mod stream;
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use crate::variables::Variables;
 pub use failure::Failure;
 pub use proxy::ProxyProblem;
 pub use redact::{RedactedUrl, UrlProblem};
+pub use stream::Streamed;
 
 use failure::DnsFailure;
 
@@ -160,6 +162,18 @@ impl Http {
 
     /// Sends one request and reads the whole answer, within the request's budget.
     pub async fn send(&self, request: Request) -> Result<Response, Failure> {
+        let (limit, budget) = (request.limit, request.budget);
+        let deadline = Instant::now() + budget;
+        let answer = self.exchange(request, deadline).await?;
+        read(answer, limit, deadline, budget).await
+    }
+
+    /// Sends one request, up to the head of its answer.
+    async fn exchange(
+        &self,
+        request: Request,
+        deadline: Instant,
+    ) -> Result<reqwest::Response, Failure> {
         let Request {
             method,
             url,
@@ -167,10 +181,9 @@ impl Http {
             body,
             tls_verify,
             budget,
-            limit,
+            limit: _,
         } = request;
         let started = Instant::now();
-        let deadline = started + budget;
         let trust = match (url.is_encrypted(), tls_verify) {
             (false, _) if !self.proxies.applies_to(url.as_url()) => Trust::Plain,
             (_, true) => Trust::Verified,
@@ -187,12 +200,11 @@ impl Http {
         let request = builder.build().map_err(|error| Failure::Client {
             reason: error.without_url().to_string(),
         })?;
-        let answer = match timeout_at(deadline, self.client(trust)?.execute(request)).await {
-            Err(_) => return Err(Failure::NoAnswer { within: budget }),
-            Ok(Err(error)) => return Err(failure::before_answer(&error, &host, started.elapsed())),
-            Ok(Ok(answer)) => answer,
-        };
-        read(answer, limit, deadline, budget).await
+        match timeout_at(deadline, self.client(trust)?.execute(request)).await {
+            Err(_) => Err(Failure::NoAnswer { within: budget }),
+            Ok(Err(error)) => Err(failure::before_answer(&error, &host, started.elapsed())),
+            Ok(Ok(answer)) => Ok(answer),
+        }
     }
 
     fn client(&self, trust: Trust) -> Result<&reqwest::Client, Failure> {

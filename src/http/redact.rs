@@ -86,6 +86,45 @@ impl RedactedUrl {
         self.0.scheme() == "https"
     }
 
+    /// True when both have scheme, host and port in common: what is meant for one may be told the
+    /// other.
+    pub fn is_same_server(&self, other: &Self) -> bool {
+        (
+            self.0.scheme(),
+            self.0.host_str(),
+            self.0.port_or_known_default(),
+        ) == (
+            other.0.scheme(),
+            other.0.host_str(),
+            other.0.port_or_known_default(),
+        )
+    }
+
+    /// True when the host is this machine, by name or address.
+    pub fn is_loopback(&self) -> bool {
+        let host = self.host();
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        host == "localhost"
+            || bare
+                .parse::<std::net::IpAddr>()
+                .is_ok_and(|address| address.is_loopback())
+    }
+
+    /// True when a user or a password stands in the URL.
+    pub fn has_credentials(&self) -> bool {
+        !self.0.username().is_empty() || self.0.password().is_some()
+    }
+
+    /// True when there is a query.
+    pub fn has_query(&self) -> bool {
+        self.0.query().is_some()
+    }
+
+    /// The last part of the path, percent-encoded as it stands.
+    pub fn file_name(&self) -> &str {
+        self.0.path().rsplit('/').next().unwrap_or_default()
+    }
+
     pub(super) fn as_url(&self) -> &Url {
         &self.0
     }

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("actions", 3),
     ("github", 3),
     ("http", 3),
+    ("package", 3),
     ("provider", 3),
     ("sink", 3),
     ("state", 3),
@@ -56,6 +57,8 @@ const PARTS: &[(&str, u8)] = &[
 /// Arrows between doors: (from, to, why).
 const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
     ("github", "http", "the one HTTP client"),
+    ("package", "http", "the one HTTP client"),
+    ("package", "github", "where its API is"),
     ("provider", "http", "the one HTTP client"),
     ("secret/source", "github", "stores that are GitHub's"),
     ("secret/source", "http", "the one HTTP client"),
@@ -100,6 +103,7 @@ const WORLD: &[&str] = &[
 const BORDERS: &[(&str, &[&str])] = &[
     ("octocrab", &["github"]),
     ("reqwest", &["http", "github"]),
+    ("flate2", &["package"]),
     ("rusqlite", &["provider/local"]),
     ("tokio_postgres", &["provider/local"]),
     ("tokio_postgres_rustls", &["provider/local"]),
@@ -128,6 +132,7 @@ const EXPOSE: &[(&str, &str)] = &[
     ("src/secret/seal.rs", "seals for GitHub"),
     ("src/sink/", "writes into the declared destination"),
     ("src/github/", "the token, into a header marked sensitive"),
+    ("src/package/download.rs", "the token, into a header marked sensitive"),
     (
         "src/state/convert.rs",
         "seals and fingerprints before anything is stored",

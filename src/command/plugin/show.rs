@@ -1,0 +1,336 @@
+//! `plugin list|info|verify`: looking, never touching.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::super::{CommandResult, Desk};
+use super::change::locked_json;
+use super::{Project, not_declared, split};
+use crate::cli::plugin::{NamedArgs, PlaceArgs, VerifyPluginsArgs};
+use crate::face::table;
+use crate::package::install::{Installed, folders};
+use crate::package::lockfile::{Artifact, Locked};
+use crate::package::manifest::Wanted;
+use crate::package::{disk_failed, name};
+use crate::report::{Exit, Report, Reporter as _};
+
+/// One plugin as it stands in all three places.
+struct Row<'p> {
+    name: String,
+    wanted: Option<&'p Wanted>,
+    locked: Option<&'p Locked>,
+    installed: Option<Installed>,
+}
+
+impl Row<'_> {
+    fn artifact(&self) -> Option<&Artifact> {
+        self.locked?.platforms.get(&name::this_platform())
+    }
+
+    /// One word for how the three agree.
+    fn status(&self) -> &'static str {
+        match (&self.wanted, self.artifact(), &self.installed) {
+            (None, _, Some(_)) => "extra",
+            (None, _, None) => "not-wanted",
+            (Some(_), None, _) => "not-locked",
+            (Some(wanted), Some(_), _)
+                if self
+                    .locked
+                    .is_some_and(|locked| locked.version != wanted.version) =>
+            {
+                "stale"
+            }
+            (Some(_), Some(_), None) => "not-installed",
+            (Some(_), Some(artifact), Some(_)) if artifact.binary_sha256.is_none() => "not-pinned",
+            (Some(_), Some(artifact), Some(installed)) => {
+                if installed.is_locked(artifact) {
+                    "ok"
+                } else {
+                    "changed"
+                }
+            }
+        }
+    }
+
+    /// The version of what is installed, by its own word; the lock's when that is the very build.
+    fn installed_version(&self) -> Option<String> {
+        let installed = self.installed.as_ref()?;
+        if let Some(artifact) = self.artifact()
+            && installed.is_locked(artifact)
+        {
+            return self.locked.map(|locked| locked.version.clone());
+        }
+        match &installed.descriptor {
+            Some(Ok(descriptor)) => Some(descriptor.version.clone()),
+            _ => Some("?".to_owned()),
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "folder": name::folder(&self.name),
+            "status": self.status(),
+            "manifest": self.wanted.map(|wanted| json!({
+                "version": wanted.version,
+                "source": wanted.source.as_ref().map(ToString::to_string),
+                "auth_env": wanted.auth_env,
+                "identity": wanted.identity,
+            })),
+            "lock": self.locked.map(locked_json),
+            "installed": self.installed.as_ref().map(|installed| json!({
+                "version": self.installed_version(),
+                "binary_sha256": installed.binary_sha256,
+                "manifest_sha256": installed.manifest_sha256,
+                "description": match &installed.descriptor {
+                    Some(Ok(descriptor)) => Value::from(descriptor.description.clone()),
+                    _ => Value::Null,
+                },
+            })),
+        })
+    }
+}
+
+fn rows<'p>(desk: &Desk, project: &'p Project, plugin_dir: &Path) -> Result<Vec<Row<'p>>, Report> {
+    let wanted = project
+        .manifest
+        .as_ref()
+        .map_or(&[][..], |manifest| &manifest.plugins);
+    let mut names: BTreeSet<String> = wanted.iter().map(|plugin| plugin.name.clone()).collect();
+    let has = |names: &BTreeSet<String>, name: &str| {
+        names
+            .iter()
+            .any(|other| name::folder(other) == name::folder(name))
+    };
+    for name in project.lock.iter().flat_map(|lock| lock.plugins.keys()) {
+        if !has(&names, name) {
+            names.insert(name.clone());
+        }
+    }
+    for folder in folders(&*desk.disk, plugin_dir)? {
+        if !has(&names, &folder) {
+            names.insert(folder);
+        }
+    }
+    names
+        .into_iter()
+        .map(|name| {
+            Ok(Row {
+                wanted: project
+                    .manifest
+                    .as_ref()
+                    .and_then(|manifest| manifest.get(&name)),
+                locked: project
+                    .lock
+                    .as_ref()
+                    .and_then(|lock| lock.get(&name))
+                    .map(|(_, locked)| locked),
+                installed: Installed::look(&*desk.disk, plugin_dir, name::folder(&name))?,
+                name,
+            })
+        })
+        .collect()
+}
+
+/// `plugin list`
+pub(super) fn list(desk: &Desk, arguments: &PlaceArgs) -> CommandResult {
+    let project = desk.project(&arguments.files)?;
+    let plugin_dir = desk.plugin_dir(arguments);
+    let rows = rows(desk, &project, &plugin_dir)?;
+    let exit = desk.emit_plugins(
+        "plugin list",
+        &arguments.files,
+        Some(&plugin_dir),
+        false,
+        rows.iter().map(Row::json).collect(),
+        &[],
+    );
+    if !desk.global.json {
+        if rows.is_empty() {
+            desk.ui.note("No plugins.".to_owned());
+        }
+        let dash = || "-".to_owned();
+        let cells: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| {
+                vec![
+                    row.name.clone(),
+                    row.wanted
+                        .map_or_else(dash, |wanted| wanted.version.clone()),
+                    row.locked
+                        .map_or_else(dash, |locked| locked.version.clone()),
+                    row.installed_version().unwrap_or_else(dash),
+                    row.status().to_owned(),
+                ]
+            })
+            .collect();
+        if !cells.is_empty() {
+            desk.ui.data(&table::render(
+                &["NAME", "MANIFEST", "LOCK", "INSTALLED", "STATUS"],
+                &cells,
+            ));
+        }
+    }
+    Ok(exit)
+}
+
+/// `plugin info`
+pub(super) fn info(desk: &Desk, arguments: &NamedArgs) -> CommandResult {
+    let files = &arguments.place.files;
+    let (asked, _) = split(&arguments.name)?;
+    let project = desk.project(files)?;
+    let plugin_dir = desk.plugin_dir(&arguments.place);
+    let row = rows(desk, &project, &plugin_dir)?
+        .into_iter()
+        .find(|row| name::folder(&row.name) == name::folder(asked))
+        .ok_or_else(|| not_declared(files, asked))?;
+    let exit = desk.emit_plugins(
+        "plugin info",
+        files,
+        Some(&plugin_dir),
+        false,
+        vec![row.json()],
+        &[],
+    );
+    if !desk.global.json {
+        let mut lines = vec![
+            vec!["name".to_owned(), row.name.clone()],
+            vec!["status".to_owned(), row.status().to_owned()],
+        ];
+        let mut line = |key: &str, value: Option<String>| {
+            if let Some(value) = value {
+                lines.push(vec![key.to_owned(), value]);
+            }
+        };
+        line("wanted", row.wanted.map(|wanted| wanted.version.clone()));
+        line(
+            "source",
+            row.wanted
+                .and_then(|wanted| wanted.source.as_ref())
+                .map(ToString::to_string),
+        );
+        line("locked", row.locked.map(|locked| locked.version.clone()));
+        line("installed", row.installed_version());
+        if let Some(Ok(descriptor)) = row
+            .installed
+            .as_ref()
+            .and_then(|installed| installed.descriptor.as_ref())
+        {
+            line("description", Some(descriptor.description.clone()));
+            line("needs engine", descriptor.min_engine_version.clone());
+        }
+        for (platform, artifact) in row.locked.iter().flat_map(|locked| &locked.platforms) {
+            line(platform, Some(format!("sha256 {}", artifact.sha256)));
+        }
+        desk.ui.data(&table::render(&[], &lines));
+    }
+    Ok(exit)
+}
+
+/// `plugin verify`
+pub(super) fn verify(desk: &Desk, arguments: &VerifyPluginsArgs) -> CommandResult {
+    let files = &arguments.place.files;
+    let project = desk.project(files)?;
+    let plugin_dir = desk.plugin_dir(&arguments.place);
+    let mut checked = rows(desk, &project, &plugin_dir)?;
+    if let Some(only) = &arguments.name {
+        checked.retain(|row| name::folder(&row.name) == name::folder(only));
+        if checked.is_empty() {
+            return Err(not_declared(files, only).into());
+        }
+    }
+    checked.retain(|row| row.status() != "not-wanted");
+    let mut problems: Vec<Report> = checked
+        .iter()
+        .filter(|row| row.status() != "ok")
+        .map(|row| not_verified(row, &plugin_dir))
+        .collect();
+    // A link in the plugin folder is nothing that is installed, but somebody may run it by name.
+    for row in &checked {
+        let path = plugin_dir.join(name::folder(&row.name));
+        if row.installed.is_none()
+            && desk
+                .disk
+                .entry(&path)
+                .map_err(|error| disk_failed(&error))?
+                .is_some()
+        {
+            problems.push(Report::error(
+                "package/in-the-way",
+                format!("`{}` is not a folder", path.display()),
+            ));
+        }
+    }
+    let exit = desk.emit_plugins(
+        "plugin verify",
+        files,
+        Some(&plugin_dir),
+        false,
+        checked.iter().map(Row::json).collect(),
+        &problems,
+    );
+    if exit == Exit::Done {
+        desk.ui.note(format!(
+            "{} of {} plugins are what the lock pins, byte for byte.",
+            checked.len(),
+            checked.len()
+        ));
+    }
+    Ok(exit)
+}
+
+fn not_verified(row: &Row<'_>, plugin_dir: &Path) -> Report {
+    let place = plugin_dir.join(name::folder(&row.name));
+    let why = match row.status() {
+        "extra" => "it is installed, and the manifest does not want it",
+        "not-locked" => "the lock does not pin it for this platform",
+        "stale" => "the lock pins another version than the manifest wants",
+        "not-installed" => "it is not installed",
+        "not-pinned" => "the lock holds no digest of its executable; another tool wrote it",
+        _ => "its files are not the locked ones",
+    };
+    let mut report = Report::error(
+        "package/not-verified",
+        format!(
+            "`{}` in `{}` is not what the lock pins",
+            row.name,
+            place.display()
+        ),
+    )
+    .because(why);
+    if let (Some(artifact), Some(installed)) = (row.artifact(), &row.installed) {
+        for (part, locked, found) in [
+            (
+                "executable",
+                &artifact.binary_sha256,
+                &installed.binary_sha256,
+            ),
+            (
+                "plugin.json",
+                &artifact.manifest_sha256,
+                &installed.manifest_sha256,
+            ),
+        ] {
+            if let Some(locked) = locked
+                && found.as_ref() != Some(locked)
+            {
+                report = report
+                    .because(format!("{part}, locked: sha256 {locked}"))
+                    .because(format!(
+                        "{part}, found:  {}",
+                        found.as_ref().map_or_else(
+                            || "nothing".to_owned(),
+                            |found| format!("sha256 {found}")
+                        )
+                    ));
+            }
+        }
+    }
+    match row.status() {
+        "extra" => report.fix(format!("remove `{}`", place.display())),
+        "not-locked" | "stale" | "not-pinned" => report.fix("lock it: `tidegate plugin lock`"),
+        _ => report.fix("install it again: `tidegate plugin install`"),
+    }
+}
