@@ -17,6 +17,7 @@ pub mod plan;
 pub mod actions;
 pub mod github;
 pub mod http;
+mod postgres;
 pub mod provider;
 pub mod sink;
 pub mod state;

@@ -29,6 +29,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("actions", 3),
     ("github", 3),
     ("http", 3),
+    ("postgres", 3),
     ("provider", 3),
     ("sink", 3),
     ("state", 3),
@@ -57,6 +58,8 @@ const PARTS: &[(&str, u8)] = &[
 const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
     ("github", "http", "the one HTTP client"),
     ("provider", "http", "the one HTTP client"),
+    ("provider", "postgres", "the one way to PostgreSQL"),
+    ("state", "postgres", "the one way to PostgreSQL"),
     ("secret/source", "github", "stores that are GitHub's"),
     ("secret/source", "http", "the one HTTP client"),
     ("sink", "http", "the one HTTP client"),
@@ -75,6 +78,8 @@ const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
 const BACKENDS: &[&str] = &[
     "provider::local",
     "state::filesystem",
+    "state::memory",
+    "state::postgres",
     "sink::dotenv",
     "sink::github_env",
     "sink::github_secret",
@@ -101,8 +106,11 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("octocrab", &["github"]),
     ("reqwest", &["http", "github"]),
     ("rusqlite", &["provider/local"]),
-    ("tokio_postgres", &["provider/local"]),
-    ("tokio_postgres_rustls", &["provider/local"]),
+    (
+        "tokio_postgres",
+        &["postgres.rs", "provider/local", "state/postgres"],
+    ),
+    ("tokio_postgres_rustls", &["postgres.rs"]),
     ("clap", &["cli.rs", "command", "main.rs", "settings.rs"]),
     ("clap_complete", &["cli.rs", "command"]),
     ("serde_yaml", &["config"]),
@@ -137,6 +145,10 @@ const EXPOSE: &[(&str, &str)] = &[
     (
         "src/secret/source/",
         "compares and hands on what a store holds",
+    ),
+    (
+        "src/state/postgres/connection.rs",
+        "the connection string, into the connection",
     ),
     (
         "src/provider/local/postgres/",
