@@ -18,6 +18,7 @@ pub mod actions;
 pub mod github;
 pub mod http;
 pub mod package;
+mod postgres;
 pub mod provider;
 pub mod sink;
 pub mod state;

@@ -37,8 +37,16 @@ impl From<StoreError> for Report {
                 .fix("docs/state.md, section \"Repair\", goes through every file"),
             StoreError::Newer { .. } => Self::error("state/newer", message)
                 .fix("use the newer Tidegate that wrote this state, or one after it"),
+            StoreError::Conflict { .. } => Self::error("state/conflict", message)
+                .exit(Exit::Locked)
+                .because("nothing was written; the other change stays as it is")
+                .fix("look at what changed (`tidegate state show`), then run this command again"),
+            StoreError::Invalid(_) => Self::error("state/invalid", message).exit(Exit::Usage),
+            StoreError::Cancelled => {
+                Self::error("state/cancelled", message).exit(Exit::Interrupted)
+            }
             StoreError::Storage(_) => Self::error("state/storage", message)
-                .fix("check that the folder is writable and that the disk is not full"),
+                .fix("check that the store can be reached and written, and is not full"),
         }
     }
 }

@@ -21,6 +21,7 @@
 
 mod guard;
 mod key;
+mod load;
 mod lock;
 mod log;
 mod remove;
@@ -40,17 +41,22 @@ use crate::disk::{Disk, DiskError, DiskExt as _, EntryKind, FileLock};
 use crate::random::Random;
 use crate::resource::Address;
 
+use super::codec::Codec;
 use super::journal::Entry;
 use super::lease::Renewal;
+use super::own::{FORMAT, KeepsakeFile, parse_own};
 use super::record::{RECORD_BYTES_MAX, Record};
-use super::{Head, Holder, Keepsake, Lease, Store, StoreError, StoreResult, frame, name};
+use super::{
+    Expected, Head, Holder, Keepsake, Lease, Snapshot, Store, StoreError, StoreResult, frame, name,
+};
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Head, lock and keepsake files are small; more than this is not one of them.
 const SMALL_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Format of head, lock and keepsake files.
-const FORMAT: u64 = 1;
+
+/// Records read before others get a turn.
+const LISTED_AT_ONCE: usize = 256;
 
 const HEAD: &str = "head.json";
 const RECORDS: &str = "records";
@@ -73,6 +79,7 @@ pub struct Filesystem {
     random: Arc<dyn Random>,
     renewal: Renewal,
     key: Option<Zeroizing<[u8; 32]>>,
+    codec: Codec,
     /// Empty when unknown: then nobody counts as being on this machine.
     machine: String,
     /// Tasks of this process queue here before they meet other processes at `lock.guard`.
@@ -108,14 +115,9 @@ struct HeadFile {
     /// Recognises the state key without telling anything about it; empty until there is one.
     #[serde(default)]
     key_check: String,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-struct KeepsakeFile {
-    format: u64,
-    key: String,
-    #[serde(flatten)]
-    keepsake: Keepsake,
+    /// The environment: a folder's name does not always tell it. Empty in heads of old.
+    #[serde(default)]
+    environment: String,
 }
 
 impl Filesystem {
@@ -156,6 +158,7 @@ impl Filesystem {
             directory,
             disk,
             clock,
+            codec: Codec::plain(environment, Arc::clone(&random)),
             random,
             renewal: Renewal::DEFAULT,
             key: None,
@@ -168,7 +171,16 @@ impl Filesystem {
     /// Uses this state key instead of the file `key`, which is then neither read nor made.
     #[must_use]
     pub fn with_key(mut self, key: [u8; 32]) -> Self {
+        self.codec = self.codec.with_key(&key, false);
         self.key = Some(Zeroizing::new(key));
+        self
+    }
+
+    /// Encrypts whole records with this key, which is given anew at every start and never kept
+    /// beside them. Values inside records stay sealed with the state key as ever.
+    #[must_use]
+    pub fn with_encryption(mut self, key: &[u8; 32]) -> Self {
+        self.codec = self.codec.with_key(key, true);
         self
     }
 
@@ -298,7 +310,7 @@ impl Filesystem {
             return Ok(None);
         };
         let what = format!("record `{address}` (`{}`)", path.display());
-        let record = self.check_record(Record::decode(&bytes, &what)?, &what, Some(address))?;
+        let record = self.check_record(self.codec.decode(&bytes, &what)?, &what, Some(address))?;
         Ok(Some((record, bytes)))
     }
 
@@ -355,14 +367,18 @@ impl Store for Filesystem {
 
     async fn list(&self) -> StoreResult<Vec<Record>> {
         let mut records = Vec::new();
-        for file in self.names(RECORDS)? {
+        for (index, file) in self.names(RECORDS)?.into_iter().enumerate() {
+            if index % LISTED_AT_ONCE == LISTED_AT_ONCE - 1 {
+                // Files are read without waiting; whoever wants to stop us gets a turn here.
+                tokio::task::yield_now().await;
+            }
             let path = self.directory.join(RECORDS).join(&file);
             let what = format!("record file `{}`", path.display());
             // Absent now: removed by a writer after we listed the folder.
             let Some(bytes) = self.read(&path, RECORD_BYTES_MAX)? else {
                 continue;
             };
-            let record = self.check_record(Record::decode(&bytes, &what)?, &what, None)?;
+            let record = self.check_record(self.codec.decode(&bytes, &what)?, &what, None)?;
             let expected = format!("{}.json", name::encode(record.resource_id.as_str()));
             if expected != file {
                 return Err(StoreError::Corrupt {
@@ -384,22 +400,36 @@ impl Store for Filesystem {
     }
 
     async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
-        let _guard = self.enter_with(lease).await?;
-        let address = &record.resource_id;
-        let existing = self.read_record(address)?;
-        let bytes = record
-            .succeed(
-                existing.as_ref().map(|(record, _)| record),
-                &self.environment,
-                &self.now(),
-            )
-            .encode()?;
-        if let Some((_, bytes)) = &existing {
-            self.write(&self.record_path(PREVIOUS, address), bytes)?;
-        }
-        let serial = self.advance(lease)?;
-        self.write(&self.record_path(RECORDS, address), &bytes)?;
-        Ok(serial)
+        self.put_checked(lease, record, None).await
+    }
+
+    async fn put_if(
+        &self,
+        lease: &Lease,
+        record: &Record,
+        expected: &Expected,
+    ) -> StoreResult<u64> {
+        self.put_checked(lease, record, Some(expected)).await
+    }
+
+    fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    async fn environments(&self) -> StoreResult<Vec<String>> {
+        self.list_environments()
+    }
+
+    async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
+        self.free_lock_of(run_id).await
+    }
+
+    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
+        self.load_snapshot(lease, snapshot).await
+    }
+
+    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
+        self.keep_state_key(lease, key).await
     }
 
     async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
@@ -463,14 +493,7 @@ impl Store for Filesystem {
 
     async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
         let _guard = self.enter_with(lease).await?;
-        self.write_own(
-            &self.keepsake_path(key),
-            &KeepsakeFile {
-                format: FORMAT,
-                key: key.to_owned(),
-                keepsake: value.clone(),
-            },
-        )
+        self.write_own(&self.keepsake_path(key), &KeepsakeFile::new(key, value))
     }
 
     async fn keepsakes(&self) -> StoreResult<Vec<String>> {
@@ -505,6 +528,36 @@ impl Store for Filesystem {
 }
 
 impl Filesystem {
+    async fn put_checked(
+        &self,
+        lease: &Lease,
+        record: &Record,
+        expected: Option<&Expected>,
+    ) -> StoreResult<u64> {
+        let _guard = self.enter_with(lease).await?;
+        let address = &record.resource_id;
+        let existing = self.read_record(address)?;
+        let found = existing.as_ref().map(|(record, _)| record);
+        if let Some(expected) = expected {
+            let head = self.need_head()?;
+            let head = Head {
+                lineage: head.lineage,
+                serial: head.serial,
+                fence: lease.fence,
+            };
+            expected.check(address, found, Some(&head))?;
+        }
+        let bytes = self
+            .codec
+            .encode(&record.succeed(found, &self.environment, &self.now()))?;
+        if let Some((_, bytes)) = &existing {
+            self.write(&self.record_path(PREVIOUS, address), bytes)?;
+        }
+        let serial = self.advance(lease)?;
+        self.write(&self.record_path(RECORDS, address), &bytes)?;
+        Ok(serial)
+    }
+
     /// Every keepsake, each checked against its file name.
     fn keepsake_files(&self) -> StoreResult<Vec<KeepsakeFile>> {
         let mut files = Vec::new();
@@ -523,27 +576,6 @@ impl Filesystem {
         }
         Ok(files)
     }
-}
-
-/// Our own small files: checksum first, then the format, then the content.
-fn parse_own<T: serde::de::DeserializeOwned>(bytes: &[u8], what: &str) -> StoreResult<T> {
-    let corrupt = |reason: String| StoreError::Corrupt {
-        what: what.to_owned(),
-        reason,
-    };
-    let value = frame::open_own(bytes).map_err(corrupt)?;
-    match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(FORMAT) => {}
-        Some(found) if found > FORMAT => {
-            return Err(StoreError::Newer {
-                what: what.to_owned(),
-                found,
-                known: FORMAT,
-            });
-        }
-        _ => return Err(corrupt("it has no known format number".to_owned())),
-    }
-    serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))
 }
 
 fn storage(error: DiskError) -> StoreError {

@@ -4,12 +4,18 @@
 pub mod filesystem;
 pub mod journal;
 pub mod lease;
+pub mod memory;
 pub mod name;
+pub mod postgres;
+pub mod query;
 pub mod record;
+pub mod snapshot;
 
+mod codec;
 mod convert;
 mod fault;
 mod frame;
+mod own;
 mod secret_key;
 
 use std::fmt;
@@ -18,12 +24,17 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 
+use crate::cancel::Cancel;
 use crate::resource::Address;
 
 pub use filesystem::Filesystem;
 pub use journal::Entry;
 pub use lease::Renewal;
+pub use memory::Memory;
+pub use postgres::Postgres;
+pub use query::{Expected, Filter, Listing, Page};
 pub use record::Record;
+pub use snapshot::Snapshot;
 
 /// Who holds (or wants) the lock.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,7 +90,7 @@ pub struct Keepsake {
 }
 
 /// Why a store could not do what was asked.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum StoreError {
     /// Somebody else holds the lock.
     #[error("the state of environment `{environment}` is locked by {}", .holder.who)]
@@ -119,6 +130,22 @@ pub enum StoreError {
         /// Greatest format number known.
         known: u64,
     },
+    /// Something else is there than the writer believed; nothing was written.
+    #[error("{what} was changed by somebody else: expected {expected}, found {found}")]
+    Conflict {
+        /// What: ``record `orders-db` ``.
+        what: String,
+        /// What the writer believed to be there.
+        expected: String,
+        /// What is there.
+        found: String,
+    },
+    /// What was asked for makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// Somebody asked us to stop before there was an answer.
+    #[error("stopped before the state store had answered")]
+    Cancelled,
     /// The storage below failed.
     #[error("{0}")]
     Storage(String),
@@ -126,6 +153,23 @@ pub enum StoreError {
 
 /// Result of a store call.
 pub type StoreResult<T> = Result<T, StoreError>;
+
+/// Waits for a store call, but not longer than until somebody asks us to stop. Every call of a
+/// [`Store`] may be given up at any moment: what it was about to write is then there as a whole or
+/// not at all, and the store stays usable.
+///
+/// # Errors
+/// That of the call, or [`StoreError::Cancelled`].
+pub async fn unless_cancelled<T>(
+    cancel: &Cancel,
+    call: impl Future<Output = StoreResult<T>>,
+) -> StoreResult<T> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(StoreError::Cancelled),
+        answer = call => answer,
+    }
+}
 
 /// One environment's state. Reads need no lock; every write takes the lease and is refused with
 /// [`StoreError::LostLock`] when the fence has moved.
@@ -175,4 +219,156 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes everything of this environment, and the store's own folders when nothing else is
     /// left in them. Refused while any record remains.
     async fn remove_empty(&self, lease: Lease) -> StoreResult<()>;
+
+    /// The environment this is the state of.
+    fn environment(&self) -> &str;
+
+    /// Writes one record if what is there is what the writer believes; a lost race is
+    /// [`StoreError::Conflict`], never an overwrite.
+    ///
+    /// This default is for storage without compare-and-swap: it reads, compares, writes, and reads
+    /// back. The lease keeps other runs out; two tasks of one run are not kept apart.
+    async fn put_if(
+        &self,
+        lease: &Lease,
+        record: &Record,
+        expected: &Expected,
+    ) -> StoreResult<u64> {
+        let address = &record.resource_id;
+        let head = self.head().await?;
+        let existing = self.get(address).await?;
+        expected.check(address, existing.as_ref(), head.as_ref())?;
+        let serial = self.put(lease, record).await?;
+        let version = existing.map_or(0, |existing| existing.tidegate.version);
+        match self.get(address).await? {
+            Some(written) if written.tidegate.version == version.saturating_add(1) => Ok(serial),
+            found => Err(StoreError::Conflict {
+                what: format!("record `{address}`"),
+                expected: format!("version {}", version.saturating_add(1)),
+                found: found.map_or_else(
+                    || "no record".to_owned(),
+                    |found| format!("version {}", found.tidegate.version),
+                ),
+            }),
+        }
+    }
+
+    /// The records that `filter` and `page` ask for.
+    async fn find(&self, filter: &Filter, page: &Page) -> StoreResult<Listing> {
+        Ok(Listing::of(self.list().await?, filter, page))
+    }
+
+    /// Every environment this storage holds for the same project, sorted. A storage that cannot
+    /// tell names at most its own.
+    async fn environments(&self) -> StoreResult<Vec<String>> {
+        let own = self.head().await?.map(|_| self.environment().to_owned());
+        Ok(own.into_iter().collect())
+    }
+
+    /// Removes everything of this environment, whatever is in it; answers the addresses of the
+    /// removed records. Nothing is removed when one of them cannot be read.
+    async fn wipe(&self, lease: Lease) -> StoreResult<Vec<Address>> {
+        let addresses: Vec<Address> = self
+            .list()
+            .await?
+            .into_iter()
+            .map(|record| record.resource_id)
+            .collect();
+        for address in &addresses {
+            self.delete(&lease, address).await?;
+        }
+        for key in self.keepsakes().await? {
+            self.delete_keepsake(&lease, &key).await?;
+        }
+        self.journal_clear(&lease).await?;
+        self.remove_empty(lease).await?;
+        Ok(addresses)
+    }
+
+    /// Frees the lock if the run `run_id` holds it, whoever asks; answers that holder, or `None`
+    /// when the lock is free. Its lease is worth nothing from then on.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another run holds it.
+    async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
+        Err(StoreError::Invalid(format!(
+            "{} cannot free the lock of run {run_id}; it lapses by itself",
+            self.location()
+        )))
+    }
+
+    /// Everything of this environment as it was at one moment; `None` when it has no state.
+    async fn snapshot(&self) -> StoreResult<Option<Snapshot>> {
+        const ATTEMPTS: u32 = 10;
+        let Some(mut head) = self.head().await? else {
+            return Ok(None);
+        };
+        for _ in 0..ATTEMPTS {
+            let records = self.list().await?;
+            let mut keepsakes = std::collections::BTreeMap::new();
+            for key in self.keepsakes().await? {
+                if let Some(keepsake) = self.keepsake(&key).await? {
+                    keepsakes.insert(key, keepsake);
+                }
+            }
+            let journal = self.journal_read().await?;
+            let mut snapshot = Snapshot {
+                format: snapshot::FORMAT,
+                environment: self.environment().to_owned(),
+                lineage: head.lineage.clone(),
+                serial: head.serial,
+                key_check: String::new(),
+                records,
+                keepsakes,
+                journal,
+            };
+            match self.head().await? {
+                Some(after) if after == head => {
+                    if snapshot.sealed_values() > 0
+                        && let Some(key) = self.key(false).await?
+                    {
+                        snapshot.key_check = own::key_check(&key);
+                    }
+                    return Ok(Some(snapshot));
+                }
+                Some(after) => head = after,
+                None => return Ok(None),
+            }
+        }
+        Err(StoreError::Storage(
+            "the state changes all the time; try again when the run that writes it has ended"
+                .to_owned(),
+        ))
+    }
+
+    /// Makes this environment exactly what `snapshot` says: records as they are, with their times
+    /// and versions, lineage and serial included.
+    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
+        Err(StoreError::Invalid(format!(
+            "{} cannot take over serial {} as a whole (fence {})",
+            self.location(),
+            snapshot.serial,
+            lease.fence
+        )))
+    }
+
+    /// Keeps this key as the state key of this environment, which has no other one in use.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when anything is sealed with another key.
+    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
+        match self.key(false).await? {
+            Some(own) if *own == *key => Ok(()),
+            _ => Err(StoreError::Invalid(format!(
+                "{} keeps no key (fence {}); set TIDEGATE_STATE_KEY",
+                self.location(),
+                lease.fence
+            ))),
+        }
+    }
+}
+
+/// Tells whether `snapshot` was sealed with `key`.
+pub fn is_key_of(snapshot: &Snapshot, key: &[u8; 32]) -> bool {
+    snapshot.key_check.is_empty() || snapshot.key_check == own::key_check(key)
 }

@@ -1,4 +1,4 @@
-//! The state room: the contract every store keeps, and what the directory store survives.
+//! The state room: the contract every store keeps, and what each of them survives.
 
 mod contract;
 mod damage;
@@ -6,6 +6,7 @@ mod disks;
 mod faults;
 mod lock;
 mod names;
+mod postgres;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -30,6 +30,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("github", 3),
     ("http", 3),
     ("package", 3),
+    ("postgres", 3),
     ("provider", 3),
     ("sink", 3),
     ("state", 3),
@@ -60,6 +61,8 @@ const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
     ("package", "http", "the one HTTP client"),
     ("package", "github", "where its API is"),
     ("provider", "http", "the one HTTP client"),
+    ("provider", "postgres", "the one way to PostgreSQL"),
+    ("state", "postgres", "the one way to PostgreSQL"),
     ("secret/source", "github", "stores that are GitHub's"),
     ("secret/source", "http", "the one HTTP client"),
     ("sink", "http", "the one HTTP client"),
@@ -78,6 +81,8 @@ const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
 const BACKENDS: &[&str] = &[
     "provider::local",
     "state::filesystem",
+    "state::memory",
+    "state::postgres",
     "sink::dotenv",
     "sink::github_env",
     "sink::github_secret",
@@ -105,8 +110,11 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("reqwest", &["http", "github"]),
     ("flate2", &["package"]),
     ("rusqlite", &["provider/local"]),
-    ("tokio_postgres", &["provider/local"]),
-    ("tokio_postgres_rustls", &["provider/local"]),
+    (
+        "tokio_postgres",
+        &["postgres.rs", "provider/local", "state/postgres"],
+    ),
+    ("tokio_postgres_rustls", &["postgres.rs"]),
     ("clap", &["cli.rs", "command", "main.rs", "settings.rs"]),
     ("clap_complete", &["cli.rs", "command"]),
     ("serde_yaml", &["config"]),
@@ -144,6 +152,10 @@ const EXPOSE: &[(&str, &str)] = &[
     (
         "src/secret/source/",
         "compares and hands on what a store holds",
+    ),
+    (
+        "src/state/postgres/connection.rs",
+        "the connection string, into the connection",
     ),
     (
         "src/provider/local/postgres/",

@@ -1,16 +1,15 @@
 //! The state key: one for each environment, made once, never replaced in silence.
 
-use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::random::encode_hex;
 
-use super::{Filesystem, HEAD, Store as _, StoreError, StoreResult, storage};
+use crate::state::own::{Key, key_check};
+
+use super::{Filesystem, HEAD, Lease, Store as _, StoreError, StoreResult, storage};
 
 pub(super) const KEY: &str = "key";
 const KEY_TEXT_BYTES: u64 = 65;
-
-type Key = Zeroizing<[u8; 32]>;
 
 impl Filesystem {
     pub(super) async fn state_key(&self, create: bool) -> StoreResult<Option<Key>> {
@@ -27,12 +26,34 @@ impl Filesystem {
         }
         let mut key = Key::default();
         self.random.fill(&mut *key);
+        self.write_key(&key)?;
+        Ok(Some(key))
+    }
+
+    /// Under the guard, when no other key is in use.
+    fn write_key(&self, key: &Key) -> StoreResult<()> {
         // The check comes first: without a key file it stands for nothing and is made anew, while
         // a key that does not fit it would be refused.
-        self.remember_check(&key)?;
-        let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(encode_hex(&*key))));
-        self.write(&self.path(KEY), text.as_bytes())?;
-        Ok(Some(key))
+        self.remember_check(key)?;
+        let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(encode_hex(&**key))));
+        self.write(&self.path(KEY), text.as_bytes())
+    }
+
+    pub(super) async fn keep_state_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
+        let _guard = self.enter_with(lease).await?;
+        let own = self.known_key().await?;
+        let key = Key::new(*key);
+        match own {
+            Some(own) if *own == *key => self.remember_check(&key),
+            Some(own) if self.key.is_some() || self.sealed_values().await? > 0 => {
+                Err(StoreError::Conflict {
+                    what: "the state key".to_owned(),
+                    expected: format!("the key with check value {}", key_check(&key)),
+                    found: format!("the key with check value {}", key_check(&own)),
+                })
+            }
+            _ => self.write_key(&key),
+        }
     }
 
     /// The key that was given to us, or the one in the file, if it is the right one.
@@ -111,15 +132,6 @@ impl Filesystem {
             _ => Ok(()),
         }
     }
-}
-
-/// Tells two keys apart and nothing else: the key has 256 random bits, so its hash gives no way
-/// to guess it.
-fn key_check(key: &[u8; 32]) -> String {
-    let mut hash = Sha256::new();
-    hash.update(b"tidegate/key-check/1");
-    hash.update(key);
-    encode_hex(&hash.finalize()[..8])
 }
 
 fn parse_key(text: &[u8]) -> Option<Key> {

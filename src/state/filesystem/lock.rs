@@ -64,7 +64,7 @@ enum Answer {
     },
 }
 
-fn alive_name(fence: u64) -> String {
+pub(super) fn alive_name(fence: u64) -> String {
     format!("lock.{fence}.alive")
 }
 
@@ -199,6 +199,7 @@ impl Filesystem {
                     serial: 0,
                     fence,
                     key_check: String::new(),
+                    environment: self.environment.clone(),
                 },
             )?;
         }
@@ -224,9 +225,18 @@ impl Filesystem {
                 lease_ms: u64::try_from(self.renewal.lease.as_millis()).unwrap_or(u64::MAX),
             },
         )?;
-        let mut memory = self.memory();
-        memory.alive.insert(fence, alive);
-        memory.journal_bytes = None;
+        {
+            let mut memory = self.memory();
+            memory.alive.insert(fence, alive);
+            memory.journal_bytes = None;
+        }
+        // Only now: before, an older holder could still have been writing.
+        if let Err(error) = self.finish_load(fence) {
+            self.memory().alive.remove(&fence);
+            // The first error is the one that counts; a lock left behind is that of nobody alive.
+            drop(self.write_free_lock(fence));
+            return Err(error);
+        }
         Ok(Lease {
             fence,
             holder: holder.clone(),
@@ -279,20 +289,38 @@ impl Filesystem {
     }
 
     fn set_free(&self, lease: &Lease) -> StoreResult<()> {
+        self.write_free_lock(lease.fence)?;
+        self.disk
+            .remove_file(&self.path(&alive_name(lease.fence)))
+            .map_err(storage)
+    }
+
+    /// Under the guard: nobody holds the lock any more.
+    pub(super) fn write_free_lock(&self, fence: u64) -> StoreResult<()> {
         self.write_own(
             &self.path(LOCK),
             &LockFile {
                 format: FORMAT,
-                fence: lease.fence,
+                fence,
                 holder: None,
                 machine: String::new(),
                 renewals: 0,
                 lease_ms: 0,
             },
-        )?;
-        self.disk
-            .remove_file(&self.path(&alive_name(lease.fence)))
-            .map_err(storage)
+        )
+    }
+
+    /// How long until a lock lapses if it is not renewed.
+    pub(super) fn left(&self, lock: &ReadLock) -> Duration {
+        let watched = Watched {
+            unchanged_for: self.watch(lock),
+            lease: Duration::from_millis(lock.file.lease_ms),
+            process: Process::Elsewhere,
+        };
+        match watched.verdict() {
+            Verdict::Take => Duration::ZERO,
+            Verdict::Wait(left) => left,
+        }
     }
 
     /// Who holds the lock. A dead holder is nobody. Writes nothing, so it works on a read-only

@@ -11,7 +11,7 @@ pub(crate) const ADMINISTRATOR_PASSWORD: &str = "admin pass'word/ü";
 
 /// A throw-away cluster from Debian's packages, as an ordinary user, without fsync.
 pub(crate) struct Cluster {
-    pub(super) folder: tempfile::TempDir,
+    pub(crate) folder: tempfile::TempDir,
     pub(crate) port: u16,
     pub(crate) log: PathBuf,
 }
@@ -39,6 +39,11 @@ fn as_user(program: &Path) -> Command {
 
 impl Cluster {
     pub(crate) fn start() -> Option<Self> {
+        Self::with_connections(40)
+    }
+
+    /// One that takes this many connections at once.
+    pub(crate) fn with_connections(connections: u32) -> Option<Self> {
         let Some(bin) = programs() else {
             harness::skip_without("postgresql");
             return None;
@@ -80,7 +85,8 @@ impl Cluster {
         let log = folder.path().join("log");
         // Every statement is logged: what reaches the log is part of what is tested.
         let options = format!(
-            "-F -k {} -h 127.0.0.1 -p {port} -c log_statement=all -c max_connections=40 \
+            "-F -k {} -h 127.0.0.1 -p {port} -c log_statement=all \
+             -c max_connections={connections} \
              -c shared_buffers=16MB",
             folder.path().display()
         );
@@ -114,10 +120,26 @@ impl Cluster {
         password: &str,
         database: &str,
     ) -> Result<Peer, String> {
+        Self::connect_at(self.port, user, password, database).await
+    }
+
+    /// The administrator of the server at `port`.
+    pub(crate) async fn admin_at(port: u16) -> Peer {
+        Self::connect_at(port, "admin", ADMINISTRATOR_PASSWORD, "postgres")
+            .await
+            .unwrap()
+    }
+
+    async fn connect_at(
+        port: u16,
+        user: &str,
+        password: &str,
+        database: &str,
+    ) -> Result<Peer, String> {
         let mut config = tokio_postgres::Config::new();
         config
             .host("127.0.0.1")
-            .port(self.port)
+            .port(port)
             .user(user)
             .password(password)
             .dbname(database);
@@ -134,7 +156,7 @@ impl Cluster {
         })
     }
 
-    pub(super) async fn admin(&self) -> Peer {
+    pub(crate) async fn admin(&self) -> Peer {
         self.connect("admin", ADMINISTRATOR_PASSWORD, "postgres")
             .await
             .unwrap()
@@ -173,7 +195,7 @@ impl Drop for Cluster {
     }
 }
 
-pub(super) struct Peer {
-    pub(super) client: tokio_postgres::Client,
+pub(crate) struct Peer {
+    pub(crate) client: tokio_postgres::Client,
     _traffic: tokio::task::JoinSet<()>,
 }

@@ -11,9 +11,12 @@ use tidegate::clock::ManualClock;
 use tidegate::disk::SystemDisk;
 use tidegate::resource::{ActionKind, Kind};
 use tidegate::state::record::FORMAT;
-use tidegate::state::{Entry, Keepsake, Record, Renewal, Store, StoreError};
+use tidegate::state::{
+    Entry, Expected, Filter, Keepsake, Listing, Memory, Page, Record, Renewal, Store, StoreError,
+    unless_cancelled,
+};
 
-use super::{NO_WAIT, address, holder, manual_clock, mark, record, run, store_on};
+use super::{NO_WAIT, address, holder, manual_clock, mark, record, store_on};
 
 /// One fresh storage, and handles on it.
 pub(crate) trait Bench {
@@ -29,31 +32,69 @@ pub(crate) trait Bench {
     fn replace(&self, environment: &str, record: &Record);
     /// True when nothing at all is left of the store.
     fn is_gone(&self) -> bool;
+    /// False for a store whose stored form nobody can reach.
+    fn can_be_damaged(&self) -> bool {
+        true
+    }
+    /// How often the storage behind the handles was asked something.
+    fn questions(&self) -> u64 {
+        0
+    }
+    /// Time passes, for the handles and for whoever judges leases.
+    async fn pass(&self, time: Duration) {
+        self.clock().advance(time);
+    }
 }
 
-/// Every promise, each on a fresh storage.
-pub(crate) fn store_contract<B: Bench>(fresh: impl Fn() -> B) {
-    run(an_empty_store_answers_nothing(&fresh()));
-    run(every_field_survives_reopening(&fresh()));
-    run(a_second_write_keeps_the_creation_time(&fresh()));
-    run(of_two_writers_one_succeeds(&fresh()));
-    run(awkward_names_stay_distinct(&fresh()));
-    run(one_damaged_record_fails_the_list_by_name(&fresh()));
-    run(deleting_what_is_absent_succeeds(&fresh()));
-    run(a_held_lock_refuses_and_names_its_holder(&fresh()));
-    run(a_lapsed_lease_is_taken_over_and_fenced(&fresh()));
-    run(a_renewed_lease_does_not_lapse(&fresh()));
-    run(a_dropped_wait_leaves_nothing(&fresh()));
-    run(wiping_one_environment_leaves_its_sibling(&fresh()));
-    run(a_newer_record_is_refused_and_kept(&fresh()));
-    run(unknown_fields_survive_a_writer_that_forgot_them(&fresh()));
-    run(journal_and_keepsakes_are_kept_in_order(&fresh()));
-    run(removal_is_refused_while_anything_is_open(&fresh()));
-    run(the_key_is_made_once(&fresh()));
-    run(serial_and_fence_only_grow(&fresh()));
+/// Every promise of a store, each a test of its own on a fresh storage. Numbers are the rows of the
+/// conformance list.
+macro_rules! store_contract {
+    ($fresh:expr) => {
+        store_contract! { @each $fresh;
+            row_01_an_empty_store_answers_nothing,
+            row_02_every_field_survives_reopening,
+            row_03_a_second_write_keeps_the_creation_time,
+            row_04_of_two_writers_one_succeeds,
+            row_04b_a_lost_race_is_a_conflict_and_never_an_overwrite,
+            row_05_awkward_names_stay_distinct,
+            row_06_a_dropped_write_is_whole_or_absent,
+            row_07_one_damaged_record_fails_the_list_by_name,
+            row_08_deleting_what_is_absent_succeeds,
+            row_09_a_held_lock_refuses_and_names_its_holder,
+            row_10_a_lapsed_lease_is_taken_over_and_fenced,
+            row_11_a_cancelled_call_ends_promptly,
+            row_12_a_list_of_many_is_not_one_question_each,
+            row_13_wiping_one_environment_leaves_its_sibling,
+            row_13b_a_full_environment_is_wiped_and_named,
+            row_14_filters_are_conjunctions_and_pages_follow,
+            row_15_a_newer_record_is_refused_and_kept,
+            a_dropped_wait_leaves_nothing,
+            a_renewed_lease_does_not_lapse,
+            a_state_moves_into_another_store_as_it_is,
+            journal_and_keepsakes_are_kept_in_order,
+            removal_is_refused_while_anything_is_open,
+            serial_and_fence_only_grow,
+            the_key_is_made_once,
+            the_lock_is_freed_by_its_own_id_only,
+            unknown_fields_survive_a_writer_that_forgot_them,
+        }
+    };
+    (@each $fresh:expr; $($promise:ident,)+) => {
+        $(
+            #[test]
+            fn $promise() {
+                let Some(bench) = $fresh else {
+                    return;
+                };
+                crate::state::run(crate::state::contract::$promise(&bench));
+            }
+        )+
+    };
 }
 
-async fn an_empty_store_answers_nothing(bench: &impl Bench) {
+pub(crate) use store_contract;
+
+pub(super) async fn row_01_an_empty_store_answers_nothing(bench: &impl Bench) {
     let store = bench.open("dev");
     assert_eq!(store.get(&address("x")).await.unwrap(), None);
     assert_eq!(store.list().await.unwrap(), []);
@@ -66,7 +107,7 @@ async fn an_empty_store_answers_nothing(bench: &impl Bench) {
     assert!(bench.is_gone(), "reading wrote something");
 }
 
-async fn every_field_survives_reopening(bench: &impl Bench) {
+pub(super) async fn row_02_every_field_survives_reopening(bench: &impl Bench) {
     let mut full: Record = serde_json::from_value(json!({
         "resource_id": "orders-db", "resource_type": "infra.database", "provider": "local",
         "provider_ref": "here", "provider_id": "11111111-2222", "config_hash": "abc",
@@ -101,12 +142,12 @@ async fn every_field_survives_reopening(bench: &impl Bench) {
     assert_eq!(bench.open("dev").list().await.unwrap(), [full]);
 }
 
-async fn a_second_write_keeps_the_creation_time(bench: &impl Bench) {
+pub(super) async fn row_03_a_second_write_keeps_the_creation_time(bench: &impl Bench) {
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
     store.put(&lease, &record("a", "one")).await.unwrap();
     let first = store.get(&address("a")).await.unwrap().unwrap();
-    bench.clock().advance(Duration::from_secs(10));
+    bench.pass(Duration::from_secs(10)).await;
     let mut second = record("a", "two");
     second.created_at = "1999-01-01T00:00:00Z".to_owned();
     store.put(&lease, &second).await.unwrap();
@@ -121,7 +162,7 @@ async fn a_second_write_keeps_the_creation_time(bench: &impl Bench) {
     assert_eq!((first.tidegate.version, second.tidegate.version), (1, 2));
 }
 
-async fn of_two_writers_one_succeeds(bench: &impl Bench) {
+pub(super) async fn row_04_of_two_writers_one_succeeds(bench: &impl Bench) {
     let (one, two) = (bench.open("dev"), bench.open_elsewhere("dev"));
     let stale = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
     one.put(&stale, &record("a", "base")).await.unwrap();
@@ -153,7 +194,7 @@ async fn of_two_writers_one_succeeds(bench: &impl Bench) {
     );
 }
 
-async fn awkward_names_stay_distinct(bench: &impl Bench) {
+pub(super) async fn row_05_awkward_names_stay_distinct(bench: &impl Bench) {
     let long = "n".repeat(200);
     let longer = "n".repeat(4096);
     let names = [
@@ -209,7 +250,10 @@ async fn awkward_names_stay_distinct(bench: &impl Bench) {
     assert_eq!(listed, sorted);
 }
 
-async fn one_damaged_record_fails_the_list_by_name(bench: &impl Bench) {
+pub(super) async fn row_07_one_damaged_record_fails_the_list_by_name(bench: &impl Bench) {
+    if !bench.can_be_damaged() {
+        return;
+    }
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
     for index in 0..10 {
@@ -235,7 +279,7 @@ async fn one_damaged_record_fails_the_list_by_name(bench: &impl Bench) {
     assert!(store.get(&address("r-6")).await.unwrap().is_some());
 }
 
-async fn deleting_what_is_absent_succeeds(bench: &impl Bench) {
+pub(super) async fn row_08_deleting_what_is_absent_succeeds(bench: &impl Bench) {
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
     let serial = store.put(&lease, &record("a", "one")).await.unwrap();
@@ -252,7 +296,7 @@ async fn deleting_what_is_absent_succeeds(bench: &impl Bench) {
     store.delete_keepsake(&lease, "absent").await.unwrap();
 }
 
-async fn a_held_lock_refuses_and_names_its_holder(bench: &impl Bench) {
+pub(super) async fn row_09_a_held_lock_refuses_and_names_its_holder(bench: &impl Bench) {
     let (one, two) = (bench.open("dev"), bench.open("dev"));
     let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
     for wait in [NO_WAIT, Duration::from_secs(20)] {
@@ -296,7 +340,7 @@ async fn a_held_lock_refuses_and_names_its_holder(bench: &impl Bench) {
     );
 }
 
-async fn a_lapsed_lease_is_taken_over_and_fenced(bench: &impl Bench) {
+pub(super) async fn row_10_a_lapsed_lease_is_taken_over_and_fenced(bench: &impl Bench) {
     let (one, two) = (bench.open("dev"), bench.open_elsewhere("dev"));
     let stale = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
     one.put(&stale, &record("a", "one")).await.unwrap();
@@ -348,18 +392,18 @@ async fn a_lapsed_lease_is_taken_over_and_fenced(bench: &impl Bench) {
     two.put(&lease, &record("a", "two")).await.unwrap();
 }
 
-async fn a_renewed_lease_does_not_lapse(bench: &impl Bench) {
+pub(super) async fn a_renewed_lease_does_not_lapse(bench: &impl Bench) {
     let (one, two) = (bench.open("dev"), bench.open_elsewhere("dev"));
     let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
     for _ in 0..40 {
         assert!(two.lock(&holder("r2"), NO_WAIT).await.is_err());
-        bench.clock().advance(Renewal::DEFAULT.interval);
+        bench.pass(Renewal::DEFAULT.interval).await;
         one.renew(&lease).await.unwrap();
     }
     one.put(&lease, &record("a", "one")).await.unwrap();
 }
 
-async fn a_dropped_wait_leaves_nothing(bench: &impl Bench) {
+pub(super) async fn a_dropped_wait_leaves_nothing(bench: &impl Bench) {
     let (one, two) = (bench.open("dev"), bench.open("dev"));
     let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
     let r2 = holder("r2");
@@ -380,7 +424,7 @@ async fn a_dropped_wait_leaves_nothing(bench: &impl Bench) {
         .unwrap();
 }
 
-async fn wiping_one_environment_leaves_its_sibling(bench: &impl Bench) {
+pub(super) async fn row_13_wiping_one_environment_leaves_its_sibling(bench: &impl Bench) {
     let (staging, sibling) = (bench.open("staging"), bench.open("staging2"));
     let lease = staging.lock(&holder("r1"), NO_WAIT).await.unwrap();
     let other = sibling.lock(&holder("r2"), NO_WAIT).await.unwrap();
@@ -404,7 +448,10 @@ async fn wiping_one_environment_leaves_its_sibling(bench: &impl Bench) {
     assert!(bench.is_gone());
 }
 
-async fn a_newer_record_is_refused_and_kept(bench: &impl Bench) {
+pub(super) async fn row_15_a_newer_record_is_refused_and_kept(bench: &impl Bench) {
+    if !bench.can_be_damaged() {
+        return;
+    }
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
     store.put(&lease, &record("a", "one")).await.unwrap();
@@ -427,7 +474,7 @@ async fn a_newer_record_is_refused_and_kept(bench: &impl Bench) {
     }
 }
 
-async fn unknown_fields_survive_a_writer_that_forgot_them(bench: &impl Bench) {
+pub(super) async fn unknown_fields_survive_a_writer_that_forgot_them(bench: &impl Bench) {
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
     let mut first = record("a", "one");
@@ -460,7 +507,7 @@ fn outcome(operation: &str) -> Entry {
     }
 }
 
-async fn journal_and_keepsakes_are_kept_in_order(bench: &impl Bench) {
+pub(super) async fn journal_and_keepsakes_are_kept_in_order(bench: &impl Bench) {
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
     store.journal_append(&lease, &[]).await.unwrap();
@@ -506,7 +553,7 @@ async fn journal_and_keepsakes_are_kept_in_order(bench: &impl Bench) {
     assert!(store.keepsake("secret/b").await.unwrap().is_some());
 }
 
-async fn removal_is_refused_while_anything_is_open(bench: &impl Bench) {
+pub(super) async fn removal_is_refused_while_anything_is_open(bench: &impl Bench) {
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
     store.put(&lease, &record("a", "one")).await.unwrap();
@@ -525,7 +572,7 @@ async fn removal_is_refused_while_anything_is_open(bench: &impl Bench) {
     assert!(store.put(&lease, &record("a", "late")).await.is_err());
 }
 
-async fn the_key_is_made_once(bench: &impl Bench) {
+pub(super) async fn the_key_is_made_once(bench: &impl Bench) {
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
     let key = store.key(true).await.unwrap().unwrap();
@@ -539,7 +586,7 @@ async fn the_key_is_made_once(bench: &impl Bench) {
     drop((lease, other_lease));
 }
 
-async fn serial_and_fence_only_grow(bench: &impl Bench) {
+pub(super) async fn serial_and_fence_only_grow(bench: &impl Bench) {
     let store = bench.open("dev");
     let mut last = None;
     for round in 0..3_u64 {
@@ -558,6 +605,302 @@ async fn serial_and_fence_only_grow(bench: &impl Bench) {
         store.unlock(&lease).await.unwrap();
         assert_eq!(store.head().await.unwrap().unwrap().fence, round + 1);
     }
+}
+
+pub(super) async fn row_04b_a_lost_race_is_a_conflict_and_never_an_overwrite(bench: &impl Bench) {
+    let (one, two) = (bench.open("dev"), bench.open("dev"));
+    let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    let conflict = |result: Result<u64, StoreError>| {
+        assert!(
+            matches!(result, Err(StoreError::Conflict { .. })),
+            "{result:?}"
+        );
+    };
+    one.put_if(&lease, &record("a", "base"), &Expected::Absent)
+        .await
+        .unwrap();
+    conflict(
+        two.put_if(&lease, &record("a", "x"), &Expected::Absent)
+            .await,
+    );
+    conflict(
+        two.put_if(&lease, &record("b", "x"), &Expected::Version(1))
+            .await,
+    );
+    // Both have seen version `round`; exactly one of them may go on from it.
+    for round in 1..=20 {
+        let expected = Expected::Version(round);
+        let (left, right) = (record("a", "left"), record("a", "right"));
+        let results = futures_util::future::join(
+            one.put_if(&lease, &left, &expected),
+            two.put_if(&lease, &right, &expected),
+        )
+        .await;
+        let winner = match results {
+            (Ok(_), Err(StoreError::Conflict { .. })) => "left",
+            (Err(StoreError::Conflict { .. }), Ok(_)) => "right",
+            other => panic!("round {round}: {other:?}"),
+        };
+        let now = one.get(&address("a")).await.unwrap().unwrap();
+        assert_eq!((mark(&now), now.tidegate.version), (winner, round + 1));
+    }
+    let head = one.head().await.unwrap().unwrap();
+    let serial = |lineage: &str, serial| Expected::Serial {
+        lineage: lineage.to_owned(),
+        serial,
+    };
+    for wrong in [
+        serial(&head.lineage, head.serial - 1),
+        serial("another", head.serial),
+    ] {
+        conflict(two.put_if(&lease, &record("b", "x"), &wrong).await);
+    }
+    let right = serial(&head.lineage, head.serial);
+    two.put_if(&lease, &record("b", "x"), &right).await.unwrap();
+    assert_eq!(two.list().await.unwrap().len(), 2);
+}
+
+pub(super) async fn row_06_a_dropped_write_is_whole_or_absent(bench: &impl Bench) {
+    let store = bench.open("dev");
+    let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    store.put(&lease, &record("a", "0")).await.unwrap();
+    let mut before = 0;
+    for polls in 0..40 {
+        // Given up after this many steps; kills of whole processes are in `lock` and `faults`.
+        let next = record("a", &(polls + 1).to_string());
+        let mut write = store.put(&lease, &next);
+        for _ in 0..polls {
+            let stopped = tokio::select! {
+                biased;
+                done = &mut write => Some(done),
+                () = tokio::task::yield_now() => None,
+            };
+            if let Some(done) = stopped {
+                done.unwrap();
+                write = store.put(&lease, &next);
+                break;
+            }
+        }
+        drop(write);
+        let now = bench.open("dev").get(&address("a")).await.unwrap().unwrap();
+        let mark: u64 = mark(&now).parse().unwrap();
+        assert!(
+            mark == before || mark == polls + 1,
+            "{before}, {polls}: {mark}"
+        );
+        before = mark;
+    }
+    store.put(&lease, &record("a", "last")).await.unwrap();
+    let now = store.get(&address("a")).await.unwrap().unwrap();
+    assert_eq!(self::mark(&now), "last");
+}
+
+pub(super) async fn row_11_a_cancelled_call_ends_promptly(bench: &impl Bench) {
+    let store = bench.open("dev");
+    let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    for index in 0..300 {
+        store
+            .put(&lease, &record(&format!("r-{index:03}"), "x"))
+            .await
+            .unwrap();
+    }
+    let (canceller, cancel) = tidegate::cancel::pair();
+    let all = unless_cancelled(&cancel, store.list()).await.unwrap();
+    assert_eq!(all.len(), 300);
+    canceller.cancel();
+    let other = holder("r2");
+    for result in [
+        unless_cancelled(&cancel, store.list()).await.map(drop),
+        unless_cancelled(&cancel, store.get(&address("r-001")))
+            .await
+            .map(drop),
+        unless_cancelled(&cancel, store.put(&lease, &record("late", "x")))
+            .await
+            .map(drop),
+        unless_cancelled(&cancel, store.lock(&other, Duration::from_secs(900)))
+            .await
+            .map(drop),
+    ] {
+        assert!(matches!(result, Err(StoreError::Cancelled)), "{result:?}");
+    }
+    // Nothing partial came of it, and the store goes on working.
+    assert_eq!(store.get(&address("late")).await.unwrap(), None);
+    assert_eq!(store.list().await.unwrap(), all);
+}
+
+pub(super) async fn row_12_a_list_of_many_is_not_one_question_each(bench: &impl Bench) {
+    let store = bench.open("dev");
+    let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    for index in 0..1000 {
+        store
+            .put(&lease, &record(&format!("r-{index:04}"), "x"))
+            .await
+            .unwrap();
+    }
+    let before = bench.questions();
+    assert_eq!(bench.open("dev").list().await.unwrap().len(), 1000);
+    // With latency in front of the server, what counts is how often it is asked.
+    let asked = bench.questions() - before;
+    assert!(asked <= 20, "{asked} questions for 1000 records");
+}
+
+pub(super) async fn row_13b_a_full_environment_is_wiped_and_named(bench: &impl Bench) {
+    let (staging, sibling) = (bench.open("staging"), bench.open("staging2"));
+    let lease = staging.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    let other = sibling.lock(&holder("r2"), NO_WAIT).await.unwrap();
+    for name in ["b", "a", "c/d"] {
+        staging.put(&lease, &record(name, "one")).await.unwrap();
+        sibling.put(&other, &record(name, "two")).await.unwrap();
+    }
+    staging.key(true).await.unwrap();
+    staging
+        .journal_append(&lease, &[intent("1")])
+        .await
+        .unwrap();
+    let keepsake = Keepsake {
+        fingerprint: "f".into(),
+        sealed: None,
+        written_at: "t".into(),
+    };
+    staging.put_keepsake(&lease, "k", &keepsake).await.unwrap();
+    assert_eq!(
+        staging.environments().await.unwrap(),
+        ["staging", "staging2"]
+    );
+    let gone = staging.wipe(lease).await.unwrap();
+    assert_eq!(gone, ["a", "b", "c/d"].map(address));
+    assert_eq!(staging.head().await.unwrap(), None);
+    assert_eq!(sibling.environments().await.unwrap(), ["staging2"]);
+    assert_eq!(sibling.list().await.unwrap().len(), 3);
+    // Again: nothing is left to remove.
+    let lease = staging.lock(&holder("r3"), NO_WAIT).await.unwrap();
+    assert_eq!(staging.wipe(lease).await.unwrap(), []);
+    assert_eq!(sibling.list().await.unwrap().len(), 3);
+}
+
+pub(super) async fn row_14_filters_are_conjunctions_and_pages_follow(bench: &impl Bench) {
+    let store = bench.open("dev");
+    let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    for (name, kind, provider) in [
+        ("a", "infra.dns", "local"),
+        ("b", "infra.dns", "aws"),
+        ("c", "infra.storage", "aws"),
+        ("d", "infra.dns", "aws"),
+    ] {
+        let mut record = record(name, "x");
+        record.resource_type = kind.to_owned();
+        record.provider = provider.to_owned();
+        store.put(&lease, &record).await.unwrap();
+    }
+    let names = |listing: &Listing| -> Vec<String> {
+        let names = listing
+            .records
+            .iter()
+            .map(|record| record.resource_id.to_string());
+        names.collect()
+    };
+    let filter = Filter::parse([("resource_type", "infra.dns"), ("provider", "aws")]).unwrap();
+    let all = store.find(&filter, &Page::default()).await.unwrap();
+    assert_eq!(
+        (names(&all), all.next),
+        (vec!["b".to_owned(), "d".to_owned()], None)
+    );
+    let mut page = Page {
+        after: None,
+        limit: Some(1),
+    };
+    let first = store.find(&filter, &page).await.unwrap();
+    assert_eq!(
+        (names(&first), &first.next),
+        (vec!["b".to_owned()], &Some(address("b")))
+    );
+    page.after = first.next;
+    let second = store.find(&filter, &page).await.unwrap();
+    assert_eq!((names(&second), second.next), (vec!["d".to_owned()], None));
+    assert!(matches!(
+        Filter::parse([("name", "a")]),
+        Err(StoreError::Invalid(_))
+    ));
+}
+
+pub(super) async fn a_state_moves_into_another_store_as_it_is(bench: &impl Bench) {
+    let store = bench.open("dev");
+    let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    let key = store.key(true).await.unwrap().unwrap();
+    for name in ["a", "b", "b", "c"] {
+        store.put(&lease, &record(name, "one")).await.unwrap();
+    }
+    let mut sealed = record("c", "two");
+    sealed.tidegate.private = "BBBB".to_owned();
+    store.put(&lease, &sealed).await.unwrap();
+    let keepsake = Keepsake {
+        fingerprint: "f".into(),
+        sealed: Some("AAAA".into()),
+        written_at: "t".into(),
+    };
+    store
+        .put_keepsake(&lease, "secret/x", &keepsake)
+        .await
+        .unwrap();
+    store
+        .journal_append(&lease, &[intent("1"), outcome("1")])
+        .await
+        .unwrap();
+    let before = store.snapshot().await.unwrap().unwrap();
+    assert_eq!(before.sealed_values(), 2);
+    assert!(tidegate::state::is_key_of(&before, &key));
+    assert!(!tidegate::state::is_key_of(&before, &[0; 32]));
+
+    // Away to a store in memory, changed here meanwhile, and back.
+    let shared = tidegate::state::memory::Shared::default();
+    let clock: Arc<dyn tidegate::clock::Clock> = Arc::new(bench.clock().clone());
+    let random: Arc<dyn tidegate::random::Random> =
+        Arc::new(tidegate::random::SeededRandom::new(77));
+    let away = Memory::open(shared, "dev", clock, random).unwrap();
+    let there = away.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    away.keep_key(&there, &key).await.unwrap();
+    away.load(&there, &before).await.unwrap();
+    let copied = away.snapshot().await.unwrap().unwrap();
+    assert_eq!(copied.digest().unwrap(), before.digest().unwrap());
+    assert_eq!(
+        (&copied.lineage, copied.serial),
+        (&before.lineage, before.serial)
+    );
+    store.put(&lease, &record("a", "two")).await.unwrap();
+    store.put(&lease, &record("d", "two")).await.unwrap();
+    store.load(&lease, &copied).await.unwrap();
+    let after = bench.open("dev").snapshot().await.unwrap().unwrap();
+    assert_eq!(after, before);
+    // The key that opens it is there, and no other one takes its place.
+    store.keep_key(&lease, &key).await.unwrap();
+    let error = store.keep_key(&lease, &[9; 32]).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }), "{error:?}");
+    assert_eq!(*store.key(false).await.unwrap().unwrap(), *key);
+    let mut foreign = before.clone();
+    foreign.environment = "prod".to_owned();
+    assert!(store.load(&lease, &foreign).await.is_err());
+}
+
+pub(super) async fn the_lock_is_freed_by_its_own_id_only(bench: &impl Bench) {
+    let (one, two) = (bench.open("dev"), bench.open_elsewhere("dev"));
+    assert_eq!(two.force_unlock("r1").await.unwrap(), None);
+    let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    match two.force_unlock("r2").await {
+        Err(StoreError::Locked { holder: seen, .. }) => assert_eq!(*seen, holder("r1")),
+        other => panic!("{other:?}"),
+    }
+    one.put(&lease, &record("a", "one")).await.unwrap();
+    assert_eq!(two.force_unlock("r1").await.unwrap(), Some(holder("r1")));
+    assert_eq!(two.holder().await.unwrap(), None);
+    let late = one.put(&lease, &record("a", "late")).await;
+    assert!(matches!(late, Err(StoreError::LostLock { .. })), "{late:?}");
+    let next = two.lock(&holder("r3"), NO_WAIT).await.unwrap();
+    assert!(next.fence > lease.fence && next.taken_over.is_none());
+    assert!(matches!(
+        one.renew(&lease).await,
+        Err(StoreError::LostLock { .. })
+    ));
+    assert_eq!(mark(&two.get(&address("a")).await.unwrap().unwrap()), "one");
 }
 
 struct Directory {
@@ -622,7 +965,63 @@ impl Bench for Directory {
     }
 }
 
-#[test]
-fn the_directory_store_keeps_the_contract() {
-    store_contract(Directory::new);
+mod filesystem {
+    super::store_contract!(Some(super::Directory::new()));
+}
+
+/// Everything in this process: bytes nobody else can reach.
+struct InMemory {
+    shared: tidegate::state::memory::Shared,
+    clock: ManualClock,
+}
+
+impl InMemory {
+    fn new() -> Self {
+        Self {
+            shared: tidegate::state::memory::Shared::default(),
+            clock: manual_clock(),
+        }
+    }
+}
+
+impl Bench for InMemory {
+    fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    fn open(&self, environment: &str) -> Arc<dyn Store> {
+        Arc::new(
+            Memory::open(
+                self.shared.clone(),
+                environment,
+                Arc::new(self.clock.clone()),
+                Arc::new(tidegate::random::SystemRandom),
+            )
+            .unwrap(),
+        )
+    }
+
+    fn open_elsewhere(&self, environment: &str) -> Arc<dyn Store> {
+        self.open(environment)
+    }
+
+    fn damage(&self, _environment: &str, _name: &str) {
+        unreachable!("asked before");
+    }
+
+    fn replace(&self, _environment: &str, _record: &Record) {
+        unreachable!("asked before");
+    }
+
+    fn is_gone(&self) -> bool {
+        self.shared.is_empty()
+    }
+
+    fn can_be_damaged(&self) -> bool {
+        false
+    }
+}
+
+mod memory {
+    super::store_contract!(Some(super::InMemory::new()));
 }

@@ -17,10 +17,10 @@ use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
 pub(crate) use server::Server;
-use server::Session;
 
 use super::SharedRandom;
 use super::storage::gone;
+use crate::postgres::Session;
 use crate::provider::{DriverError, DriverResult, ErrorClass, Health};
 use crate::random::{encode_hex, hex_of};
 use crate::resource::{Address, FieldChange, Observed, Output, Outputs, Recorded, Spec};

@@ -5,62 +5,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
-use rustls_platform_verifier::BuilderVerifierExt as _;
-use tokio::task::JoinSet;
-use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls};
-use tokio_postgres_rustls::MakeRustlsConnect;
+use rustls::ClientConfig;
+use rustls::pki_types::CertificateDer;
+use tokio_postgres::Config;
 
 use crate::disk::Disk;
+use crate::postgres::{
+    CERTIFICATE_BYTES_MAX, PROTECTIONS, Protection, Session, causes, client_config, connect,
+    parse_certificates,
+};
 use crate::provider::local::check::{Problems, nearest, noun, unknown_keys};
 use crate::provider::{DriverError, ErrorClass};
 use crate::resource::{Map, Value};
 use crate::secret::{Masker, Secret};
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
-const CERTIFICATE_BYTES_MAX: u64 = 1024 * 1024;
-
-/// How the connection is protected; PostgreSQL's own words and meanings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protection {
-    /// Never TLS.
-    Disable,
-    /// TLS when the server offers it, its certificate unchecked.
-    Prefer,
-    /// TLS or nothing, its certificate unchecked.
-    Require,
-    /// TLS, and the certificate must be valid for the host.
-    VerifyFull,
-}
-
-const PROTECTIONS: &[&str] = &["disable", "prefer", "require", "verify-full"];
-
-impl Protection {
-    fn parse(word: &str) -> Option<Self> {
-        Some(match word {
-            "disable" => Self::Disable,
-            "prefer" => Self::Prefer,
-            "require" => Self::Require,
-            "verify-full" => Self::VerifyFull,
-            _ => return None,
-        })
-    }
-
-    /// PostgreSQL's word for it.
-    pub(super) fn word(self) -> &'static str {
-        match self {
-            Self::Disable => "disable",
-            Self::Prefer => "prefer",
-            Self::Require => "require",
-            Self::VerifyFull => "verify-full",
-        }
-    }
-}
 
 /// A server and the administrator we are on it.
 #[derive(Clone)]
@@ -79,14 +38,6 @@ impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Server({}:{})", self.host, self.port)
     }
-}
-
-/// An open connection. Its traffic is driven by a task that ends with it.
-pub(super) struct Session {
-    pub(super) client: Client,
-    /// The task; dropped, and thereby ended, with the session.
-    #[expect(dead_code, reason = "held for its drop")]
-    traffic: JoinSet<()>,
 }
 
 impl Server {
@@ -225,54 +176,20 @@ impl Server {
             .dbname(&self.database)
             .application_name("tidegate")
             .options("-c statement_timeout=60s -c lock_timeout=30s -c client_min_messages=warning")
-            .connect_timeout(CONNECT_WAIT)
-            .ssl_mode(match self.protection {
-                Protection::Prefer if self.tls.is_some() => SslMode::Prefer,
-                Protection::Require | Protection::VerifyFull if self.tls.is_some() => {
-                    SslMode::Require
-                }
-                Protection::Disable
-                | Protection::Prefer
-                | Protection::Require
-                | Protection::VerifyFull => SslMode::Disable,
-            });
+            .connect_timeout(CONNECT_WAIT);
         if let Some(password) = &self.password {
             config.password(password.expose());
         }
-        let mut traffic = JoinSet::new();
-        // A broken connection shows as the error of the query that needed it.
-        let client = match &self.tls {
-            Some(tls) => {
-                let connector = MakeRustlsConnect::new(ClientConfig::clone(tls));
-                let (client, connection) = config
-                    .connect(connector)
-                    .await
-                    .map_err(|error| self.failed(&error))?;
-                traffic.spawn(async move { drop(connection.await) });
-                client
-            }
-            None => {
-                let (client, connection) = config
-                    .connect(NoTls)
-                    .await
-                    .map_err(|error| self.failed(&error))?;
-                traffic.spawn(async move { drop(connection.await) });
-                client
-            }
-        };
-        Ok(Session { client, traffic })
+        connect(config, self.protection, self.tls.as_deref())
+            .await
+            .map_err(|error| self.failed(&error))
     }
 
     /// What a failed connection or statement means.
     pub(super) fn failed(&self, error: &tokio_postgres::Error) -> DriverError {
         let place = self.place();
         let Some(answer) = error.as_db_error() else {
-            let mut causes = error.to_string();
-            let mut source = std::error::Error::source(error);
-            while let Some(cause) = source {
-                causes = format!("{causes}: {cause}");
-                source = cause.source();
-            }
+            let causes = causes(error);
             return DriverError::new(
                 ErrorClass::Transient,
                 format!(
@@ -344,87 +261,12 @@ fn read_certificates(
             return None;
         }
     };
-    match CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>() {
-        Ok(certificates) if !certificates.is_empty() => Some(certificates),
-        _ => {
-            found.push(problem(format!(
-                "`{}` holds no PEM certificate",
-                path.display()
-            )));
-            None
-        }
+    let certificates = parse_certificates(&bytes);
+    if certificates.is_none() {
+        found.push(problem(format!(
+            "`{}` holds no PEM certificate",
+            path.display()
+        )));
     }
-}
-
-fn client_config(
-    protection: Protection,
-    certificates: Option<Vec<CertificateDer<'static>>>,
-) -> Result<ClientConfig, rustls::Error> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()?;
-    Ok(match (protection, certificates) {
-        (_, Some(certificates)) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in certificates {
-                roots.add(certificate)?;
-            }
-            builder.with_root_certificates(roots).with_no_client_auth()
-        }
-        (Protection::VerifyFull, None) => builder.with_platform_verifier()?.with_no_client_auth(),
-        (Protection::Disable | Protection::Prefer | Protection::Require, None) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unchecked(provider)))
-            .with_no_client_auth(),
-    })
-}
-
-/// What `prefer` and `require` mean to PostgreSQL: encrypted, but to whoever answers. The
-/// handshake's signature is still checked.
-#[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+    certificates
 }

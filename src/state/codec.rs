@@ -1,0 +1,189 @@
+//! Records at rest: plain, or sealed as a whole. Which of the two stored bytes are is seen from the
+//! bytes, so a store may hold both, and switching encryption on or off needs no migration.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::random::Random;
+use crate::resource::Address;
+use crate::secret::Keyring;
+
+use super::frame::{self, Opened};
+use super::record::{Record, place};
+use super::{StoreError, StoreResult};
+
+/// Format of a sealed record.
+const SEALED_FORMAT: u64 = 1;
+const SEALED_MEMBER: &str = "tidegate_sealed";
+/// How every sealed record starts; a plain one never does, its first member is `resource_id`.
+const SEALED_START: &[u8] = b"{\n  \"tidegate_sealed\"";
+
+/// How one environment's records are written and read.
+#[derive(Clone)]
+pub(super) struct Codec {
+    environment: String,
+    keyring: Option<Arc<Keyring>>,
+    random: Arc<dyn Random>,
+    seals: bool,
+}
+
+impl fmt::Debug for Codec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Codec")
+            .field("environment", &self.environment)
+            .field("seals", &self.seals)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct SealedRecord {
+    tidegate_sealed: u64,
+    /// Whose record it is; bound to the content.
+    resource_id: Address,
+    content: String,
+}
+
+impl Codec {
+    /// Writes plain records and reads plain ones.
+    pub(super) fn plain(environment: &str, random: Arc<dyn Random>) -> Self {
+        Self {
+            environment: environment.to_owned(),
+            keyring: None,
+            random,
+            seals: false,
+        }
+    }
+
+    /// Reads sealed records too, and writes them if `seals`.
+    pub(super) fn with_key(mut self, key: &[u8; 32], seals: bool) -> Self {
+        self.keyring = Some(Arc::new(Keyring::new(key)));
+        self.seals = seals;
+        self
+    }
+
+    fn place(&self, address: &Address) -> String {
+        place(&self.environment, address, &["record"])
+    }
+
+    /// The bytes to store.
+    pub(super) fn encode(&self, record: &Record) -> StoreResult<Vec<u8>> {
+        let plain = record.encode()?;
+        let Some(keyring) = self.keyring.as_ref().filter(|_| self.seals) else {
+            return Ok(plain);
+        };
+        let address = &record.resource_id;
+        frame::close(&SealedRecord {
+            tidegate_sealed: SEALED_FORMAT,
+            resource_id: address.clone(),
+            content: keyring.seal_bytes(&*self.random, &self.place(address), &plain),
+        })
+        .map_err(|reason| StoreError::Storage(format!("cannot seal record `{address}`: {reason}")))
+    }
+
+    /// The record in stored bytes.
+    pub(super) fn decode(&self, bytes: &[u8], what: &str) -> StoreResult<Record> {
+        if !bytes.starts_with(SEALED_START) {
+            return Record::decode(bytes, what);
+        }
+        let corrupt = |reason: String| StoreError::Corrupt {
+            what: what.to_owned(),
+            reason,
+        };
+        let value = match frame::open(bytes).map_err(corrupt)? {
+            Opened::Checked(value) => value,
+            Opened::Foreign(_) => return Err(corrupt("its checksum is missing".to_owned())),
+        };
+        match value.get(SEALED_MEMBER).and_then(serde_json::Value::as_u64) {
+            Some(SEALED_FORMAT) => {}
+            Some(found) if found > SEALED_FORMAT => {
+                return Err(StoreError::Newer {
+                    what: what.to_owned(),
+                    found,
+                    known: SEALED_FORMAT,
+                });
+            }
+            _ => return Err(corrupt("it has no known format number".to_owned())),
+        }
+        let sealed: SealedRecord =
+            serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))?;
+        let keyring = self.keyring.as_ref().ok_or_else(|| {
+            corrupt(
+                "it is encrypted, and no key was given; set TIDEGATE_STATE_KEY, or `key_file` in \
+                 the `iac.state` module"
+                    .to_owned(),
+            )
+        })?;
+        let plain = keyring
+            .open_bytes(&self.place(&sealed.resource_id), &sealed.content)
+            .map_err(|error| corrupt(error.to_string()))?;
+        let record = Record::decode(&plain, what)?;
+        if record.resource_id != sealed.resource_id {
+            return Err(corrupt(format!(
+                "it is the record of `{}`",
+                record.resource_id
+            )));
+        }
+        Ok(record)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::random::SeededRandom;
+
+    fn codec(environment: &str) -> Codec {
+        Codec::plain(environment, Arc::new(SeededRandom::new(1)))
+    }
+
+    fn sample() -> Record {
+        serde_json::from_value(json!({
+            "resource_id": "orders-db", "resource_type": "infra.database", "provider": "local",
+            "status": "active", "config": {"host": "canary.example.test"},
+            "created_at": "", "updated_at": "",
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn a_sealed_record_opens_with_its_key_in_its_environment_only() {
+        let sealing = codec("dev").with_key(&[7; 32], true);
+        let bytes = sealing.encode(&sample()).unwrap();
+        assert!(bytes.starts_with(SEALED_START));
+        assert!(!String::from_utf8_lossy(&bytes).contains("canary"));
+        assert_eq!(sealing.decode(&bytes, "it").unwrap(), sample());
+        // A reader with the key that writes plain records reads it as well.
+        let reading = codec("dev").with_key(&[7; 32], false);
+        assert_eq!(reading.decode(&bytes, "it").unwrap(), sample());
+        for other in [
+            codec("dev"),
+            codec("dev").with_key(&[8; 32], true),
+            codec("prod").with_key(&[7; 32], true),
+        ] {
+            let error = other.decode(&bytes, "it").unwrap_err();
+            assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
+        }
+        // Plain records stay readable once encryption is on.
+        let plain = codec("dev").encode(&sample()).unwrap();
+        assert_eq!(sealing.decode(&plain, "it").unwrap(), sample());
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_bit_of_a_sealed_record_goes_unseen() {
+        let sealing = codec("dev").with_key(&[7; 32], true);
+        let bytes = sealing.encode(&sample()).unwrap();
+        for length in 0..bytes.len() {
+            assert!(sealing.decode(&bytes[..length], "it").is_err(), "{length}");
+        }
+        for position in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[position] ^= 1;
+            assert!(sealing.decode(&flipped, "it").is_err(), "{position}");
+        }
+    }
+}

@@ -1,0 +1,189 @@
+//! A whole state taken over at once: a restore, a push, a migration. Also what is asked of the root
+//! folder as a whole, and the lock freed by order.
+
+use crate::disk::{DiskExt as _, EntryKind};
+use crate::state::own::KeepsakeFile;
+use crate::state::{Entry, Snapshot, name};
+
+use super::lock::alive_name;
+use super::{
+    FILE_MODE, Filesystem, HEAD, HeadFile, Holder, KEEPSAKES, Lease, PREVIOUS, RECORD_BYTES_MAX,
+    RECORDS, StoreError, StoreResult, parse_own, storage,
+};
+
+/// The document that is being taken over. As long as it exists, the folders may be in between, and
+/// the next holder of the lock finishes.
+const INCOMING: &str = "incoming.json";
+/// Largest document in bytes.
+const INCOMING_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+impl Filesystem {
+    pub(super) async fn load_snapshot(
+        &self,
+        lease: &Lease,
+        snapshot: &Snapshot,
+    ) -> StoreResult<()> {
+        if snapshot.environment != self.environment {
+            return Err(StoreError::Invalid(format!(
+                "the state of environment `{}` cannot become that of `{}`",
+                snapshot.environment, self.environment
+            )));
+        }
+        let guard = self.enter_with(lease).await?;
+        // All at once: whatever is cut off after this write is finished by the next holder.
+        self.write(&self.path(INCOMING), &snapshot.encode()?)?;
+        self.finish_load(lease.fence)?;
+        drop(guard);
+        Ok(())
+    }
+
+    /// Under the guard: brings the folders to what the incoming document says. Doing it again
+    /// changes nothing.
+    pub(super) fn finish_load(&self, fence: u64) -> StoreResult<()> {
+        let incoming = self.path(INCOMING);
+        let Some(bytes) = self.read(&incoming, INCOMING_BYTES_MAX)? else {
+            return Ok(());
+        };
+        let what = format!("the incoming state (`{}`)", incoming.display());
+        let snapshot = Snapshot::decode(&bytes, &what)?;
+        let mut kept = Vec::new();
+        for record in &snapshot.records {
+            let file = format!("{}.json", name::encode(record.resource_id.as_str()));
+            self.keep_previous(&file)?;
+            let path = self.path(RECORDS).join(&file);
+            self.write(&path, &self.codec.encode(record)?)?;
+            kept.push(file);
+        }
+        for file in self.names(RECORDS)? {
+            if !kept.contains(&file) {
+                self.keep_previous(&file)?;
+                self.remove_synced(RECORDS, &file)?;
+            }
+        }
+        let mut kept = Vec::new();
+        for (key, keepsake) in &snapshot.keepsakes {
+            let path = self.keepsake_path(key);
+            self.write(&path, &KeepsakeFile::new(key, keepsake).encode()?)?;
+            kept.push(format!("{}.json", name::encode(key)));
+        }
+        for file in self.names(KEEPSAKES)? {
+            if !kept.contains(&file) {
+                self.remove_synced(KEEPSAKES, &file)?;
+            }
+        }
+        self.replace_journal(fence, &snapshot.journal)?;
+        // The head last: until then it tells the lineage and serial of before.
+        let key_check = self.read_head()?.map(|head| head.key_check);
+        self.write_own(
+            &self.path(HEAD),
+            &HeadFile {
+                format: super::FORMAT,
+                lineage: snapshot.lineage.clone(),
+                serial: snapshot.serial,
+                fence,
+                key_check: key_check.unwrap_or_default(),
+                environment: self.environment.clone(),
+            },
+        )?;
+        self.disk
+            .remove_file(&incoming)
+            .and_then(|()| self.disk.sync_directory(&self.directory))
+            .map_err(storage)
+    }
+
+    fn keep_previous(&self, file: &str) -> StoreResult<()> {
+        let path = self.path(RECORDS).join(file);
+        match self.read(&path, RECORD_BYTES_MAX)? {
+            Some(bytes) => self.write(&self.path(PREVIOUS).join(file), &bytes),
+            None => Ok(()),
+        }
+    }
+
+    fn remove_synced(&self, folder: &str, file: &str) -> StoreResult<()> {
+        let folder = self.path(folder);
+        self.disk
+            .remove_file(&folder.join(file))
+            .and_then(|()| self.disk.sync_directory(&folder))
+            .map_err(storage)
+    }
+
+    fn replace_journal(&self, fence: u64, entries: &[Entry]) -> StoreResult<()> {
+        if entries.is_empty() {
+            return self.clear_entries();
+        }
+        self.memory().journal_bytes = None;
+        let mut text = String::new();
+        for entry in entries {
+            crate::state::journal::write_line(&mut text, fence, entry).map_err(|error| {
+                StoreError::Storage(format!("cannot write the journal: {error}"))
+            })?;
+        }
+        self.disk
+            .write_atomic(&self.journal_path(), text.as_bytes(), FILE_MODE)
+            .map_err(storage)
+    }
+
+    /// Every environment below the same root.
+    pub(super) fn list_environments(&self) -> StoreResult<Vec<String>> {
+        let names = match self.disk.list(&self.root) {
+            Ok(names) => names,
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            Err(error) => return Err(storage(error)),
+        };
+        let mut environments = Vec::new();
+        for folder in names {
+            let directory = self.root.join(&folder);
+            if self.disk.entry(&directory).map_err(storage)? != Some(EntryKind::Directory) {
+                continue;
+            }
+            let path = directory.join(HEAD);
+            let what = format!("the state head (`{}`)", path.display());
+            let Some(bytes) = self.read(&path, super::SMALL_BYTES_MAX)? else {
+                continue;
+            };
+            let head: HeadFile = parse_own(&bytes, &what)?;
+            let environment = if head.environment.is_empty() {
+                name::decode(&folder)
+            } else {
+                Some(head.environment)
+            };
+            environments.push(
+                environment
+                    .filter(|environment| name::encode(environment) == folder)
+                    .ok_or_else(|| StoreError::Corrupt {
+                        what,
+                        reason: "its folder does not bear the name of its environment".to_owned(),
+                    })?,
+            );
+        }
+        environments.sort_unstable();
+        Ok(environments)
+    }
+
+    /// Frees the lock if it is that of `run_id`.
+    pub(super) async fn free_lock_of(&self, run_id: &str) -> StoreResult<Option<Holder>> {
+        if self.disk.entry(&self.directory).map_err(storage)?.is_none() {
+            return Ok(None);
+        }
+        let _guard = self.enter().await?;
+        let Some(lock) = self.read_lock()? else {
+            return Ok(None);
+        };
+        let Some(holder) = lock.file.holder.clone() else {
+            return Ok(None);
+        };
+        if holder.run_id != run_id {
+            return Err(StoreError::Locked {
+                environment: self.environment.clone(),
+                expires_in: self.left(&lock),
+                holder: Box::new(holder),
+            });
+        }
+        self.write_free_lock(lock.file.fence)?;
+        // Its holder may live and keep the lock on this file: to the next one it means nothing.
+        self.disk
+            .remove_file(&self.path(&alive_name(lock.file.fence)))
+            .map_err(storage)?;
+        Ok(Some(holder))
+    }
+}

@@ -1,0 +1,758 @@
+//! State in a PostgreSQL database: rows keyed by project and environment. `schema.sql` holds the
+//! tables.
+//!
+//! Promises: every change is one transaction that locks the environment's row, proves the lease
+//! (fence and run) and only then writes; a take-over moves the fence in the same row. Whether a
+//! lease has lapsed is told by the server's clock alone. Nothing belongs to a session, so a pooler
+//! that gives every transaction another one changes nothing. A change whose answer was lost is
+//! tried again, and recognises itself.
+
+mod change;
+mod connection;
+mod schema;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, MutexGuard};
+use tokio_postgres::types::Type;
+use tokio_postgres::{Client, Row};
+use zeroize::Zeroizing;
+
+use crate::clock::{Clock, rfc3339};
+use crate::postgres::Session;
+use crate::random::{Random, hex_of};
+use crate::resource::Address;
+
+use super::codec::Codec;
+use super::journal::{self, Entry};
+use super::lease::{Process, Renewal, Verdict, Watched};
+use super::own::{KeepsakeFile, Key, key_check};
+use super::{
+    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult, name,
+};
+use change::{Change, FREE_LOCK, Parameter, Standing, whole};
+use connection::Failure;
+pub use connection::Server;
+pub use schema::VERSION as SCHEMA_VERSION;
+use schema::{Schema, is_plain_name};
+
+/// Schema of the tables when nothing else is said.
+pub const DEFAULT_SCHEMA: &str = "tidegate";
+
+const LOCK_POLL: Duration = Duration::from_millis(100);
+/// How often one change is tried when the connection breaks under it.
+const ATTEMPTS: u32 = 4;
+const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
+/// Longest project or environment name in bytes; an index entry has to hold both.
+const NAME_BYTES_MAX: usize = 512;
+
+/// The state of one environment, in a database.
+pub struct Postgres {
+    server: Server,
+    schema: String,
+    project: String,
+    environment: String,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    renewal: Renewal,
+    key: Option<Key>,
+    codec: Codec,
+    session: Mutex<Option<Session>>,
+    /// The tables stand and have this version's form.
+    is_ready: AtomicBool,
+}
+
+impl fmt::Debug for Postgres {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Postgres")
+            .field("server", &self.server)
+            .field("project", &self.project)
+            .field("environment", &self.environment)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Postgres {
+    /// The state of `environment` of `project`. Nothing is sent before the first call, and nothing
+    /// is made in the database before the first [`Store::lock`].
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] for names that cannot be kept.
+    pub fn open(
+        server: Server,
+        schema: &str,
+        project: &str,
+        environment: &str,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> StoreResult<Self> {
+        if !is_plain_name(schema) {
+            return Err(StoreError::Invalid(
+                "the schema of the state store must be a plain name: lower-case letters, digits \
+                 and `_`, not starting with `pg_`"
+                    .to_owned(),
+            ));
+        }
+        for (what, text) in [("project", project), ("environment", environment)] {
+            if text.is_empty() || text.len() > NAME_BYTES_MAX || text.contains('\0') {
+                return Err(StoreError::Invalid(format!(
+                    "the state store needs {what} names of 1 to {NAME_BYTES_MAX} bytes, without \
+                     NUL"
+                )));
+            }
+        }
+        Ok(Self {
+            server,
+            schema: schema.to_owned(),
+            project: project.to_owned(),
+            environment: environment.to_owned(),
+            codec: Codec::plain(environment, Arc::clone(&random)),
+            clock,
+            random,
+            renewal: Renewal::DEFAULT,
+            key: None,
+            session: Mutex::new(None),
+            is_ready: AtomicBool::new(false),
+        })
+    }
+
+    /// Uses this state key; none is then kept in the database.
+    #[must_use]
+    pub fn with_key(mut self, key: [u8; 32]) -> Self {
+        self.codec = self.codec.with_key(&key, false);
+        self.key = Some(Key::new(key));
+        self
+    }
+
+    /// Encrypts whole records with this key, which the database never sees.
+    #[must_use]
+    pub fn with_encryption(mut self, key: &[u8; 32]) -> Self {
+        self.codec = self.codec.with_key(key, true);
+        self
+    }
+
+    /// Another lease length, for tests.
+    #[must_use]
+    pub fn with_renewal(mut self, renewal: Renewal) -> Self {
+        self.renewal = renewal;
+        self
+    }
+
+    fn now(&self) -> String {
+        rfc3339(self.clock.now())
+    }
+
+    fn batch(&self) -> String {
+        hex_of::<16>(&*self.random)
+    }
+
+    /// The one connection of this handle, made when it is needed and made anew when it broke.
+    async fn session(&self) -> Result<MutexGuard<'_, Option<Session>>, Failure> {
+        let mut session = self.session.lock().await;
+        if session
+            .as_ref()
+            .is_none_or(|session| session.client.is_closed())
+        {
+            *session = Some(self.server.connect().await?);
+        }
+        Ok(session)
+    }
+
+    /// Do the tables stand? They are made if `create`.
+    async fn ready(&self, client: &mut Client, create: bool) -> Result<bool, Failure> {
+        if self.is_ready.load(Ordering::Relaxed) {
+            return Ok(true);
+        }
+        let failed = |error: &tokio_postgres::Error| self.failed(error);
+        let schema = Schema {
+            name: &self.schema,
+            failed: &failed,
+        };
+        let mut version = schema.version(client).await?;
+        if version < SCHEMA_VERSION && create {
+            schema.migrate(client).await?;
+            version = SCHEMA_VERSION;
+        }
+        if version > 0 && version < SCHEMA_VERSION {
+            return Err(Failure::Store(StoreError::Storage(format!(
+                "the database schema `{}` has version {version}, this program needs \
+                 {SCHEMA_VERSION}; any command that writes brings it there",
+                self.schema
+            ))));
+        }
+        let stands = version == SCHEMA_VERSION;
+        self.is_ready.store(stands, Ordering::Relaxed);
+        Ok(stands)
+    }
+
+    /// Tries again what broke with its connection; the last answer counts.
+    async fn pause(&self, attempt: u32, why: String) -> StoreResult<()> {
+        *self.session.lock().await = None;
+        if attempt + 1 >= ATTEMPTS {
+            return Err(StoreError::Storage(why));
+        }
+        self.clock.sleep(ATTEMPT_PAUSE * (attempt + 1)).await;
+        Ok(())
+    }
+
+    async fn change(&self, lease: &Lease, change: Change<'_>) -> StoreResult<u64> {
+        let mut tried = None;
+        let mut attempt = 0;
+        loop {
+            let result = match self.session().await {
+                Ok(mut session) => match session.as_mut() {
+                    Some(session) => {
+                        self.attempt(&mut session.client, lease, &change, &mut tried)
+                            .await
+                    }
+                    None => Err(Failure::Lost("there is no connection".to_owned())),
+                },
+                Err(failure) => Err(failure),
+            };
+            match result {
+                Ok(serial) => return Ok(serial),
+                // The whole environment went, or we gave the lock back, in a try whose answer was
+                // lost.
+                Err(Failure::Store(StoreError::LostLock { .. }))
+                    if attempt > 0 && matches!(change, Change::Remove | Change::Unlock) =>
+                {
+                    return Ok(0);
+                }
+                Err(Failure::Store(error)) => return Err(error),
+                Err(Failure::Lost(why)) => self.pause(attempt, why).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    /// Rows of one read; none when the tables do not stand.
+    async fn rows(&self, statement: &str, more: &[Parameter<'_>]) -> StoreResult<Vec<Row>> {
+        let mut parameters: Vec<Parameter<'_>> = self.place().into();
+        parameters.extend(more.iter().map(|(value, kind)| (*value, kind.clone())));
+        self.rows_of(statement, &parameters).await
+    }
+
+    async fn rows_of(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> StoreResult<Vec<Row>> {
+        let mut attempt = 0;
+        loop {
+            match self.try_rows(statement, parameters).await {
+                Ok(rows) => return Ok(rows),
+                Err(Failure::Store(error)) => return Err(error),
+                Err(Failure::Lost(why)) => self.pause(attempt, why).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn try_rows(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Failure> {
+        let mut session = self.session().await?;
+        let Some(session) = session.as_mut() else {
+            return Err(Failure::Lost("there is no connection".to_owned()));
+        };
+        if !self.ready(&mut session.client, false).await? {
+            return Ok(Vec::new());
+        }
+        session
+            .client
+            .query_typed(statement, parameters)
+            .await
+            .map_err(|error| self.failed(&error))
+    }
+
+    async fn standing(&self) -> StoreResult<Option<Standing>> {
+        let rows = self.rows(&self.standing_query(""), &[]).await?;
+        rows.first()
+            .map(|row| Standing::read(row, &self.environment))
+            .transpose()
+    }
+
+    /// A record must be where it says it belongs.
+    fn read_record(&self, bytes: &[u8], address: &Address) -> StoreResult<Record> {
+        let what = format!("record `{address}` (in {})", self.location());
+        let record = self.codec.decode(bytes, &what)?;
+        self.check_record(record, what, |found| found == address)
+    }
+
+    /// A row of `name, content`.
+    fn read_row(&self, row: &Row) -> StoreResult<Record> {
+        let encoded: &str = row.get(0);
+        let shown = name::decode(encoded).unwrap_or_else(|| encoded.to_owned());
+        let what = format!("record `{shown}` (in {})", self.location());
+        let record = self.codec.decode(row.get(1), &what)?;
+        self.check_record(record, what, |found| {
+            name::encode(found.as_str()) == encoded
+        })
+    }
+
+    fn check_record(
+        &self,
+        record: Record,
+        what: String,
+        is_expected: impl Fn(&Address) -> bool,
+    ) -> StoreResult<Record> {
+        let environment = &record.tidegate.environment;
+        let reason = if !is_expected(&record.resource_id) {
+            format!("it is the record of `{}`", record.resource_id)
+        } else if !environment.is_empty() && *environment != self.environment {
+            format!("it belongs to environment `{environment}`")
+        } else {
+            return Ok(record);
+        };
+        Err(StoreError::Corrupt { what, reason })
+    }
+
+    fn journal_query(&self) -> String {
+        format!(
+            "SELECT lines FROM {}.journal WHERE project = $1 AND environment = $2 \
+             ORDER BY position",
+            self.schema
+        )
+    }
+
+    fn read_lines(&self, rows: &[Row]) -> StoreResult<Vec<Entry>> {
+        let bytes: Vec<u8> = rows
+            .iter()
+            .flat_map(|row| row.get::<_, Vec<u8>>(0))
+            .collect();
+        let corrupt = |reason: String| StoreError::Corrupt {
+            what: format!("the journal (in {})", self.location()),
+            reason,
+        };
+        let journal = journal::parse(&bytes).map_err(corrupt)?;
+        if journal.torn_bytes > 0 {
+            // A transaction leaves nothing torn.
+            return Err(corrupt("its last line is cut off".to_owned()));
+        }
+        Ok(journal.entries)
+    }
+
+    /// One look at the lock, and the lock itself when it is free.
+    async fn try_lock(
+        &self,
+        holder: &Holder,
+        text: &String,
+        was_tried: bool,
+    ) -> Result<Result<Lease, (Holder, Duration)>, Failure> {
+        let mut session = self.session().await?;
+        let Some(session) = session.as_mut() else {
+            return Err(Failure::Lost("there is no connection".to_owned()));
+        };
+        self.ready(&mut session.client, true).await?;
+        let transaction = self.begin(&mut session.client).await?;
+        let standing = match self.stand(&transaction).await? {
+            Some(standing) => standing,
+            None => {
+                let lineage = hex_of::<16>(&*self.random);
+                self.run(
+                    &transaction,
+                    "INSERT INTO @.environments (project, environment, lineage) \
+                     VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                    &[(&lineage, Type::TEXT)],
+                )
+                .await?;
+                self.stand(&transaction)
+                    .await?
+                    .ok_or_else(|| Failure::Lost("the environment was removed".to_owned()))?
+            }
+        };
+        let verdict = Watched {
+            unchanged_for: Duration::from_millis(standing.age_ms),
+            lease: Duration::from_millis(standing.lease_ms),
+            process: Process::Elsewhere,
+        }
+        .verdict();
+        let taken_over = match (standing.holder, verdict) {
+            (Some(other), _) if was_tried && other == *holder => {
+                // Our own earlier try, whose answer did not arrive.
+                return Ok(Ok(Lease {
+                    fence: standing.fence,
+                    holder: other,
+                    taken_over: None,
+                }));
+            }
+            (Some(other), Verdict::Wait(left)) => return Ok(Err((other, left))),
+            (other, _) => other.map(Box::new),
+        };
+        let fence = standing.fence + 1;
+        let lease_ms = u64::try_from(self.renewal.lease.as_millis()).unwrap_or(u64::MAX);
+        self.run(
+            &transaction,
+            "UPDATE @.environments SET fence = $3, holder = $4, lease_ms = $5, \
+             renewed_at = clock_timestamp() WHERE project = $1 AND environment = $2",
+            &[
+                (&whole(fence), Type::INT8),
+                (text, Type::TEXT),
+                (&whole(lease_ms), Type::INT8),
+            ],
+        )
+        .await?;
+        transaction
+            .commit()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        Ok(Ok(Lease {
+            fence,
+            holder: holder.clone(),
+            taken_over,
+        }))
+    }
+
+    async fn try_key(&self, create: bool) -> Result<Option<Key>, Failure> {
+        let mut session = self.session().await?;
+        let Some(session) = session.as_mut() else {
+            return Err(Failure::Lost("there is no connection".to_owned()));
+        };
+        if !self.ready(&mut session.client, create).await? {
+            return Ok(self.key.clone());
+        }
+        let transaction = self.begin(&mut session.client).await?;
+        let mut standing = self.stand(&transaction).await?;
+        if standing.is_none() && create {
+            let lineage = hex_of::<16>(&*self.random);
+            self.run(
+                &transaction,
+                "INSERT INTO @.environments (project, environment, lineage) \
+                 VALUES ($1, $2, $3) ON CONFLICT DO NOTHING",
+                &[(&lineage, Type::TEXT)],
+            )
+            .await?;
+            standing = self.stand(&transaction).await?;
+        }
+        let Some(standing) = standing else {
+            return Ok(self.key.clone());
+        };
+        let known = self.key.as_ref().or(standing.key.as_ref()).cloned();
+        let fits = known.as_ref().is_some_and(|key| {
+            standing.key_check.is_empty() || standing.key_check == key_check(key)
+        });
+        if !fits && self.sealed_in(&transaction).await? > 0 {
+            return Err(Failure::Store(StoreError::Corrupt {
+                what: format!("the state key (of {})", self.location()),
+                reason: match known {
+                    Some(_) => "it is not the key that this state was sealed with".to_owned(),
+                    None => "it is not in the database, but stored values are sealed with it; \
+                             set TIDEGATE_STATE_KEY"
+                        .to_owned(),
+                },
+            }));
+        }
+        if !create {
+            return Ok(known);
+        }
+        let key = known.unwrap_or_else(|| {
+            let mut key = Key::default();
+            self.random.fill(&mut *key);
+            key
+        });
+        if standing.key_check != key_check(&key) || standing.key.is_some() == self.key.is_some() {
+            self.write_key(&transaction, &key).await?;
+        }
+        transaction
+            .commit()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        Ok(Some(key))
+    }
+
+    async fn try_free(&self, run_id: &str) -> Result<Option<Holder>, Failure> {
+        let mut session = self.session().await?;
+        let Some(session) = session.as_mut() else {
+            return Err(Failure::Lost("there is no connection".to_owned()));
+        };
+        if !self.ready(&mut session.client, false).await? {
+            return Ok(None);
+        }
+        let transaction = self.begin(&mut session.client).await?;
+        let Some(standing) = self.stand(&transaction).await? else {
+            return Ok(None);
+        };
+        let Some(holder) = standing.holder else {
+            return Ok(None);
+        };
+        if holder.run_id != run_id {
+            return Err(Failure::Store(StoreError::Locked {
+                environment: self.environment.clone(),
+                holder: Box::new(holder),
+                expires_in: Duration::from_millis(
+                    standing.lease_ms.saturating_sub(standing.age_ms),
+                ),
+            }));
+        }
+        self.run(&transaction, FREE_LOCK, &[]).await?;
+        transaction
+            .commit()
+            .await
+            .map_err(|error| self.failed(&error))?;
+        Ok(Some(holder))
+    }
+}
+
+/// Journal lines, each with its checksum.
+fn lines(fence: u64, entries: &[Entry]) -> StoreResult<String> {
+    let mut text = String::new();
+    for entry in entries {
+        journal::write_line(&mut text, fence, entry)
+            .map_err(|error| StoreError::Storage(format!("cannot write the journal: {error}")))?;
+    }
+    Ok(text)
+}
+
+#[async_trait]
+impl Store for Postgres {
+    fn location(&self) -> String {
+        format!(
+            "postgres {} (project {}, environment {})",
+            self.server.place(),
+            self.project,
+            self.environment
+        )
+    }
+
+    fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    async fn environments(&self) -> StoreResult<Vec<String>> {
+        let rows = self
+            .rows_of(
+                &format!(
+                    "SELECT environment FROM {}.environments WHERE project = $1",
+                    self.schema
+                ),
+                &[(&self.project, Type::TEXT)],
+            )
+            .await?;
+        let mut environments: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        environments.sort_unstable();
+        Ok(environments)
+    }
+
+    async fn head(&self) -> StoreResult<Option<Head>> {
+        Ok(self.standing().await?.map(|standing| standing.head()))
+    }
+
+    async fn list(&self) -> StoreResult<Vec<Record>> {
+        let statement = format!(
+            "SELECT name, content FROM {}.records WHERE project = $1 AND environment = $2",
+            self.schema
+        );
+        let mut records = self
+            .rows(&statement, &[])
+            .await?
+            .iter()
+            .map(|row| self.read_row(row))
+            .collect::<StoreResult<Vec<Record>>>()?;
+        records.sort_by(|left, right| left.resource_id.cmp(&right.resource_id));
+        Ok(records)
+    }
+
+    async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
+        let statement = format!(
+            "SELECT content FROM {}.records \
+             WHERE project = $1 AND environment = $2 AND name = $3",
+            self.schema
+        );
+        let rows = self
+            .rows(&statement, &[(&name::encode(address.as_str()), Type::TEXT)])
+            .await?;
+        rows.first()
+            .map(|row| self.read_record(row.get(0), address))
+            .transpose()
+    }
+
+    async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
+        let expected = None;
+        self.change(lease, Change::Put { record, expected }).await
+    }
+
+    async fn put_if(
+        &self,
+        lease: &Lease,
+        record: &Record,
+        expected: &Expected,
+    ) -> StoreResult<u64> {
+        let expected = Some(expected);
+        self.change(lease, Change::Put { record, expected }).await
+    }
+
+    async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
+        self.change(lease, Change::Delete(address)).await
+    }
+
+    async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
+        let text = serde_json::to_string(holder)
+            .map_err(|error| StoreError::Storage(format!("cannot write the lock: {error}")))?;
+        let started = self.clock.monotonic();
+        let mut attempt = 0;
+        loop {
+            match self.try_lock(holder, &text, attempt > 0).await {
+                Ok(Ok(lease)) => return Ok(lease),
+                Ok(Err((other, expires_in))) => {
+                    attempt = 0;
+                    let waited = self.clock.monotonic().saturating_sub(started);
+                    let left = wait.saturating_sub(waited);
+                    if left.is_zero() {
+                        return Err(StoreError::Locked {
+                            environment: self.environment.clone(),
+                            holder: Box::new(other),
+                            expires_in,
+                        });
+                    }
+                    self.clock.sleep(LOCK_POLL.min(left)).await;
+                }
+                Err(Failure::Store(error)) => return Err(error),
+                Err(Failure::Lost(why)) => {
+                    self.pause(attempt, why).await?;
+                    attempt += 1;
+                }
+            }
+        }
+    }
+
+    async fn renew(&self, lease: &Lease) -> StoreResult<()> {
+        self.change(lease, Change::Renew).await.map(drop)
+    }
+
+    async fn unlock(&self, lease: &Lease) -> StoreResult<()> {
+        match self.change(lease, Change::Unlock).await {
+            // Given back already, or everything was removed.
+            Err(StoreError::LostLock { ours, current, .. }) if ours == current || current == 0 => {
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>> {
+        Ok(self.standing().await?.and_then(|standing| {
+            let verdict = Watched {
+                unchanged_for: Duration::from_millis(standing.age_ms),
+                lease: Duration::from_millis(standing.lease_ms),
+                process: Process::Elsewhere,
+            }
+            .verdict();
+            match (standing.holder, verdict) {
+                (Some(holder), Verdict::Wait(left)) => Some((holder, left)),
+                _ => None,
+            }
+        }))
+    }
+
+    async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
+        let mut attempt = 0;
+        loop {
+            match self.try_free(run_id).await {
+                Ok(holder) => return Ok(holder),
+                Err(Failure::Store(error)) => return Err(error),
+                Err(Failure::Lost(why)) => self.pause(attempt, why).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn journal_append(&self, lease: &Lease, entries: &[Entry]) -> StoreResult<()> {
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let (batch, lines) = (self.batch(), lines(lease.fence, entries)?);
+        self.change(lease, Change::Append { batch, lines })
+            .await
+            .map(drop)
+    }
+
+    async fn journal_read(&self) -> StoreResult<Vec<Entry>> {
+        let rows = self.rows(&self.journal_query(), &[]).await?;
+        self.read_lines(&rows)
+    }
+
+    async fn journal_clear(&self, lease: &Lease) -> StoreResult<()> {
+        self.change(lease, Change::Clear).await.map(drop)
+    }
+
+    async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
+        let statement = format!(
+            "SELECT content FROM {}.keepsakes \
+             WHERE project = $1 AND environment = $2 AND name = $3",
+            self.schema
+        );
+        let rows = self
+            .rows(&statement, &[(&name::encode(key), Type::TEXT)])
+            .await?;
+        rows.first()
+            .map(|row| KeepsakeFile::decode(row.get(0), key))
+            .transpose()
+    }
+
+    async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
+        let content = KeepsakeFile::new(key, value).encode()?;
+        self.change(lease, Change::PutKeepsake { key, content })
+            .await
+            .map(drop)
+    }
+
+    async fn keepsakes(&self) -> StoreResult<Vec<String>> {
+        let statement = format!(
+            "SELECT key FROM {}.keepsakes WHERE project = $1 AND environment = $2",
+            self.schema
+        );
+        let mut keys = Vec::new();
+        for row in self.rows(&statement, &[]).await? {
+            keys.push(
+                String::from_utf8(row.get(0)).map_err(|_| StoreError::Corrupt {
+                    what: format!("a keepsake (in {})", self.location()),
+                    reason: "its key is not UTF-8".to_owned(),
+                })?,
+            );
+        }
+        keys.sort_unstable();
+        Ok(keys)
+    }
+
+    async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
+        self.change(lease, Change::DeleteKeepsake(key))
+            .await
+            .map(drop)
+    }
+
+    async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
+        let mut attempt = 0;
+        loop {
+            match self.try_key(create).await {
+                Ok(key) => return Ok(key),
+                Err(Failure::Store(error)) => return Err(error),
+                Err(Failure::Lost(why)) => self.pause(attempt, why).await?,
+            }
+            attempt += 1;
+        }
+    }
+
+    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
+        self.change(lease, Change::KeepKey(key)).await.map(drop)
+    }
+
+    async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
+        self.change(&lease, Change::Remove).await.map(drop)
+    }
+
+    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
+        if snapshot.environment != self.environment {
+            return Err(StoreError::Invalid(format!(
+                "the state of environment `{}` cannot become that of `{}`",
+                snapshot.environment, self.environment
+            )));
+        }
+        self.change(lease, Change::Load(snapshot)).await.map(drop)
+    }
+}
