@@ -9,6 +9,7 @@ pub mod failures;
 pub mod open;
 pub mod outputs;
 pub mod plan;
+pub mod providers;
 pub mod signals;
 pub mod start;
 pub mod status;
