@@ -55,6 +55,15 @@ pub struct GlobalArgs {
     /// Environment to resolve the config for
     #[arg(long, global = true, value_name = "NAME", overrides_with = "env")]
     pub env: Option<String>,
+
+    /// Folder of provider plugins [default: TIDEGATE_PLUGIN_DIR, then ./data/plugins]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FOLDER",
+        overrides_with = "plugin_dir"
+    )]
+    pub plugin_dir: Option<PathBuf>,
 }
 
 /// When to use colour.

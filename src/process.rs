@@ -121,10 +121,19 @@ pub trait Processes: Send + Sync + fmt::Debug {
 }
 
 /// The machine's processes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct SystemProcesses {
+    /// The program whose [`RUN_COMMAND`] ties a supervised child to us.
+    shim: PathBuf,
     /// Detached children, kept so that an ended one does not stay behind as a zombie of ours.
     detached: Mutex<Vec<std::process::Child>>,
+}
+
+impl Default for SystemProcesses {
+    fn default() -> Self {
+        // Our executable, even after the file was replaced or removed.
+        Self::with_shim(PathBuf::from("/proc/self/exe"))
+    }
 }
 
 /// The word in front of a supervised command line: `tidegate __run <parent> -- <command…>`.
@@ -188,8 +197,7 @@ mod system {
         }
 
         fn spawn_supervised(&self, launch: &Launch) -> Result<tokio::process::Child, ProcessError> {
-            // `/proc/self/exe` is our executable even after the file was replaced or removed.
-            let mut command = prepare(&PathBuf::from("/proc/self/exe"), launch);
+            let mut command = prepare(&self.shim, launch);
             command
                 .arg0("tidegate")
                 .arg(RUN_COMMAND)
@@ -296,6 +304,15 @@ mod system {
 }
 
 impl SystemProcesses {
+    /// Processes whose supervised children are started through another build of ours: for a
+    /// program that is not `tidegate` itself and uses the library.
+    pub fn with_shim(shim: PathBuf) -> Self {
+        Self {
+            shim,
+            detached: Mutex::default(),
+        }
+    }
+
     fn children(&self) -> std::sync::MutexGuard<'_, Vec<std::process::Child>> {
         self.detached
             .lock()

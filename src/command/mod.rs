@@ -11,6 +11,7 @@ pub mod open;
 pub mod outputs;
 pub mod plan;
 pub mod plugin;
+pub mod providers;
 pub mod signals;
 pub mod start;
 pub mod status;

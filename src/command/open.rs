@@ -17,8 +17,6 @@ use crate::clock::rfc3339;
 use crate::config::{self, Config};
 use crate::face::Style;
 use crate::github;
-use crate::provider::Provider;
-use crate::provider::local::{Local, LocalTools};
 use crate::random::hex_of;
 use crate::report::{Event, Exit, Report, Reporter as _, Severity};
 use crate::resource::{Map, Value, resolve_map};
@@ -209,53 +207,8 @@ impl Desk {
         stores
     }
 
-    async fn open_providers(&self, config: &Config, problems: &mut Vec<Report>) -> Providers {
-        let mut providers = Providers::new();
-        for (id, declared) in &config.providers {
-            if declared.provider != "local" {
-                problems.push(
-                    Report::error(
-                        "provider/unknown",
-                        format!(
-                            "`{id}` asks for the provider `{}`, which this version cannot load",
-                            declared.provider
-                        ),
-                    )
-                    .at(declared.at.clone())
-                    .fix("built in is `local`; provider plugins are not loaded by this version yet")
-                    .exit(Exit::Usage),
-                );
-                continue;
-            }
-            let settings = match self.known_map(&declared.config, &format!("provider `{id}`")) {
-                Ok(settings) => settings,
-                Err(problem) => {
-                    problems.push(problem.at(declared.at.clone()));
-                    continue;
-                }
-            };
-            let tools = LocalTools {
-                disk: Arc::clone(&self.disk),
-                clock: Arc::clone(&self.clock),
-                random: Arc::clone(&self.random),
-                processes: Arc::clone(&self.processes),
-                masker: self.masker.clone(),
-                executable: self.settings.executable.clone(),
-                variables: self.settings.variables.clone(),
-                environment: config.environment.clone(),
-            };
-            match Local::open(&settings, &config.directory, tools) {
-                Ok(local) => {
-                    providers.insert(id.clone(), Arc::new(local) as Arc<dyn Provider>);
-                }
-                Err(problem) => problems.push(problem.at_maybe(Some(declared.at.clone()))),
-            }
-        }
-        providers
-    }
-
     /// A provider's or store's own settings: they must be known before anything is made.
-    fn known_map(&self, map: &Map, what: &str) -> Result<Map, Report> {
+    pub(super) fn known_map(&self, map: &Map, what: &str) -> Result<Map, Report> {
         let nothing = Values::new(BTreeMap::new(), self.masker.clone());
         let problem = |why: String| {
             Report::error("config/not-known-yet", format!("{what}: {why}"))
@@ -553,10 +506,9 @@ impl Opened {
         })
     }
 
-    /// Ends every provider.
+    /// Ends every provider, all at once: each may take its time.
     pub async fn close(&self) {
-        for provider in self.providers.values() {
-            provider.close().await;
-        }
+        let closing = self.providers.values().map(|provider| provider.close());
+        futures_util::future::join_all(closing).await;
     }
 }

@@ -2,6 +2,7 @@
 //! provider without an ability says [`super::ErrorClass::Unimplemented`], and nobody guesses.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 
@@ -210,4 +211,234 @@ pub struct BootstrappedState {
     pub endpoint: String,
     /// Variables later runs want. Values may be secret.
     pub variables: BTreeMap<String, String>,
+}
+
+/// Which log of a resource.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogKind {
+    /// Of the running thing.
+    #[default]
+    Run,
+    /// Of the run before the last restart.
+    RunRestarted,
+    /// Of its build.
+    Build,
+    /// Of its deployment.
+    Deploy,
+}
+
+/// A wish for logs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogWish {
+    /// Which log.
+    pub kind: LogKind,
+    /// Part of the resource; empty for the whole.
+    pub component: String,
+    /// Deployment; empty for the current one.
+    pub deployment: String,
+    /// How many of the last lines; `None` for the provider's default.
+    pub tail: Option<u32>,
+    /// How long to follow; `None` for not at all.
+    pub follow: Option<Duration>,
+}
+
+/// Takes pieces of a log as they come. Untrusted bytes; a piece need not end with a line.
+pub type LogTaker<'a> = &'a mut (dyn FnMut(&[u8]) + Send);
+
+/// A one-off job.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Job {
+    /// Its name.
+    pub name: String,
+    /// Its kind, a word of the provider.
+    pub kind: String,
+    /// The image it runs.
+    pub image: String,
+    /// Its command line.
+    pub command: String,
+    /// Its environment, public values only.
+    pub variables: BTreeMap<String, String>,
+    /// Names of its environment and *references* to secrets, which the provider resolves.
+    pub secret_variables: BTreeMap<String, String>,
+}
+
+/// A job that was started.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct JobHandle {
+    /// The provider's own id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// The provider's word for itself.
+    pub provider: String,
+    /// What the provider wants to get back with every question.
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// What a job is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum JobState {
+    /// The provider does not say.
+    Unknown,
+    /// Not started yet.
+    Pending,
+    /// Running.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly.
+    Failed,
+    /// Was stopped.
+    Cancelled,
+}
+
+impl JobState {
+    /// True when nothing more will happen.
+    pub fn is_final(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+
+    /// The word used in JSON and messages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// How a job is doing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobStatus {
+    /// What it is doing.
+    pub state: JobState,
+    /// Its exit code, once it ended.
+    pub exit_code: i32,
+    /// What the provider says. Untrusted text.
+    pub message: String,
+}
+
+/// Something an application needs, in no provider's words. Enumerations are the lower-case words
+/// of the contract (`database`, `kubernetes`, `traces`).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Requirement {
+    /// Stable key.
+    pub key: String,
+    /// What sort of thing: `database`, `cache`, `web-api`, …
+    pub kind: String,
+    /// Who declared it.
+    pub source: String,
+    /// The resource type that is wanted, if one is.
+    pub resource_type: String,
+    /// The environment.
+    pub environment: String,
+    /// Runtimes it may run on; none for any.
+    pub runtimes: Vec<String>,
+    /// Telemetry signals it sends.
+    pub signals: Vec<String>,
+    /// Observability backends it works with.
+    pub backends: Vec<String>,
+    /// Deployment modes it works in; none for any.
+    pub modes: Vec<String>,
+    /// Words of single vendors.
+    pub vendor_features: Vec<String>,
+    /// Everything else. Never a secret.
+    pub parameters: PublicMap,
+}
+
+/// A module that a provider suggests for a requirement.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct DerivedModule {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// Keys of the requirements it meets.
+    pub satisfies: Vec<String>,
+    /// Its config; placeholders where secrets belong.
+    pub config: PublicMap,
+    /// Modules it waits for.
+    pub depends_on: Vec<String>,
+}
+
+/// A requirement that a provider cannot meet. Untrusted text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Rejection {
+    /// The requirement.
+    pub key: String,
+    /// A code of the provider.
+    pub code: String,
+    /// Why.
+    pub message: String,
+}
+
+/// Advice on a requirement. Untrusted text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Advice {
+    /// The requirement.
+    pub key: String,
+    /// The advice.
+    pub message: String,
+    /// True when a person has to decide something.
+    pub interactive: bool,
+}
+
+/// How a provider would meet requirements.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Derivation {
+    /// Keys that are met.
+    pub accepted: Vec<String>,
+    /// Those that are not, and why.
+    pub rejected: Vec<Rejection>,
+    /// Modules to add to the config.
+    pub modules: Vec<DerivedModule>,
+    /// Advice.
+    pub notes: Vec<Advice>,
+}
+
+/// An order to repair a migration that stopped half-way.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MigrationRepair {
+    /// The application, by name.
+    pub application: String,
+    /// The database, by name.
+    pub database: String,
+    /// The image that can run migrations.
+    pub image: String,
+    /// Where the migrations lie inside it.
+    pub source: String,
+    /// The version that is expected to be half done.
+    pub dirty_version: String,
+    /// The version to set.
+    pub forced_version: String,
+    /// Migrate on after setting it.
+    pub then_up: bool,
+    /// Migrate on when nothing is half done.
+    pub up_if_clean: bool,
+    /// The words that show that a person means it.
+    pub confirmation: String,
+    /// Environment of the job, public values only.
+    pub variables: BTreeMap<String, String>,
+    /// Limit of the job; `None` for the provider's default.
+    pub timeout: Option<Duration>,
+}
+
+/// How a repair ended. Untrusted text.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct MigrationRepaired {
+    /// The provider's id of the job.
+    pub job: String,
+    /// `succeeded`, `failed`, `approval_required` or `unsupported`.
+    pub status: String,
+    /// Migrations that were applied.
+    pub applied: Vec<String>,
+    /// What the job said.
+    pub logs: String,
+    /// What the provider saw.
+    pub evidence: Vec<Evidence>,
 }

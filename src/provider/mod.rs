@@ -1,8 +1,9 @@
 //! The door to whoever owns real resources. The engine knows only the two traits here; the
-//! embedded `local` provider and (later) plugins stand behind the same ones.
+//! embedded `local` provider and plugins stand behind the same ones.
 
 pub mod ability;
 pub mod local;
+pub mod plugin;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -12,8 +13,9 @@ use async_trait::async_trait;
 
 use crate::resource::{Address, Diff, FieldChange, Kind, Map, Observed, PublicMap, Recorded, Spec};
 use ability::{
-    Ability, BootstrappedState, Drift, Evidence, FinalizeFailure, Found, Hints, Owned, Region,
-    Remark, Sizing,
+    Ability, BootstrappedState, Derivation, Drift, Evidence, FinalizeFailure, Found, Hints, Job,
+    JobHandle, JobStatus, LogTaker, LogWish, MigrationRepair, MigrationRepaired, Owned, Region,
+    Remark, Requirement, Sizing,
 };
 
 /// What kind of failure a driver saw. Decisions (retry, adopt, stop) are made from this alone,
@@ -264,6 +266,41 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// [`Ability::Regions`]: where it can put resources.
     async fn regions(&self, _environment: &str) -> DriverResult<Vec<Region>> {
         Err(lacks(Ability::Regions.words()))
+    }
+    /// [`Ability::Logs`]: hands the log of a resource to `take`, piece by piece, until it ends.
+    async fn logs(
+        &self,
+        _prior: &Recorded,
+        _wish: &LogWish,
+        _take: LogTaker<'_>,
+    ) -> DriverResult<()> {
+        Err(lacks(Ability::Logs.words()))
+    }
+    /// [`Ability::Jobs`]: starts a job.
+    async fn run_job(&self, _job: &Job) -> DriverResult<JobHandle> {
+        Err(lacks(Ability::Jobs.words()))
+    }
+    /// [`Ability::Jobs`]: how a job is doing.
+    async fn job_status(&self, _job: &JobHandle) -> DriverResult<JobStatus> {
+        Err(lacks(Ability::Jobs.words()))
+    }
+    /// [`Ability::Jobs`]: hands the log of a job to `take` until it ends.
+    async fn job_logs(&self, _job: &JobHandle, _take: LogTaker<'_>) -> DriverResult<()> {
+        Err(lacks(Ability::Jobs.words()))
+    }
+    /// [`Ability::Requirements`]: which modules would meet an application's requirements on a
+    /// runtime (`kubernetes`, …; empty for any).
+    async fn derive(
+        &self,
+        _runtime: &str,
+        _environment: &str,
+        _requirements: &[Requirement],
+    ) -> DriverResult<Derivation> {
+        Err(lacks(Ability::Requirements.words()))
+    }
+    /// [`Ability::RepairMigration`]: repairs a migration that stopped half-way.
+    async fn repair_migration(&self, _order: &MigrationRepair) -> DriverResult<MigrationRepaired> {
+        Err(lacks(Ability::RepairMigration.words()))
     }
 }
 

@@ -1,0 +1,383 @@
+//! The wire: a channel over the plugin's private socket, with a limit on everything.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use tidegate_plugin::launch::grpc_controller_client::GrpcControllerClient;
+use tidegate_plugin::launch::grpc_stdio_client::GrpcStdioClient;
+use tokio::net::{TcpStream, UnixStream};
+use tonic::transport::{Channel, Uri};
+use tonic::{Code, Request, Response, Status};
+
+use super::Tools;
+use super::handshake::Endpoint;
+use super::relay::{Lines, Relay};
+use crate::provider::{DriverError, ErrorClass};
+use crate::report::Report;
+
+/// Largest request a plugin takes: Go's default, which no existing plugin changes.
+pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Largest answer we take.
+pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How tonic begins its own complaint about a larger one.
+const ANSWER_TOO_LARGE: &str = "Error, decoded message length too large";
+/// How Go begins its complaint about a larger request.
+const REQUEST_TOO_LARGE: &str = "grpc: received message larger than max";
+const STDOUT: i32 = 1;
+
+/// A connection to one plugin. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Connection {
+    channel: Channel,
+    tools: Tools,
+    /// The plugin's name, for messages.
+    pub(super) plugin: Arc<str>,
+}
+
+/// Why a call brought nothing.
+#[derive(Debug)]
+pub(super) enum CallError {
+    /// The plugin answered with an error.
+    Refused(Status),
+    /// The connection broke, or there was none.
+    Broken,
+    /// The request is too large to send.
+    RequestTooLarge(usize),
+    /// The answer is larger than we take.
+    AnswerTooLarge,
+    /// No answer in time.
+    Late(Duration),
+}
+
+impl CallError {
+    pub(super) fn of(status: Status) -> Self {
+        if status.code() == Code::OutOfRange && status.message().starts_with(ANSWER_TOO_LARGE) {
+            return Self::AnswerTooLarge;
+        }
+        // A status that was sent has no cause on this side of the wire.
+        let is_local = std::error::Error::source(&status).is_some();
+        if is_local {
+            Self::Broken
+        } else {
+            Self::Refused(status)
+        }
+    }
+
+    /// The status code, when the plugin sent one.
+    pub(super) fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused(status) => Some(status.code()),
+            _ => None,
+        }
+    }
+}
+
+/// Calls one method: `unary!(connection, Client.method(request), deadline)`.
+macro_rules! unary {
+    ($connection:expr, $client:ident.$method:ident($request:expr), $deadline:expr) => {
+        $connection.unary($deadline, $request, |channel, request| async move {
+            $client::new(channel)
+                .max_decoding_message_size($crate::provider::plugin::connection::ANSWER_BYTES_MAX)
+                .$method(request)
+                .await
+        })
+    };
+}
+pub(super) use unary;
+
+impl Connection {
+    /// Dials. The socket must be held by a process of our own user: a plugin cannot send us to
+    /// somebody else's.
+    pub(super) async fn open(
+        plugin: &str,
+        endpoint: Endpoint,
+        tools: &Tools,
+    ) -> Result<Self, Report> {
+        let unreachable = |why: String| {
+            Report::error(
+                "plugin/unreachable",
+                format!("plugin `{plugin}` does not answer where it says it listens"),
+            )
+            .because(tools.excerpt(&why))
+            .fix("the plugin is broken: report it to its author")
+        };
+        let connector = tower::service_fn(move |_: Uri| dial(endpoint.clone()));
+        // The address is a placeholder: the connector knows the way. Keepalive stays off, because
+        // Go servers hang up on hosts that ping more often than every five minutes.
+        let target = tonic::transport::Endpoint::from_static("http://unused")
+            .http2_adaptive_window(true);
+        let connecting = target.connect_with_connector(connector);
+        let channel = tokio::select! {
+            channel = connecting => channel.map_err(|error| {
+                let cause = std::error::Error::source(&error)
+                    .map_or_else(|| error.to_string(), ToString::to_string);
+                unreachable(cause)
+            })?,
+            () = tools.clock.sleep(tools.deadlines.setup) => {
+                return Err(unreachable(format!(
+                    "no connection within {} s", tools.deadlines.setup.as_secs()
+                )));
+            }
+        };
+        Ok(Self {
+            channel,
+            tools: tools.clone(),
+            plugin: plugin.into(),
+        })
+    }
+
+    /// One call within a deadline. Use [`unary!`].
+    pub(super) async fn unary<Q, A, F>(
+        &self,
+        deadline: Duration,
+        request: Q,
+        call: impl FnOnce(Channel, Request<Q>) -> F,
+    ) -> Result<A, CallError>
+    where
+        Q: prost::Message,
+        F: Future<Output = Result<Response<A>, Status>>,
+    {
+        let bytes = request.encoded_len();
+        if bytes > REQUEST_BYTES_MAX {
+            return Err(CallError::RequestTooLarge(bytes));
+        }
+        tokio::select! {
+            answer = call(self.channel.clone(), Request::new(request)) => {
+                answer.map(Response::into_inner).map_err(CallError::of)
+            }
+            // Dropping the call resets its stream, which tells the plugin.
+            () = self.tools.clock.sleep(deadline) => Err(CallError::Late(deadline)),
+        }
+    }
+
+    /// The raw channel, for streams.
+    pub(super) fn channel(&self) -> Channel {
+        self.channel.clone()
+    }
+
+    /// What this connection was made with.
+    pub(super) fn tools(&self) -> &Tools {
+        &self.tools
+    }
+
+    /// Tells it to end. Servers hang up at once, so any answer is as good as another.
+    pub(super) async fn shut_down(&self) {
+        let mut client = GrpcControllerClient::new(self.channel.clone());
+        drop(client.shutdown(tidegate_plugin::launch::Empty {}).await);
+    }
+
+    /// Reads what plugin code prints until the plugin ends. Nothing may wait for this: Go servers
+    /// send not even headers before there is something to say.
+    pub(super) async fn relay_output(self, relay: Arc<Relay>) {
+        let mut client = GrpcStdioClient::new(self.channel.clone());
+        let Ok(stream) = client.stream_stdio(()).await else {
+            return;
+        };
+        let mut stream = stream.into_inner();
+        let (mut stdout, mut stderr) = (Lines::default(), Lines::default());
+        while let Ok(Some(piece)) = stream.message().await {
+            let lines = if piece.channel == STDOUT {
+                &mut stdout
+            } else {
+                &mut stderr
+            };
+            lines.push(&piece.data, &relay);
+            tokio::task::yield_now().await;
+        }
+        stdout.finish(&relay);
+        stderr.finish(&relay);
+    }
+
+    /// A failed call as the engine wants it.
+    pub(super) fn driver_error(&self, error: &CallError) -> DriverError {
+        let plugin = &self.plugin;
+        match error {
+            CallError::Refused(status) => {
+                let (class, message) = classify(status);
+                DriverError::new(class, self.tools.excerpt(&message))
+            }
+            CallError::Broken => DriverError::new(
+                ErrorClass::Unknown,
+                format!("plugin `{plugin}` ended, or hung up, before it answered"),
+            ),
+            CallError::RequestTooLarge(bytes) => DriverError::new(
+                ErrorClass::Invalid,
+                format!(
+                    "the request has {bytes} bytes; plugin `{plugin}` takes at most {REQUEST_BYTES_MAX}"
+                ),
+            ),
+            CallError::AnswerTooLarge => DriverError::new(
+                ErrorClass::Unknown,
+                format!(
+                    "the answer of plugin `{plugin}` is larger than the {ANSWER_BYTES_MAX} bytes that are taken"
+                ),
+            ),
+            CallError::Late(limit) => DriverError::new(
+                ErrorClass::Unknown,
+                format!("plugin `{plugin}` did not answer within {} s", limit.as_secs()),
+            ),
+        }
+    }
+
+    /// A failed call while loading.
+    pub(super) fn load_error(&self, code: &'static str, what: &str, error: &CallError) -> Report {
+        let error = self.driver_error(error);
+        Report::error(
+            code,
+            format!("plugin `{}` cannot be used: {what} failed", self.plugin),
+        )
+        .because(error.message)
+    }
+}
+
+async fn dial(endpoint: Endpoint) -> io::Result<TokioIo<Stream>> {
+    match endpoint {
+        Endpoint::Unix(path) => {
+            let stream = UnixStream::connect(path).await?;
+            if stream.peer_cred()?.uid() != rustix::process::getuid().as_raw() {
+                return Err(io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "the socket belongs to another user",
+                ));
+            }
+            Ok(TokioIo::new(Box::new(stream)))
+        }
+        Endpoint::Tcp(address) => {
+            let stream = TcpStream::connect(address).await?;
+            stream.set_nodelay(true)?;
+            Ok(TokioIo::new(Box::new(stream)))
+        }
+    }
+}
+
+type Stream = Box<dyn ReadWrite>;
+
+trait ReadWrite: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin {}
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin> ReadWrite for T {}
+
+/// The fixed texts that existing plugins put into an error, and what each means. They are part of
+/// the contract: plain Go errors arrive as `Unknown`, so the code alone tells nothing.
+const TEXTS: [(&str, ErrorClass); 9] = [
+    ("iac: resource not found", ErrorClass::NotFound),
+    ("iac: resource already exists", ErrorClass::AlreadyExists),
+    ("iac: rate limited", ErrorClass::Throttled),
+    ("iac: transient error", ErrorClass::Transient),
+    ("iac: unauthorized", ErrorClass::Denied),
+    ("iac: forbidden", ErrorClass::Denied),
+    ("iac: validation error", ErrorClass::Invalid),
+    (
+        "iac: image tag or digest not found in registry",
+        ErrorClass::Invalid,
+    ),
+    (
+        "iac: provider method unimplemented",
+        ErrorClass::Unimplemented,
+    ),
+];
+
+/// What kind of failure a status is, and its text.
+fn classify(status: &Status) -> (ErrorClass, String) {
+    let text = status.message();
+    let said = || {
+        if text.is_empty() {
+            format!("the plugin answered {:?} without a reason", status.code())
+        } else {
+            text.to_owned()
+        }
+    };
+    if let Some((_, class)) = TEXTS.iter().find(|(fixed, _)| text.contains(fixed)) {
+        return (*class, said());
+    }
+    let class = match status.code() {
+        Code::AlreadyExists => ErrorClass::AlreadyExists,
+        Code::ResourceExhausted if text.starts_with(REQUEST_TOO_LARGE) => {
+            return (
+                ErrorClass::Invalid,
+                format!("{text}; existing plugins take requests of at most {REQUEST_BYTES_MAX} bytes"),
+            );
+        }
+        Code::ResourceExhausted => ErrorClass::Throttled,
+        Code::Unavailable | Code::Aborted => ErrorClass::Transient,
+        Code::Unauthenticated | Code::PermissionDenied => ErrorClass::Denied,
+        // Without the fixed text, `NotFound` is about something else: the type of the resource, or
+        // a plugin that was not initialised.
+        Code::NotFound
+        | Code::InvalidArgument
+        | Code::FailedPrecondition
+        | Code::OutOfRange => ErrorClass::Invalid,
+        Code::Unimplemented => ErrorClass::Unimplemented,
+        _ => ErrorClass::Unknown,
+    };
+    (class, said())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn h26_texts_decide_before_codes() {
+        for (code, text, expected) in [
+            (
+                Code::Unknown,
+                "iac: resource not found: droplet 12",
+                ErrorClass::NotFound,
+            ),
+            (
+                Code::Unknown,
+                "read: iac: resource not found",
+                ErrorClass::NotFound,
+            ),
+            (
+                Code::NotFound,
+                "unknown resource type infra.nothing",
+                ErrorClass::Invalid,
+            ),
+            (Code::NotFound, "", ErrorClass::Invalid),
+            (
+                Code::Unknown,
+                "iac: resource already exists: web",
+                ErrorClass::AlreadyExists,
+            ),
+            (Code::AlreadyExists, "taken", ErrorClass::AlreadyExists),
+            (Code::Unknown, "iac: rate limited", ErrorClass::Throttled),
+            (
+                Code::Unknown,
+                "iac: transient error: 503",
+                ErrorClass::Transient,
+            ),
+            (Code::Unavailable, "try later", ErrorClass::Transient),
+            (Code::Unknown, "iac: unauthorized", ErrorClass::Denied),
+            (Code::Unknown, "iac: forbidden", ErrorClass::Denied),
+            (Code::PermissionDenied, "no", ErrorClass::Denied),
+            (
+                Code::Unknown,
+                "iac: validation error: size",
+                ErrorClass::Invalid,
+            ),
+            (Code::InvalidArgument, "no type", ErrorClass::Invalid),
+            (Code::Unimplemented, "", ErrorClass::Unimplemented),
+            (Code::Unknown, "HTTP 404: 409 conflict", ErrorClass::Unknown),
+            (Code::Internal, "panic", ErrorClass::Unknown),
+        ] {
+            let (class, _) = classify(&Status::new(code, text));
+            assert_eq!(class, expected, "{code:?} {text}");
+        }
+    }
+
+    #[test]
+    fn h15_a_request_that_go_refuses_names_the_limit() {
+        let status = Status::resource_exhausted(
+            "grpc: received message larger than max (5000000 vs. 4194304)",
+        );
+        let (class, text) = classify(&status);
+        assert_eq!(class, ErrorClass::Invalid);
+        assert!(text.contains("at most 4194304 bytes"), "{text}");
+        assert_eq!(
+            classify(&Status::resource_exhausted("quota")).0,
+            ErrorClass::Throttled
+        );
+    }
+}

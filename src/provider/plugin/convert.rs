@@ -1,0 +1,327 @@
+//! Between our values and the wire's JSON bytes.
+
+use serde_json::{Map as Object, Number, Value as Json};
+use tidegate_plugin::iac;
+
+use super::Tools;
+use crate::provider::{DriverError, DriverResult, ErrorClass};
+use crate::resource::{
+    Address, Kind, Map, Observed, Output, Outputs, Private, PublicMap, Recorded, Spec, Value,
+};
+
+/// Whole numbers beyond this are not exact in a 64-bit float, which is what Go reads.
+const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// A config on its way to a plugin. Paths of what is not known yet are collected and left out.
+pub(super) fn config_json(config: &Map, unknown: &mut Vec<String>) -> Vec<u8> {
+    object_bytes(&plain_map(config, "", unknown))
+}
+
+/// JSON as existing hosts write it: sorted keys, and the characters Go escapes escaped. Each of
+/// those can only stand inside a string, so replacing them in the text is enough.
+pub(super) fn object_bytes(object: &Object<String, Json>) -> Vec<u8> {
+    let text = Json::Object(object.clone()).to_string();
+    text.replace('<', "\\u003c")
+        .replace('>', "\\u003e")
+        .replace('&', "\\u0026")
+        .replace('\u{2028}', "\\u2028")
+        .replace('\u{2029}', "\\u2029")
+        .into_bytes()
+}
+
+fn plain_map(map: &Map, prefix: &str, unknown: &mut Vec<String>) -> Object<String, Json> {
+    map.iter()
+        .filter_map(|(key, value)| {
+            let path = if prefix.is_empty() {
+                key.clone()
+            } else {
+                format!("{prefix}.{key}")
+            };
+            Some((key.clone(), plain(value, &path, unknown)?))
+        })
+        .collect()
+}
+
+/// The value as the plugin may see it; `None` when it is not known. A list with an unknown item is
+/// unknown as a whole, because leaving an item out would move its neighbours.
+fn plain(value: &Value, path: &str, unknown: &mut Vec<String>) -> Option<Json> {
+    Some(match value {
+        Value::Null => Json::Null,
+        Value::Bool(flag) => Json::Bool(*flag),
+        Value::Number(number) => Json::Number(number.clone()),
+        Value::String(text) => Json::String(text.clone()),
+        // A plugin is trusted with the secrets of its own resources: it has to set them.
+        Value::Secret(secret) => Json::String(secret.expose().to_owned()),
+        Value::Template(_) | Value::Unknown(_) => {
+            unknown.push(path.to_owned());
+            return None;
+        }
+        Value::List(items) if !items.iter().all(Value::is_known) => {
+            unknown.push(path.to_owned());
+            return None;
+        }
+        Value::List(items) => Json::Array(
+            items
+                .iter()
+                .filter_map(|item| plain(item, path, unknown))
+                .collect(),
+        ),
+        Value::Map(map) => Json::Object(plain_map(map, path, unknown)),
+    })
+}
+
+/// The JSON object in a `*_json` field; nothing, `null` and `{}` are the same: no members.
+pub(super) fn object(bytes: &[u8], what: &str) -> DriverResult<PublicMap> {
+    let wrong = |why: String| {
+        DriverError::new(
+            ErrorClass::Invalid,
+            format!("the plugin's {what} is wrong: {why}"),
+        )
+    };
+    match json(bytes).map_err(wrong)? {
+        Json::Null => Ok(PublicMap::new()),
+        Json::Object(object) => Ok(object),
+        _ => Err(wrong("it must be a JSON object".to_owned())),
+    }
+}
+
+/// Any JSON value; nothing is null.
+pub(super) fn json(bytes: &[u8]) -> Result<Json, String> {
+    if bytes.is_empty() {
+        return Ok(Json::Null);
+    }
+    // The parser's message names a place and never quotes the text.
+    let mut value = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
+    whole_numbers(&mut value);
+    Ok(value)
+}
+
+/// `5.0` is 5: Go knows one kind of number, and writes it one way or the other.
+fn whole_numbers(value: &mut Json) {
+    match value {
+        Json::Number(number) => {
+            if let Some(float) = number.as_f64()
+                && number.is_f64()
+                && float.fract() == 0.0
+                && float.abs() <= EXACT_MAX
+            {
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "whole and within the exact range"
+                )]
+                let whole = float as i64;
+                *number = Number::from(whole);
+            }
+        }
+        Json::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Json::Object(members) => members.values_mut().for_each(whole_numbers),
+        Json::Null | Json::Bool(_) | Json::String(_) => {}
+    }
+}
+
+/// A desired resource as plugins take it.
+pub(super) fn spec(desired: &Spec, unknown: &mut Vec<String>) -> iac::ResourceSpec {
+    let hint = |name: &str| match desired.config.get("hints") {
+        Some(Value::Map(hints)) => match hints.get(name) {
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
+    let hints = iac::ResourceHints {
+        cpu: hint("cpu"),
+        memory: hint("memory"),
+        storage: hint("storage"),
+    };
+    iac::ResourceSpec {
+        name: desired.address.to_string(),
+        r#type: desired.kind.to_string(),
+        config_json: config_json(&desired.config, unknown),
+        size: match desired.config.get("size") {
+            Some(Value::String(size)) => size.clone(),
+            _ => String::new(),
+        },
+        hints: (hints != iac::ResourceHints::default()).then_some(hints),
+        depends_on: desired
+            .dependencies
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
+    }
+}
+
+/// A pointer to what is recorded.
+pub(super) fn reference(prior: &Recorded) -> iac::ResourceRef {
+    iac::ResourceRef {
+        name: prior.address.to_string(),
+        r#type: prior.kind.to_string(),
+        provider_id: prior.provider_id.clone(),
+    }
+}
+
+/// What is recorded, as `Diff` takes it: sensitive outputs as placeholders, never in the clear.
+pub(super) fn recorded_output(prior: &Recorded) -> iac::ResourceOutput {
+    let outputs: PublicMap = prior
+        .outputs
+        .iter()
+        .map(|(name, output)| {
+            let value = match output {
+                Output::Public(value) => value.clone(),
+                Output::Sensitive(_) => {
+                    Json::String(format!("secret_ref://{}_{name}", prior.address))
+                }
+            };
+            (name.clone(), value)
+        })
+        .collect();
+    iac::ResourceOutput {
+        name: prior.address.to_string(),
+        r#type: prior.kind.to_string(),
+        provider_id: prior.provider_id.clone(),
+        outputs_json: object_bytes(&outputs),
+        ..iac::ResourceOutput::default()
+    }
+}
+
+/// What a plugin says about one resource. Anything else than the resource that was asked for is
+/// refused: a record of the wrong one would make the next run change, or delete, somebody else's.
+pub(super) fn observed(
+    output: Option<iac::ResourceOutput>,
+    address: &Address,
+    kind: &Kind,
+    tools: &Tools,
+) -> DriverResult<Observed> {
+    let Some(output) = output else {
+        return Err(DriverError::new(
+            ErrorClass::Unknown,
+            "the plugin answered without saying what there is now",
+        ));
+    };
+    for (what, said, asked) in [
+        ("name", &output.name, address.as_str()),
+        ("type", &output.r#type, kind.as_str()),
+    ] {
+        if !said.is_empty() && said != asked {
+            return Err(DriverError::new(
+                ErrorClass::Invalid,
+                format!(
+                    "the plugin answered about another resource: {what} `{}` instead of `{asked}`; nothing is recorded, so look at the provider for what it did",
+                    tools.excerpt(said)
+                ),
+            ));
+        }
+    }
+    let all = object(&output.outputs_json, "outputs")?;
+    let mut outputs = Outputs::new();
+    let mut wrong = None;
+    for (name, value) in all {
+        let flagged = output.sensitive.get(&name).copied().unwrap_or(false);
+        let label = format!("{address}.{name}");
+        let kept = match value {
+            Json::String(text) if flagged => Output::Sensitive(tools.masker.admit(&label, text)),
+            value if flagged => {
+                wrong.get_or_insert_with(|| name.clone());
+                Output::Sensitive(tools.masker.admit(&label, value.to_string()))
+            }
+            // An echo of a secret we handed over is that secret, whatever the plugin calls it.
+            Json::String(text) if tools.masker.is_sensitive(&text) => {
+                Output::Sensitive(tools.masker.admit(&label, text))
+            }
+            value if !value.is_string() && tools.masker.is_sensitive(&value.to_string()) => {
+                Output::Sensitive(tools.masker.admit(&label, value.to_string()))
+            }
+            value => Output::Public(value),
+        };
+        outputs.insert(name, kept);
+    }
+    let observed = Observed {
+        provider_id: output.provider_id,
+        outputs,
+        status: output.status,
+        private: Private::default(),
+    };
+    match wrong {
+        None => Ok(observed),
+        Some(name) => {
+            let error = DriverError::new(
+                ErrorClass::Invalid,
+                format!("the plugin marks the output `{name}` as sensitive, and it is not text"),
+            );
+            Err(if observed.provider_id.is_empty() {
+                error
+            } else {
+                error.with_partial(observed)
+            })
+        }
+    }
+}
+
+/// RFC 3339; empty for none.
+pub(super) fn time_text(at: Option<&prost_types::Timestamp>) -> String {
+    at.and_then(|at| time::OffsetDateTime::from_unix_timestamp(at.seconds).ok())
+        .map(crate::clock::rfc3339)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn h30_nothing_and_null_are_no_members_and_a_list_is_an_error() {
+        for bytes in [&b""[..], b"null", b"{}"] {
+            assert_eq!(object(bytes, "outputs").unwrap(), PublicMap::new());
+        }
+        for bytes in [&b"[]"[..], b"5", b"\"x\"", b"{"] {
+            let error = object(bytes, "outputs").unwrap_err();
+            assert_eq!(error.class, ErrorClass::Invalid);
+        }
+    }
+
+    #[test]
+    fn whole_floats_become_whole_numbers() {
+        let value = json(br#"{"a": 5.0, "b": [1e3, 1.5], "c": 9007199254740993, "d": 1e300}"#);
+        assert_eq!(
+            value.unwrap(),
+            json!({"a": 5, "b": [1000, 1.5], "c": 9_007_199_254_740_993_u64, "d": 1e300})
+        );
+    }
+
+    #[test]
+    fn json_is_written_as_go_writes_it() {
+        let object = json!({"b": "<a & b>", "a": 1});
+        let bytes = object_bytes(object.as_object().unwrap());
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            r#"{"a":1,"b":"\u003ca \u0026 b\u003e"}"#
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_left_out_and_named() {
+        let unknown = Value::Unknown(crate::resource::Reference {
+            address: Address::new("db"),
+            field: "host".to_owned(),
+        });
+        let config = Map::from([
+            ("size".to_owned(), Value::String("m".to_owned())),
+            (
+                "env_vars".to_owned(),
+                Value::Map(Map::from([
+                    ("HOST".to_owned(), unknown.clone()),
+                    ("ROLE".to_owned(), Value::String("api".to_owned())),
+                ])),
+            ),
+            ("list".to_owned(), Value::List(vec![Value::Null, unknown])),
+        ]);
+        let mut paths = Vec::new();
+        let bytes = config_json(&config, &mut paths);
+        assert_eq!(
+            String::from_utf8(bytes).unwrap(),
+            r#"{"env_vars":{"ROLE":"api"},"size":"m"}"#
+        );
+        assert_eq!(paths, ["env_vars.HOST", "list"]);
+    }
+}

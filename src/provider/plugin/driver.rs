@@ -1,0 +1,394 @@
+//! One kind of resource, driven through the plugin's `ResourceDriver`.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::Value as Json;
+use tidegate_plugin::iac;
+use tidegate_plugin::iac::resource_driver_client::ResourceDriverClient;
+
+use super::connection::{Connection, unary};
+use super::convert::{self, observed, reference};
+use crate::provider::ability::Evidence;
+use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Health, Operation};
+use crate::resource::{Diff, FieldChange, Kind, Observed, PublicMap, Recorded, Spec};
+
+/// Budget for an explanation; nobody waits longer for one.
+const TROUBLESHOOT: Duration = Duration::from_secs(30);
+
+/// Parts of output names that stand for credentials, whatever a plugin says or forgets to say. The
+/// config can declare such an output as harmless.
+const CREDENTIAL_WORDS: [&str; 11] = [
+    "password",
+    "passwd",
+    "secret",
+    "token",
+    "private_key",
+    "api_key",
+    "access_key",
+    "credential",
+    "connection_string",
+    "connection_url",
+    "kubeconfig",
+];
+/// Whole output names of the same sort: addresses with a password in them.
+const CREDENTIAL_NAMES: [&str; 4] = ["uri", "private_uri", "connection_uri", "dsn"];
+
+/// The driver of one kind.
+#[derive(Debug)]
+pub(super) struct PluginDriver {
+    kind: Kind,
+    connection: Connection,
+    /// Outputs the driver calls sensitive; `None` when it did not say.
+    sensitive: Option<BTreeSet<String>>,
+}
+
+impl PluginDriver {
+    pub(super) fn new(
+        kind: Kind,
+        connection: Connection,
+        sensitive: Option<BTreeSet<String>>,
+    ) -> Self {
+        Self {
+            kind,
+            connection,
+            sensitive,
+        }
+    }
+
+    fn look(&self) -> Duration {
+        self.connection.tools().deadlines.look
+    }
+
+    fn effect(&self) -> Duration {
+        self.connection.tools().deadlines.effect
+    }
+
+    fn failed(&self) -> impl Fn(super::connection::CallError) -> DriverError + '_ {
+        |error| self.connection.driver_error(&error)
+    }
+
+    /// A config with every value known.
+    fn known(&self, desired: &Spec) -> DriverResult<iac::ResourceSpec> {
+        let mut unknown = Vec::new();
+        let spec = convert::spec(desired, &mut unknown);
+        if unknown.is_empty() {
+            Ok(spec)
+        } else {
+            Err(DriverError::new(
+                ErrorClass::Invalid,
+                format!("{} is not known yet", unknown.join(", ")),
+            ))
+        }
+    }
+}
+
+#[async_trait]
+impl Driver for PluginDriver {
+    async fn create(&self, _operation: &Operation, desired: &Spec) -> DriverResult<Observed> {
+        let request = iac::ResourceCreateRequest {
+            resource_type: self.kind.to_string(),
+            spec: Some(self.known(desired)?),
+        };
+        let answer = unary!(
+            self.connection,
+            ResourceDriverClient.create(request),
+            self.effect()
+        )
+        .await
+        .map_err(self.failed())?;
+        let made = observed(
+            answer.output,
+            &desired.address,
+            &desired.kind,
+            self.connection.tools(),
+        )?;
+        if made.provider_id.is_empty() {
+            return Err(DriverError::new(
+                ErrorClass::Unknown,
+                "the plugin answered without the provider's id of the new resource",
+            ));
+        }
+        Ok(made)
+    }
+
+    async fn read(&self, prior: &Recorded) -> DriverResult<Observed> {
+        let request = iac::ResourceReadRequest {
+            resource_type: self.kind.to_string(),
+            r#ref: Some(reference(prior)),
+        };
+        let answer = unary!(
+            self.connection,
+            ResourceDriverClient.read(request),
+            self.look()
+        )
+        .await
+        .map_err(self.failed())?;
+        let mut seen = observed(
+            answer.output,
+            &prior.address,
+            &prior.kind,
+            self.connection.tools(),
+        )?;
+        if seen.provider_id.is_empty() {
+            seen.provider_id.clone_from(&prior.provider_id);
+        }
+        if seen.provider_id.is_empty() {
+            return Err(DriverError::new(
+                ErrorClass::Invalid,
+                "the plugin found a resource of that name, but does not say its id",
+            ));
+        }
+        Ok(seen)
+    }
+
+    async fn update(
+        &self,
+        _operation: &Operation,
+        prior: &Recorded,
+        desired: &Spec,
+    ) -> DriverResult<Observed> {
+        let request = iac::ResourceUpdateRequest {
+            resource_type: self.kind.to_string(),
+            r#ref: Some(reference(prior)),
+            spec: Some(self.known(desired)?),
+        };
+        let answer = unary!(
+            self.connection,
+            ResourceDriverClient.update(request),
+            self.effect()
+        )
+        .await
+        .map_err(self.failed())?;
+        let mut changed = observed(
+            answer.output,
+            &desired.address,
+            &desired.kind,
+            self.connection.tools(),
+        )?;
+        if changed.provider_id.is_empty() {
+            changed.provider_id.clone_from(&prior.provider_id);
+        }
+        Ok(changed)
+    }
+
+    async fn delete(&self, _operation: &Operation, prior: &Recorded) -> DriverResult<()> {
+        let request = iac::ResourceDeleteRequest {
+            resource_type: self.kind.to_string(),
+            r#ref: Some(reference(prior)),
+        };
+        let answer = unary!(
+            self.connection,
+            ResourceDriverClient.delete(request),
+            self.effect()
+        )
+        .await
+        .map_err(self.failed());
+        match answer {
+            Ok(_) => Ok(()),
+            // Many existing drivers call it an error that it is gone already.
+            Err(error) if error.class == ErrorClass::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The plugin compares what is desired with the outputs on record. Two things it cannot see are
+    /// added here: values known only after apply, which never go over the wire, and secrets, which
+    /// are placeholders on record.
+    async fn diff(&self, prior: &Recorded, desired: &Spec) -> DriverResult<Diff> {
+        let mut unknown = Vec::new();
+        let request = iac::ResourceDiffRequest {
+            resource_type: self.kind.to_string(),
+            desired: Some(convert::spec(desired, &mut unknown)),
+            current: Some(convert::recorded_output(prior)),
+        };
+        let answer = unary!(
+            self.connection,
+            ResourceDriverClient.diff(request),
+            self.look()
+        )
+        .await
+        .map_err(self.failed())?;
+        let mut diff = Diff::default();
+        if let Some(result) = answer.result {
+            diff.needs_replace = result.needs_replace || result.changes.iter().any(|c| c.force_new);
+            diff.needs_update = result.needs_update && !diff.needs_replace;
+            // Without a flag nothing is to be done, whatever is listed.
+            if diff.needs_replace || diff.needs_update {
+                for change in result.changes {
+                    diff.changes.push(self.change(change)?);
+                }
+            }
+        }
+        self.add_invisible(prior, desired, &unknown, &mut diff);
+        diff.changes.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(diff)
+    }
+
+    async fn health(&self, prior: &Recorded) -> DriverResult<Health> {
+        let request = iac::ResourceHealthCheckRequest {
+            resource_type: self.kind.to_string(),
+            r#ref: Some(reference(prior)),
+        };
+        let answer = unary!(
+            self.connection,
+            ResourceDriverClient.health_check(request),
+            self.look()
+        )
+        .await
+        .map_err(self.failed())?;
+        let Some(result) = answer.result else {
+            return Err(DriverError::new(
+                ErrorClass::Unknown,
+                "the plugin answered without saying how the resource is doing",
+            ));
+        };
+        Ok(Health {
+            healthy: result.healthy,
+            message: self.connection.tools().excerpt(&result.message),
+        })
+    }
+
+    fn is_sensitive(&self, output: &str) -> Option<bool> {
+        let lower = output.to_ascii_lowercase();
+        if CREDENTIAL_NAMES.contains(&lower.as_str())
+            || CREDENTIAL_WORDS.iter().any(|word| lower.contains(word))
+        {
+            return Some(true);
+        }
+        self.sensitive.as_ref().map(|keys| keys.contains(output))
+    }
+
+    fn check(&self, _desired: &Spec) -> Vec<(String, String)> {
+        // Plugins have no call for this; theirs is `ValidatePlan`, which sees the whole plan.
+        Vec::new()
+    }
+
+    async fn troubleshoot(&self, prior: &Recorded, failure: &str) -> DriverResult<Vec<Evidence>> {
+        let request = iac::TroubleshootRequest {
+            resource_type: self.kind.to_string(),
+            r#ref: Some(reference(prior)),
+            failure_msg: self.connection.tools().excerpt(failure),
+        };
+        let answer = unary!(
+            self.connection,
+            ResourceDriverClient.troubleshoot(request),
+            TROUBLESHOOT
+        )
+        .await
+        .map_err(self.failed())?;
+        Ok(answer.diagnostics.iter().map(evidence).collect())
+    }
+
+    async fn scale(&self, prior: &Recorded, replicas: u32) -> DriverResult<Observed> {
+        let replicas = i32::try_from(replicas).map_err(|_| {
+            DriverError::new(
+                ErrorClass::Invalid,
+                format!("{replicas} instances are more than a plugin can be asked for"),
+            )
+        })?;
+        let request = iac::ResourceScaleRequest {
+            resource_type: self.kind.to_string(),
+            r#ref: Some(reference(prior)),
+            replicas,
+        };
+        let answer = unary!(
+            self.connection,
+            ResourceDriverClient.scale(request),
+            self.effect()
+        )
+        .await
+        .map_err(self.failed())?;
+        observed(
+            answer.output,
+            &prior.address,
+            &prior.kind,
+            self.connection.tools(),
+        )
+    }
+}
+
+/// One event of a plugin's explanation.
+pub(super) fn evidence(said: &iac::Diagnostic) -> Evidence {
+    Evidence {
+        id: said.id.clone(),
+        phase: said.phase.clone(),
+        cause: said.cause.clone(),
+        at: convert::time_text(said.at.as_ref()),
+        detail: said.detail.clone(),
+    }
+}
+
+impl PluginDriver {
+    fn change(&self, change: iac::FieldChange) -> DriverResult<FieldChange> {
+        let masker = &self.connection.tools().masker;
+        let value = |bytes: &[u8]| -> DriverResult<Json> {
+            let value = convert::json(bytes).map_err(|why| {
+                DriverError::new(
+                    ErrorClass::Invalid,
+                    format!("the plugin's comparison is wrong: {why}"),
+                )
+            })?;
+            // A plan is shown and may be saved: a secret the plugin compared is not part of it.
+            if masker.is_sensitive(&value.to_string()) {
+                return Ok(Json::String("(sensitive)".to_owned()));
+            }
+            Ok(value)
+        };
+        Ok(FieldChange {
+            old: value(&change.old_json)?,
+            new: value(&change.new_json)?,
+            path: change.path,
+            force_new: change.force_new,
+        })
+    }
+
+    fn add_invisible(
+        &self,
+        prior: &Recorded,
+        desired: &Spec,
+        unknown: &[String],
+        diff: &mut Diff,
+    ) {
+        let mut add = |path: &str, old: Json, new: Json| {
+            diff.needs_update |= !diff.needs_replace;
+            if diff.changes.iter().all(|change| change.path != path) {
+                diff.changes.push(FieldChange {
+                    path: path.to_owned(),
+                    old,
+                    new,
+                    force_new: false,
+                });
+            }
+        };
+        for path in unknown {
+            add(
+                path,
+                at_path(&prior.config, path).cloned().unwrap_or_default(),
+                at_path(&desired.public_config, path)
+                    .cloned()
+                    .unwrap_or_default(),
+            );
+        }
+        // A record without a config was adopted: there is nothing to compare with.
+        if prior.config.is_empty() {
+            return;
+        }
+        let is_secret = |value: &Json| value.get("$secret").is_some();
+        for change in crate::provider::config_changes(&prior.config, &desired.public_config) {
+            if is_secret(&change.old) || is_secret(&change.new) {
+                add(&change.path, change.old, change.new);
+            }
+        }
+    }
+}
+
+fn at_path<'a>(config: &'a PublicMap, path: &str) -> Option<&'a Json> {
+    let mut keys = path.split('.');
+    let mut value = config.get(keys.next()?)?;
+    for key in keys {
+        value = value.get(key)?;
+    }
+    Some(value)
+}

@@ -1,0 +1,124 @@
+//! From the name of a provider to the folder of the plugin that serves it.
+
+use std::path::{Path, PathBuf};
+
+use super::manifest::{self, Manifest};
+use crate::disk::{Disk, EntryKind};
+use crate::report::{Exit, Report};
+
+/// A plugin on disk.
+#[derive(Clone, Debug)]
+pub struct Found {
+    /// Its folder, absolute.
+    pub directory: PathBuf,
+    /// The folder's name, which is also the executable's.
+    pub name: String,
+    /// Its checked manifest.
+    pub manifest: Manifest,
+}
+
+impl Found {
+    /// The executable.
+    pub fn executable(&self) -> PathBuf {
+        self.directory.join(&self.name)
+    }
+}
+
+/// One entry of a plugin folder that is no plugin we can use, and why.
+#[derive(Clone, Debug)]
+pub struct Skipped {
+    /// The entry's name.
+    pub name: String,
+    /// Why, one clause.
+    pub why: String,
+}
+
+/// Every plugin in a folder, in the order of their names. A folder that is not there has none.
+pub fn list(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Vec<Skipped>), Report> {
+    let broken = |error: crate::disk::DiskError| {
+        Report::error("plugin/folder", "the plugin folder cannot be read")
+            .caused_by(&error)
+            .exit(Exit::Usage)
+    };
+    let mut found = Vec::new();
+    let mut skipped = Vec::new();
+    let folder = match disk.canonical(folder) {
+        Ok(folder) => folder,
+        Err(error) if error.is_not_found() => return Ok((found, skipped)),
+        Err(error) => return Err(broken(error)),
+    };
+    for name in disk.list(&folder).map_err(broken)? {
+        let directory = folder.join(&name);
+        let mut skip = |why: &str| {
+            skipped.push(Skipped {
+                name: name.clone(),
+                why: why.to_owned(),
+            });
+        };
+        match disk.entry(&directory) {
+            Ok(Some(EntryKind::Directory)) => {}
+            // A link could lead anywhere, and hosts that exist skip it too.
+            Ok(Some(EntryKind::Other)) => {
+                skip("it is a link, which is never followed");
+                continue;
+            }
+            _ => continue,
+        }
+        match read_manifest(disk, &directory) {
+            Ok(Some(manifest)) => found.push(Found {
+                directory,
+                name,
+                manifest,
+            }),
+            Ok(None) => {}
+            Err(why) => skip(&why),
+        }
+    }
+    Ok((found, skipped))
+}
+
+fn read_manifest(disk: &dyn Disk, directory: &Path) -> Result<Option<Manifest>, String> {
+    let path = directory.join("plugin.json");
+    match disk.entry(&path) {
+        Ok(Some(EntryKind::File { .. })) => {}
+        Ok(None) => return Ok(None),
+        Ok(Some(_)) => return Err("its plugin.json is not a file".to_owned()),
+        Err(error) => return Err(error.to_string()),
+    }
+    let bytes = disk
+        .read(&path, manifest::BYTES_MAX)
+        .map_err(|error| error.to_string())?;
+    Manifest::parse(&bytes)
+        .map(Some)
+        .map_err(|error| format!("its plugin.json is refused: {error}"))
+}
+
+/// The first plugin whose manifest says it is the provider `wanted`.
+pub fn provider(disk: &dyn Disk, folder: &Path, wanted: &str) -> Result<Found, Report> {
+    let (found, skipped) = list(disk, folder)?;
+    let mut seen: Vec<String> = Vec::new();
+    for plugin in found {
+        match &plugin.manifest.provider {
+            Some(name) if name == wanted => return Ok(plugin),
+            Some(name) => seen.push(format!("`{}` (provider {name})", plugin.name)),
+            None => seen.push(format!("`{}` (no provider)", plugin.name)),
+        }
+    }
+    let mut report = Report::error(
+        "plugin/not-found",
+        format!("no plugin serves the provider `{wanted}`"),
+    )
+    .because(if seen.is_empty() {
+        format!("there is no plugin in `{}`", folder.display())
+    } else {
+        format!("in `{}`: {}", folder.display(), seen.join(", "))
+    })
+    .exit(Exit::Usage);
+    for skipped in skipped {
+        report = report.because(format!("`{}` is left out: {}", skipped.name, skipped.why));
+    }
+    Err(report
+        .fix("install the plugin, as `<folder>/<name>/<name>` with its `plugin.json` beside it")
+        .fix("name another folder with --plugin-dir or TIDEGATE_PLUGIN_DIR")
+        .fix("built in is `local`"))
+}

@@ -1,0 +1,222 @@
+//! Providers that are programs of their own: existing Go plugins, unchanged, behind the same two
+//! traits as everybody else.
+//!
+//! `find` and `manifest` say which program, `lock` whether it is the trusted one, `environment`
+//! what it may see, `launch` starts and ends it, `handshake` and `connection` reach it, `gates`
+//! decide whether it may be used, `driver` and `abilities` speak for it.
+
+mod abilities;
+mod connection;
+mod convert;
+mod driver;
+pub mod environment;
+pub mod find;
+mod gates;
+pub mod handshake;
+mod launch;
+pub mod lock;
+pub mod manifest;
+mod relay;
+mod words;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+
+use crate::clock::Clock;
+use crate::disk::Disk;
+use crate::process::Processes;
+use crate::random::Random;
+use crate::report::{Event, Report, Reporter};
+use crate::resource::{Kind, Map, Value};
+use crate::secret::Masker;
+use crate::variables::Variables;
+use connection::Connection;
+use driver::PluginDriver;
+use launch::Running;
+
+pub use connection::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
+pub use gates::DEFAULT_CANONICAL_KEYS;
+
+/// How much of a plugin's words stands in one of our sentences.
+const EXCERPT_CHARACTERS_MAX: usize = 1000;
+
+/// How long a plugin may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadlines {
+    /// From its start to the line that says where it listens.
+    pub handshake: Duration,
+    /// Each question while it is loaded, but for `Initialize`.
+    pub setup: Duration,
+    /// `Initialize`, which may log in somewhere.
+    pub initialize: Duration,
+    /// Each call that only looks.
+    pub look: Duration,
+    /// Each call that makes, changes or removes something.
+    pub effect: Duration,
+    /// To end after it was asked to.
+    pub stop: Duration,
+}
+
+impl Default for Deadlines {
+    fn default() -> Self {
+        Self {
+            handshake: Duration::from_secs(60),
+            setup: Duration::from_secs(10),
+            initialize: Duration::from_secs(120),
+            look: Duration::from_secs(5 * 60),
+            effect: Duration::from_secs(30 * 60),
+            stop: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What a plugin host works with.
+#[derive(Clone)]
+pub struct Tools {
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// Child processes.
+    pub processes: Arc<dyn Processes>,
+    /// Knows every secret.
+    pub masker: Masker,
+    /// Where a plugin's words go.
+    pub reporter: Arc<dyn Reporter>,
+    /// Our environment, of which a plugin sees little.
+    pub variables: Variables,
+    /// How long things may take.
+    pub deadlines: Deadlines,
+}
+
+impl fmt::Debug for Tools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tools")
+            .field("deadlines", &self.deadlines)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tools {
+    /// Untrusted text for a sentence of ours: secrets hidden before it is cut, or a cut could leave
+    /// a piece of one that nobody recognises.
+    fn excerpt(&self, text: &str) -> String {
+        let masked = self.masker.mask(text);
+        let mut characters = masked.chars();
+        let head: String = characters.by_ref().take(EXCERPT_CHARACTERS_MAX).collect();
+        if characters.next().is_some() {
+            format!("{head}…")
+        } else {
+            head
+        }
+    }
+}
+
+/// A provider that is a running program.
+#[derive(Debug)]
+pub struct Plugin {
+    provider: String,
+    version: String,
+    services: BTreeSet<String>,
+    canonical_keys: Vec<String>,
+    drivers: BTreeMap<Kind, PluginDriver>,
+    connection: Connection,
+    running: Mutex<Option<Running>>,
+}
+
+impl Plugin {
+    /// Finds, checks, starts and initialises the plugin that serves the provider `wanted`.
+    /// `settings` is the module's whole config without `provider`; `base` is the folder of the
+    /// config, beside which the lock stands.
+    ///
+    /// # Errors
+    /// Every gate has a code of its own; see `docs/providers.md`. Whatever was started is gone.
+    pub async fn open(
+        wanted: &str,
+        settings: &Map,
+        folder: &Path,
+        base: &Path,
+        tools: Tools,
+    ) -> Result<Self, Report> {
+        let found = find::provider(tools.disk.as_ref(), folder, wanted)?;
+        if let Some(warning) = gates::manifest(&found)? {
+            tools.reporter.say(Event::Problem(Box::new(warning)));
+        }
+        let mut settings = settings.clone();
+        let declared = settings.remove(environment::CONFIG_KEY);
+        settings.insert("provider".to_owned(), Value::String(wanted.to_owned()));
+        let mut unknown = Vec::new();
+        let config_json = convert::config_json(&settings, &mut unknown);
+        let (running, connection) = start(&found, base, declared.as_ref(), &tools).await?;
+        let loaded = async {
+            let loaded = gates::provider(&connection, &found, config_json).await?;
+            let sensitive = gates::sensitive_keys(&connection, &loaded.kinds).await;
+            Ok((loaded, sensitive))
+        }
+        .await;
+        let (loaded, mut sensitive) = match loaded {
+            Ok(loaded) => loaded,
+            Err(problem) => {
+                // It is not to be trusted with more time than it takes to kill it.
+                drop(running);
+                return Err(problem);
+            }
+        };
+        let drivers = loaded
+            .kinds
+            .iter()
+            .map(|kind| {
+                let driver =
+                    PluginDriver::new(kind.clone(), connection.clone(), sensitive.remove(kind));
+                (kind.clone(), driver)
+            })
+            .collect();
+        Ok(Self {
+            provider: wanted.to_owned(),
+            version: loaded.version,
+            services: loaded.services,
+            canonical_keys: loaded.canonical_keys,
+            drivers,
+            connection,
+            running: Mutex::new(Some(running)),
+        })
+    }
+
+    /// Config keys its resources may have.
+    pub fn canonical_keys(&self) -> &[String] {
+        &self.canonical_keys
+    }
+}
+
+/// Starts a plugin and connects to it; what it prints is read from now on.
+async fn start(
+    found: &find::Found,
+    base: &Path,
+    declared: Option<&Value>,
+    tools: &Tools,
+) -> Result<(Running, Connection), Report> {
+    let (mut running, endpoint) = Running::start(found, base, declared, tools).await?;
+    let connection = Connection::open(&found.name, endpoint, tools).await?;
+    let relay = Arc::clone(running.relay());
+    running.read(connection.clone().relay_output(relay));
+    Ok((running, connection))
+}
+
+/// The folder plugins are looked for in: the flag, then the environment, then `./data/plugins`.
+pub fn folder(flag: Option<&Path>, variables: &Variables) -> PathBuf {
+    flag.map(Path::to_path_buf)
+        .or_else(|| {
+            ["TIDEGATE_PLUGIN_DIR", "WFCTL_PLUGIN_DIR"]
+                .iter()
+                .find_map(|name| variables.non_empty(name))
+                .map(PathBuf::from)
+        })
+        .unwrap_or_else(|| PathBuf::from("./data/plugins"))
+}
