@@ -1,6 +1,7 @@
 //! The command line: what may be typed, and its help. No behaviour.
 
 pub mod plugin;
+pub mod infra;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -197,6 +198,9 @@ pub enum InfraCommand {
     Outputs(OutputsArgs),
     /// Show every recorded resource and how it is doing
     Status(StatusArgs),
+    /// Everything beside these
+    #[command(flatten)]
+    Beside(infra::BesideCommand),
 }
 
 /// `infra plan`

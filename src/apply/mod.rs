@@ -4,8 +4,10 @@
 //! the result it needs is durable; a failed action skips what needs it and nothing else; a run that
 //! lost its lock writes nothing more.
 
+pub mod drift;
 pub mod execute;
 pub mod recover;
+pub mod refresh;
 pub mod secrets;
 pub mod sinks;
 pub mod survey;

@@ -5,6 +5,7 @@ pub mod action;
 pub mod apply;
 pub mod config;
 pub mod destroy;
+pub mod drift;
 pub mod failures;
 pub mod migrate;
 pub mod open;
@@ -12,6 +13,8 @@ pub mod outputs;
 pub mod plan;
 pub mod plugin;
 pub mod providers;
+pub mod infra;
+pub mod refresh;
 pub mod signals;
 pub mod start;
 pub mod status;
@@ -133,6 +136,7 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
         Command::Infra(InfraCommand::Status(arguments)) => {
             ("infra status", status::run(desk, arguments).await)
         }
+        Command::Infra(InfraCommand::Beside(command)) => infra::run(desk, command).await,
         Command::Deploy(DeployCommand::Verify(arguments)) => {
             ("deploy verify", verify::run(desk, arguments).await)
         }

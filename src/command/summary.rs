@@ -32,7 +32,7 @@ fn verdict(story: &Story<'_>) -> String {
         Exit::Locked => {
             format!("Stopped: this run lost its lock on environment {environment}.")
         }
-        Exit::Failed | Exit::Usage | Exit::Changes | Exit::Bug => {
+        Exit::Failed | Exit::Usage | Exit::Changes | Exit::Unchecked | Exit::Bug => {
             format!("Environment {environment}: failed.")
         }
     }

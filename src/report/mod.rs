@@ -58,6 +58,8 @@ pub enum Exit {
     Locked = 5,
     /// Applied in part; what was done is recorded.
     Partial = 6,
+    /// Something could not be looked at, so nothing can be said about it.
+    Unchecked = 7,
     /// A bug in Tidegate.
     Bug = 70,
     /// Stopped by a signal.

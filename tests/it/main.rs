@@ -10,6 +10,7 @@
 )]
 
 mod action;
+mod beside;
 mod config;
 mod e2e;
 mod github;

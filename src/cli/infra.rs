@@ -1,0 +1,282 @@
+//! The commands beside plan, apply and destroy: what may be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+
+use super::{ApprovalArgs, ConfigArgs, RunArgs};
+
+/// `infra …` beside plan, apply, destroy, outputs and status.
+#[derive(Debug, Subcommand)]
+pub enum BesideCommand {
+    /// Say what was changed behind our back; changes nothing
+    ///
+    /// Exit code 3 when something is gone or not as applied, 7 when something could not be checked.
+    Drift(DriftArgs),
+    /// Find records of resources that are gone; with --prune, forget them
+    Refresh(RefreshArgs),
+    /// Read live outputs into the records
+    RefreshOutputs(RefreshOutputsArgs),
+}
+
+/// `infra drift`
+#[derive(Clone, Debug, Default, Args)]
+pub struct DriftArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How many resources may be looked at at once
+    #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub parallelism: u16,
+}
+
+/// `infra refresh`
+#[derive(Clone, Debug, Default, Args)]
+pub struct RefreshArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Approval
+    #[command(flatten)]
+    pub approval: ApprovalArgs,
+    /// Behaviour
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Forget the records of resources that are gone
+    #[arg(long)]
+    pub prune: bool,
+}
+
+/// `infra refresh-outputs`
+#[derive(Clone, Debug, Default, Args)]
+pub struct RefreshOutputsArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// How many resources may be read at once
+    #[arg(long, value_name = "N", default_value = "8", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub concurrency: u16,
+    /// How long to wait for the state lock, such as 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::duration)]
+    pub lock_timeout: std::time::Duration,
+    /// Show what would be written and stop
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `infra import`
+#[derive(Clone, Debug, Default, Args)]
+pub struct ImportArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The resource, as the config names it (base or resolved name)
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// The provider's id of it; without, it is looked up by name
+    #[arg(long, value_name = "ID")]
+    pub id: Option<String>,
+    /// Replace an existing record; a copy of it is kept
+    #[arg(long)]
+    pub force: bool,
+    /// How long to wait for the state lock, such as 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::duration)]
+    pub lock_timeout: std::time::Duration,
+}
+
+/// `infra import-all`
+#[derive(Clone, Debug, Default, Args)]
+pub struct ImportAllArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The provider module to list from
+    #[arg(long, value_name = "MODULE")]
+    pub provider: String,
+    /// The resource type to list
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: String,
+    /// Also record what the config does not declare, as protected, under `<type>/<name>`
+    #[arg(long)]
+    pub undeclared: bool,
+    /// Show what would be recorded and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// How long to wait for the state lock, such as 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::duration)]
+    pub lock_timeout: std::time::Duration,
+}
+
+/// `infra teardown`
+#[derive(Clone, Debug, Default, Args)]
+pub struct TeardownArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Approval
+    #[command(flatten)]
+    pub approval: ApprovalArgs,
+    /// Behaviour
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Show what would be removed and stop
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Also what bears this environment's tag and is not in the config
+    #[arg(long)]
+    pub include_orphans: bool,
+    /// The tag that tells this environment's resources [default: env:<environment>]
+    #[arg(long, value_name = "TAG", requires = "include_orphans")]
+    pub orphan_tag: Option<String>,
+}
+
+/// `infra cleanup`
+#[derive(Clone, Debug, Default, Args)]
+pub struct CleanupArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Approval
+    #[command(flatten)]
+    pub approval: ApprovalArgs,
+    /// The tag
+    #[arg(long, value_name = "TAG")]
+    pub tag: String,
+    /// Really delete; without, this is a preview
+    #[arg(long)]
+    pub fix: bool,
+    /// Preview only (the default)
+    #[arg(long, conflicts_with = "fix")]
+    pub dry_run: bool,
+    /// How long to wait for the state lock, such as 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::duration)]
+    pub lock_timeout: std::time::Duration,
+}
+
+/// `infra prune`
+#[derive(Clone, Debug, Default, Args)]
+pub struct PruneArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The provider module to list from; all of them without
+    #[arg(long, value_name = "MODULE")]
+    pub provider: Option<String>,
+    /// The resource type to prune
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: String,
+    /// Only what was made before this RFC 3339 time
+    #[arg(long, value_name = "TIME")]
+    pub created_before: String,
+    /// The one that is in use, by provider id, access key or name: it stays, and it must exist
+    #[arg(
+        long,
+        value_name = "IDS",
+        value_delimiter = ',',
+        required = true,
+        visible_alias = "exclude-access-key"
+    )]
+    pub exclude: Vec<String>,
+    /// Names that stay; `*` stands for anything
+    #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
+    pub preserve_names: Vec<String>,
+    /// First key; the second is the variable WFCTL_CONFIRM_PRUNE=1
+    #[arg(long)]
+    pub confirm: bool,
+    /// After both keys, do not ask
+    #[arg(long, short = 'y', visible_alias = "non-interactive")]
+    pub yes: bool,
+    /// How long to wait for the state lock, such as 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::duration)]
+    pub lock_timeout: std::time::Duration,
+}
+
+/// `infra owners`
+#[derive(Clone, Debug, Default, Args)]
+pub struct OwnersArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Whose resources
+    #[arg(long, value_name = "OWNER")]
+    pub owner: String,
+    /// Only this resource type
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+}
+
+/// `infra audit-keys`
+#[derive(Clone, Debug, Default, Args)]
+pub struct AuditKeysArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The resource type to list, such as infra.access_key
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: String,
+}
+
+/// `infra bootstrap`
+#[derive(Clone, Debug, Default, Args)]
+pub struct BootstrapArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Make these generated secrets anew
+    #[arg(long, value_name = "KEYS", value_delimiter = ',')]
+    pub force_rotate: Vec<String>,
+    /// How long to wait for the state lock, such as 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::duration)]
+    pub lock_timeout: std::time::Duration,
+}
+
+/// `infra align`
+#[derive(Clone, Debug, Default, Args)]
+pub struct AlignArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Look at this plan instead of making one
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Warnings fail too
+    #[arg(long)]
+    pub strict: bool,
+    /// A missing health check fails
+    #[arg(long)]
+    pub strict_health: bool,
+    /// More changes than this fail
+    #[arg(long, value_name = "N", default_value = "50")]
+    pub max_changes: usize,
+}
+
+/// `infra security-check`
+#[derive(Clone, Debug, Default, Args)]
+pub struct SecurityArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Look at this plan instead of making one
+    #[arg(long, value_name = "FILE")]
+    pub plan: Option<PathBuf>,
+    /// Warnings fail too
+    #[arg(long)]
+    pub strict: bool,
+    /// Every change of an address range fails, not only a wider one
+    #[arg(long)]
+    pub strict_cidr: bool,
+    /// More changes than this fail
+    #[arg(long, value_name = "N", default_value = "20")]
+    pub max_changes: usize,
+    /// Folder of further rules, one YAML file each
+    #[arg(long, value_name = "DIR")]
+    pub rules: Option<PathBuf>,
+}
+
+/// `infra test`
+#[derive(Clone, Debug, Default, Args)]
+pub struct TestArgs {
+    /// Files of cases
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+}
