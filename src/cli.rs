@@ -2,11 +2,14 @@
 
 pub mod plugin;
 pub mod infra;
+pub mod engine;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use engine::{OutcomeArgs, PlanFormat, SaveArgs, ScopeArgs};
 
 /// Takes infra.yaml from nothing to a verified deploy, and never lets a secret out on the way.
 #[derive(Debug, Parser)]
@@ -150,6 +153,10 @@ pub struct RunArgs {
     /// How long to wait for the state lock, such as 30s or 5m
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     pub lock_timeout: Duration,
+
+    /// How long one call to a provider may take
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = duration)]
+    pub action_timeout: Duration,
 }
 
 /// `up`.
@@ -212,9 +219,18 @@ pub struct PlanArgs {
     /// How many comparisons may run at once
     #[arg(long, value_name = "N", default_value = "10", value_parser = clap::value_parser!(u16).range(1..=256))]
     pub parallelism: u16,
-    /// Exit with 3 when there are changes
+    /// Exit with 0 for no changes, 2 for changes, 1 for any error
     #[arg(long)]
     pub detailed_exitcode: bool,
+    /// How the plan is shown
+    #[arg(long, short = 'f', value_name = "FORM", default_value = "table")]
+    pub format: PlanFormat,
+    /// Which resources
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// Saving
+    #[command(flatten)]
+    pub save: SaveArgs,
 }
 
 /// `infra apply`
@@ -232,6 +248,21 @@ pub struct ApplyArgs {
     /// Show the plan and stop; nothing is changed
     #[arg(long)]
     pub dry_run: bool,
+    /// How the plan of a dry run is shown
+    #[arg(
+        long,
+        short = 'f',
+        value_name = "FORM",
+        default_value = "table",
+        requires = "dry_run"
+    )]
+    pub format: PlanFormat,
+    /// Which resources
+    #[command(flatten)]
+    pub scope: ScopeArgs,
+    /// A saved plan, a report
+    #[command(flatten)]
+    pub outcome: OutcomeArgs,
 }
 
 /// `infra destroy`

@@ -73,7 +73,8 @@ impl Summary {
         self.render_within(SUMMARY_BYTES_MAX)
     }
 
-    fn render_within(&self, bytes_max: usize) -> String {
+    /// The same, for a place with another limit.
+    pub fn render_within(&self, bytes_max: usize) -> String {
         let budget = bytes_max.saturating_sub(NOTICE_BYTES);
         let mut out = String::new();
         let mut cut: Vec<String> = Vec::new();

@@ -8,8 +8,11 @@ pub mod drift;
 pub mod execute;
 pub mod recover;
 pub mod refresh;
+pub mod remarks;
+pub mod saved;
 pub mod secrets;
 pub mod sinks;
+pub mod sizing;
 pub mod survey;
 pub mod values;
 
@@ -54,6 +57,8 @@ pub struct Engine<'a> {
     pub cancel: Cancel,
     /// How many actions may run at once.
     pub parallelism: usize,
+    /// How long one call to a provider may take.
+    pub call_timeout: Duration,
 }
 
 impl Engine<'_> {

@@ -10,6 +10,7 @@ use super::survey::{Survey, by_address};
 use super::values::{Declared, Values};
 use crate::clock::rfc3339;
 use crate::config::GenerateSource;
+use crate::plan::Scope;
 use crate::report::{Exit, Report};
 use crate::resource::{Lookup, Observed, Output, Reference, Resolver as _, Spec, Value};
 use crate::secret::source::SecretStore;
@@ -219,9 +220,13 @@ pub async fn copy_outputs(
     lease: &Lease,
     values: &Values,
     stores: &SecretStores,
+    scope: &Scope,
     problems: &mut Vec<Report>,
 ) {
     for item in &engine.config.generate {
+        if !super::sinks::is_within(item, scope) {
+            continue;
+        }
         let (GenerateSource::InfraOutput { .. }, Some(store)) = (&item.source, &item.store) else {
             continue;
         };

@@ -10,7 +10,8 @@ use super::Engine;
 use super::secrets::{output_of, value_of};
 use super::values::Values;
 use crate::clock::rfc3339;
-use crate::config::{OnFailure, Resource, SinkDeclaration, SinkTarget};
+use crate::config::{Generate, GenerateSource, OnFailure, Resource, SinkDeclaration, SinkTarget};
+use crate::plan::Scope;
 use crate::report::{Event, Report, SinkOutcome};
 use crate::secret::Secret;
 use crate::sink::{Put, Sink};
@@ -78,9 +79,14 @@ impl Missing {
 fn declared<'a>(
     engine: &Engine<'a>,
     values: &Values,
+    scope: &Scope,
 ) -> Vec<(&'a SinkDeclaration, Result<Secret, Missing>)> {
     let config = engine.config;
-    let outputs = config.resources.iter().flat_map(|resource| {
+    let chosen = config
+        .resources
+        .iter()
+        .filter(|resource| scope.includes(&resource.address));
+    let outputs = chosen.flat_map(|resource| {
         resource.outputs.iter().flat_map(move |(field, output)| {
             output.sinks.iter().map(move |sink| {
                 let value = output_of(engine, values, &resource.address, field)
@@ -89,13 +95,24 @@ fn declared<'a>(
             })
         })
     });
-    let generated = config.generate.iter().flat_map(|item| {
+    let generated = config.generate.iter().filter(|item| is_within(item, scope));
+    let generated = generated.flat_map(|item| {
         item.sinks.iter().map(move |sink| {
             let value = value_of(values, &item.key).ok_or(Missing::NotMade);
             (sink, value)
         })
     });
     outputs.chain(generated).collect()
+}
+
+/// A copy of an output belongs to its resource; a generated secret belongs to everybody.
+pub(super) fn is_within(item: &Generate, scope: &Scope) -> bool {
+    match &item.source {
+        GenerateSource::InfraOutput { address, .. } => scope.includes(address),
+        GenerateSource::RandomHex { .. }
+        | GenerateSource::RandomBase64 { .. }
+        | GenerateSource::RandomAlphanumeric { .. } => true,
+    }
 }
 
 fn keepsake_key(destination: &str, name: &str) -> String {
@@ -110,17 +127,18 @@ fn looks_itself(target: &SinkTarget) -> bool {
     }
 }
 
-/// Writes everything that is known. A failed write stops nothing else.
+/// Writes everything in scope that is known. A failed write stops nothing else.
 pub async fn write_all(
     engine: &Engine<'_>,
     lease: &Lease,
     values: &Values,
     sinks: &Sinks,
+    scope: &Scope,
 ) -> Vec<SinkResult> {
     for sink in sinks.values() {
         sink.clean_up();
     }
-    let declared = declared(engine, values);
+    let declared = declared(engine, values, scope);
     if !declared.is_empty() {
         engine.reporter.say(Event::Section {
             title: "Sinks".to_owned(),

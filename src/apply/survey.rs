@@ -9,9 +9,13 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use super::Engine;
+use super::remarks::validate;
+use super::sizing;
 use super::values::{Declared, ValueError, Values};
 use crate::config::Resource;
-use crate::plan::{Action, Decision, Plan, classify, order};
+use crate::plan::scope::UnknownNames;
+use crate::plan::{Action, Decision, Plan, Scope, classify, order};
+use crate::provider::ability::{Remark, Sizing};
 use crate::provider::{Driver, ErrorClass};
 use crate::report::{Exit, Report};
 use crate::resource::{
@@ -33,6 +37,14 @@ pub struct Survey {
     pub resealed: BTreeSet<Address>,
     /// What is known before anything runs.
     pub values: Values,
+    /// What every resource in scope should be, as far as it is known now.
+    pub desired: BTreeMap<Address, Spec>,
+    /// What abstract sizes came to; the run uses these and asks nobody again.
+    pub sizes: BTreeMap<Address, Sizing>,
+    /// What the plan is about.
+    pub scope: Scope,
+    /// What providers think of it.
+    pub remarks: Vec<(ProviderId, Remark)>,
 }
 
 /// Config's resources by address.
@@ -154,6 +166,17 @@ pub fn sort_outputs(
 struct Visit {
     action: Action,
     prior: Option<Recorded>,
+    desired: Spec,
+    size: Option<Sizing>,
+}
+
+/// What the walk over all resources gathers.
+#[derive(Default)]
+struct Gathered {
+    actions: Vec<Action>,
+    desired: BTreeMap<Address, Spec>,
+    sizes: BTreeMap<Address, Sizing>,
+    problems: Vec<Report>,
 }
 
 /// Looks at everything and plans.
@@ -161,7 +184,20 @@ struct Visit {
 /// # Errors
 /// Every problem found, not only the first: missing providers, configs a driver refuses,
 /// references that lead nowhere, drivers that fail to answer.
-pub async fn survey(engine: &Engine<'_>, mut values: Values) -> Result<Survey, Vec<Report>> {
+pub async fn survey(engine: &Engine<'_>, values: Values) -> Result<Survey, Vec<Report>> {
+    survey_within(engine, values, &[]).await
+}
+
+/// The same, for the named resources only (all, when no name is given).
+///
+/// # Errors
+/// As [`survey`]; also for names that mean nothing, and for a choice that leaves out what the
+/// chosen ones need.
+pub async fn survey_within(
+    engine: &Engine<'_>,
+    mut values: Values,
+    include: &[String],
+) -> Result<Survey, Vec<Report>> {
     let resources = by_address(engine);
     let stored = engine
         .store
@@ -204,29 +240,58 @@ pub async fn survey(engine: &Engine<'_>, mut values: Values) -> Result<Survey, V
     if let Err(cycle) = order(edges.iter().map(|(address, all)| (*address, all))) {
         problems.push(cycle_problem(&resources, &cycle));
     }
+    let known = resources
+        .values()
+        .map(|resource| (&resource.address, resource.base_name.as_str()))
+        .chain(records.keys().map(|address| (address, address.as_str())));
+    let scope = match Scope::of(include, known) {
+        Ok(scope) => scope,
+        Err(unknown) => {
+            problems.push(unknown_names(&unknown));
+            Scope::everything()
+        }
+    };
     if !problems.is_empty() {
         return Err(problems);
     }
 
-    let mut actions = walk(
+    let gathered = walk(
         engine,
         &resources,
         &edges,
         &records,
+        &scope,
         &mut priors,
         &mut values,
-        &mut problems,
     )
     .await;
+    let Gathered {
+        mut actions,
+        desired,
+        sizes,
+        mut problems,
+    } = gathered;
     for (address, record) in &records {
-        if resources.contains_key(address) {
+        if resources.contains_key(address) || !scope.includes(address) {
             continue;
         }
-        actions.push(delete_action(engine, record));
+        let action = delete_action(engine, record);
+        if let Err(problem) = engine.driver(address, &action.provider, &action.kind) {
+            problems.push(problem.exit(Exit::Usage));
+        }
+        actions.push(action);
+    }
+    let recorded = records
+        .iter()
+        .map(|(address, record)| (address, record.dependencies.as_slice()));
+    let missing = scope.missing(&actions, recorded);
+    if !missing.is_empty() {
+        problems.push(incomplete_choice(missing));
     }
     if !problems.is_empty() {
         return Err(problems);
     }
+    let remarks = validate(engine, &resources, &desired).await?;
     let plan = Plan::assemble(&engine.config.environment, actions)
         .map_err(|cycle| vec![cycle_problem(&resources, &cycle)])?;
     Ok(Survey {
@@ -235,7 +300,29 @@ pub async fn survey(engine: &Engine<'_>, mut values: Values) -> Result<Survey, V
         records,
         resealed,
         values,
+        desired,
+        sizes,
+        scope,
+        remarks,
     })
+}
+
+fn unknown_names(unknown: &UnknownNames) -> Report {
+    Report::error("plan/include-unknown", unknown.to_string())
+        .because("`--include` takes names of resources of this environment, declared or recorded")
+        .fix("correct the names, or leave `--include` out")
+        .exit(Exit::Usage)
+}
+
+fn incomplete_choice(missing: Vec<String>) -> Report {
+    let mut report = Report::error(
+        "plan/include-needs",
+        "`--include` leaves out what the chosen resources need",
+    );
+    report.because = missing;
+    report
+        .fix("name those as well, or leave `--include` out")
+        .exit(Exit::Usage)
 }
 
 fn cycle_problem(
@@ -292,6 +379,7 @@ pub fn delete_action(engine: &Engine<'_>, record: &Record) -> Action {
         depends_on: BTreeSet::new(),
         recorded_depends_on: record.dependencies.iter().cloned().collect(),
         protected: record.tidegate.protected,
+        create_before_destroy: false,
     }
 }
 
@@ -301,10 +389,10 @@ async fn walk(
     resources: &BTreeMap<&Address, &Resource>,
     edges: &BTreeMap<&Address, BTreeSet<Address>>,
     records: &BTreeMap<Address, Record>,
+    scope: &Scope,
     priors: &mut BTreeMap<Address, Recorded>,
     values: &mut Values,
-    problems: &mut Vec<Report>,
-) -> Vec<Action> {
+) -> Gathered {
     let mut waiting: BTreeMap<&Address, usize> = BTreeMap::new();
     let mut dependents: BTreeMap<&Address, Vec<&Address>> = BTreeMap::new();
     let mut ready: BTreeSet<&Address> = BTreeSet::new();
@@ -322,21 +410,30 @@ async fn walk(
         waiting.insert(address, known.len());
     }
     let mut running = FuturesUnordered::new();
-    let mut actions = Vec::with_capacity(edges.len());
+    let mut gathered = Gathered::default();
     loop {
         while running.len() < engine.parallelism {
             let Some(address) = ready.pop_first() else {
                 break;
             };
             let resource = resources[address];
+            if !scope.includes(address) {
+                // Left alone: what is known of it is what is on record.
+                match priors.get(address) {
+                    Some(prior) => values.set_final(address, &prior.provider_id, &prior.outputs),
+                    None => values.set_pending(address),
+                }
+                release(address, &dependents, &mut waiting, &mut ready);
+                continue;
+            }
             let prior = priors.get(address).cloned();
-            let tainted = records
-                .get(address)
-                .is_some_and(|record| record.status == "error");
+            let marks = records.get(address).map_or((false, false), |record| {
+                (record.status == "error", record.tidegate.protected)
+            });
             let desired = spec(engine, resource, values);
             running.push(async move {
                 let visit = match desired {
-                    Ok(desired) => visit(engine, resource, prior, tainted, desired).await,
+                    Ok(desired) => visit(engine, resource, prior, marks, desired).await,
                     Err(problem) => Err(vec![problem]),
                 };
                 (resource, visit)
@@ -352,24 +449,38 @@ async fn walk(
                 if let Some(prior) = visit.prior {
                     priors.insert(address.clone(), prior);
                 }
-                actions.push(visit.action);
+                if let Some(size) = visit.size {
+                    gathered.sizes.insert(address.clone(), size);
+                }
+                gathered.desired.insert(address.clone(), visit.desired);
+                gathered.actions.push(visit.action);
             }
             Err(found) => {
-                problems.extend(found);
+                gathered.problems.extend(found);
                 // Dependents are still looked at, so that their own problems show in this run.
                 values.set_pending(address);
             }
         }
-        for dependent in dependents.get(address).map_or(&[][..], Vec::as_slice) {
-            if let Some(count) = waiting.get_mut(dependent) {
-                *count -= 1;
-                if *count == 0 {
-                    ready.insert(dependent);
-                }
+        release(address, &dependents, &mut waiting, &mut ready);
+    }
+    gathered
+}
+
+/// Whoever waited only for this one may be looked at now.
+fn release<'a>(
+    address: &Address,
+    dependents: &BTreeMap<&'a Address, Vec<&'a Address>>,
+    waiting: &mut BTreeMap<&'a Address, usize>,
+    ready: &mut BTreeSet<&'a Address>,
+) {
+    for &dependent in dependents.get(address).map_or(&[][..], Vec::as_slice) {
+        if let Some(count) = waiting.get_mut(dependent) {
+            *count -= 1;
+            if *count == 0 {
+                ready.insert(dependent);
             }
         }
     }
-    actions
 }
 
 /// Tells dependents what they may know about this resource.
@@ -393,12 +504,18 @@ async fn visit(
     engine: &Engine<'_>,
     resource: &Resource,
     prior: Option<Recorded>,
-    tainted: bool,
-    desired: Spec,
+    (tainted, recorded_protected): (bool, bool),
+    mut desired: Spec,
 ) -> Result<Visit, Vec<Report>> {
     let driver = engine
         .driver(&resource.address, &resource.provider, &resource.kind)
         .map_err(|problem| vec![problem.at(resource.at.clone()).exit(Exit::Usage)])?;
+    let size = sizing::resolve(engine, resource)
+        .await
+        .map_err(|problem| vec![problem])?;
+    if let Some(size) = &size {
+        sizing::merge(engine, &mut desired, size);
+    }
     let refused: Vec<Report> = driver
         .check(&desired)
         .into_iter()
@@ -464,11 +581,16 @@ async fn visit(
             action,
             changes,
             reason: if reason.is_empty() { why } else { reason },
-            depends_on: desired.dependencies,
+            depends_on: desired.dependencies.clone(),
             recorded_depends_on,
-            protected: resource.protected,
+            protected: resource.protected || recorded_protected,
+            create_before_destroy: action == ActionKind::Replace
+                && resource.create_before_destroy
+                && driver.can_create_before_destroy(),
         },
         prior,
+        desired,
+        size,
     })
 }
 

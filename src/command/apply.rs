@@ -17,6 +17,10 @@ pub async fn run(desk: &Desk, arguments: &ApplyArgs) -> CommandResult {
             dry_run: arguments.dry_run,
             gate: false,
             automatic: false,
+            include: &arguments.scope.include,
+            format: arguments.format,
+            plan: arguments.outcome.plan.as_deref(),
+            report: arguments.outcome.report.as_deref(),
         },
     )
     .await

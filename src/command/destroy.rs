@@ -15,7 +15,7 @@ use crate::apply::{ApplyReport, Engine, recover, secrets};
 use crate::cli::DestroyArgs;
 use crate::config::Config;
 use crate::face;
-use crate::plan::Plan;
+use crate::plan::{Plan, Scope};
 use crate::report::{Event, Exit, Outcome, Report, Reporter as _, SinkOutcome};
 use crate::state::{Lease, StoreError};
 
@@ -121,6 +121,10 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
         records,
         resealed: BTreeSet::new(),
         values: crate::apply::values::Values::new(BTreeMap::new(), engine.masker.clone()),
+        desired: BTreeMap::new(),
+        sizes: BTreeMap::new(),
+        scope: Scope::everything(),
+        remarks: Vec::new(),
     })
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::{Desk, Problems};
 use crate::actions::{self, context::RunnerEnvironment};
+use crate::apply::execute::CALL_TIMEOUT;
 use crate::apply::secrets::SecretStores;
 use crate::apply::sinks::Sinks;
 use crate::apply::values::Values;
@@ -503,6 +504,7 @@ impl Opened {
             reporter: &desk.ui,
             cancel: desk.cancel.clone(),
             parallelism,
+            call_timeout: CALL_TIMEOUT,
         })
     }
 

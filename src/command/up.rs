@@ -2,22 +2,26 @@
 //! `infra apply` is the same way without the gate.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use super::open::Opened;
+use super::plan::say_remarks;
 use super::{CommandResult, Desk, Problems, failures, problem_json, summary};
 use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, write_all};
-use crate::apply::survey::{Survey, survey};
+use crate::apply::survey::{Survey, survey_within};
 use crate::apply::values::Values;
-use crate::apply::{ApplyReport, Engine, recover, secrets};
+use crate::apply::{ApplyReport, Engine, recover, saved, secrets};
+use crate::cli::engine::PlanFormat;
 use crate::cli::{ApprovalArgs, ConfigArgs, RunArgs, UpArgs};
 use crate::clock::rfc3339;
 use crate::config::{self, Config, OnFailure};
 use crate::face;
 use crate::plan::Plan;
+use crate::plan::file::{SavedPlan, Unverified};
 use crate::report::{Event, Exit, Outcome, Report, Reporter as _, SinkOutcome};
 use crate::state::{Entry, Lease};
 use crate::verify::GateReport;
@@ -38,6 +42,14 @@ pub struct Way<'a> {
     pub gate: bool,
     /// Creating and updating needs no approval.
     pub automatic: bool,
+    /// Only these resources; all when empty.
+    pub include: &'a [String],
+    /// How the plan of a dry run is shown.
+    pub format: PlanFormat,
+    /// A saved plan to apply.
+    pub plan: Option<&'a Path>,
+    /// Where the report goes, beside stdout.
+    pub report: Option<&'a Path>,
 }
 
 /// Runs `up`.
@@ -52,6 +64,10 @@ pub async fn run(desk: &Desk, arguments: &UpArgs) -> CommandResult {
             dry_run: arguments.dry_run,
             gate: !arguments.skip_gate,
             automatic: true,
+            include: &[],
+            format: PlanFormat::Table,
+            plan: None,
+            report: None,
         },
     )
     .await
@@ -116,11 +132,31 @@ impl Story<'_> {
 /// The whole way, for `up` and `infra apply`.
 pub async fn go(desk: &Desk, way: &Way<'_>) -> CommandResult {
     let started = desk.clock.monotonic();
+    // A plan of the future is refused before anything is opened for it.
+    let saved = way.plan.map(|path| read_plan(desk, path)).transpose()?;
     let config = desk.load(way.config)?;
     let opened = desk.open(&config).await?;
-    let result = locked(desk, way, &config, &opened, started).await;
+    let result = locked(desk, way, &config, &opened, saved, started).await;
     opened.close().await;
     result
+}
+
+/// Reads a plan file; whether it still fits is not decided here.
+fn read_plan(desk: &Desk, path: &Path) -> Result<Unverified, Problems> {
+    let shown = path.display().to_string();
+    let bytes = desk
+        .disk
+        .read(path, crate::plan::file::BYTES_MAX)
+        .map_err(|error| {
+            Report::error(
+                "plan/unreadable",
+                format!("the plan `{shown}` cannot be read"),
+            )
+            .because(error.to_string())
+            .fix("name a file that `infra plan -o` wrote")
+            .exit(Exit::Usage)
+        })?;
+    Unverified::decode(&bytes).map_err(|error| saved::unusable(&shown, &error).into())
 }
 
 async fn locked(
@@ -128,19 +164,21 @@ async fn locked(
     way: &Way<'_>,
     config: &Config,
     opened: &Opened,
+    saved: Option<Unverified>,
     started: Duration,
 ) -> CommandResult {
     let parallelism = usize::from(way.run.parallelism);
     if way.dry_run {
         let engine = opened.engine(desk, config, parallelism, false).await?;
         let values = secrets::known(&engine, &opened.secret_stores).await?;
-        let survey = survey(&engine, values).await?;
+        let survey = survey_within(&engine, values, way.include).await?;
+        say_remarks(desk, &survey.remarks);
         return Ok(dry_run(desk, way, config, &survey, started));
     }
     // Everything that can be refused is refused before the first effect.
     opened.check_sinks(desk, config).await?;
     let lease = opened.lock(desk, way.command, way.run.lock_timeout).await?;
-    let result = under_lock(desk, way, config, opened, &lease, started).await;
+    let result = under_lock(desk, way, config, opened, &lease, saved, started).await;
     if let Err(error) = opened.store.unlock(&lease).await {
         desk.ui.say(Event::Problem(Box::new(Report::from(error))));
     }
@@ -166,8 +204,17 @@ fn dry_run(
             "plan": survey.plan.to_json(),
     }));
     if !desk.global.json {
-        desk.ui
-            .data(&face::plan::render(&survey.plan, desk.data_style()));
+        match way.format {
+            PlanFormat::Table => desk
+                .ui
+                .data(&face::plan::render(&survey.plan, desk.data_style())),
+            PlanFormat::Markdown => desk.ui.data(&face::plan::markdown::page(
+                &survey.plan,
+                &config.path.display().to_string(),
+                &desk.masker,
+            )),
+            PlanFormat::Json => desk.ui.json(&survey.plan.to_json()),
+        }
         desk.ui.note("Dry run: nothing was changed.".to_owned());
     }
     Exit::Done
@@ -179,11 +226,17 @@ async fn under_lock(
     config: &Config,
     opened: &Opened,
     lease: &Lease,
+    saved: Option<Unverified>,
     started: Duration,
 ) -> CommandResult {
-    let engine = opened
+    let mut engine = opened
         .engine(desk, config, usize::from(way.run.parallelism), true)
         .await?;
+    engine.call_timeout = way.run.action_timeout;
+    let saved = match saved {
+        Some(unverified) => Some(believe(desk, way, &engine, unverified).await?),
+        None => None,
+    };
     for settled in recover::recover(&engine, lease).await? {
         desk.ui.note(format!(
             "An earlier run was cut off at `{}`: {}.",
@@ -191,14 +244,24 @@ async fn under_lock(
         ));
     }
     let mut values = secrets::known(&engine, &opened.secret_stores).await?;
-    let mut survey = survey(&engine, values.clone()).await?;
+    let include = saved.as_ref().map_or(way.include, |plan| &plan.include);
+    let mut survey = survey_within(&engine, values.clone(), include).await?;
+    say_remarks(desk, &survey.remarks);
     desk.ui.say(Event::Section {
         title: format!("Plan ({})", config.environment),
     });
     desk.ui.say(Event::Block {
         text: face::plan::render(&survey.plan, desk.ui.style()),
     });
-    approve(desk, way, &survey.plan).await?;
+    match &saved {
+        // Whoever saved it saw it; protected resources still have to be named.
+        Some(plan) => {
+            saved::compare(&engine, &shown(way), plan, &survey)?;
+            refuse_protected(way, &survey.plan)?;
+            saved::consume(&engine, lease, plan).await?;
+        }
+        None => approve(desk, way, &survey.plan).await?,
+    }
     engine.store.renew(lease).await.map_err(Report::from)?;
 
     let mut story = Story {
@@ -222,6 +285,7 @@ async fn under_lock(
         desk.ui.note(format!("Generated the secret `{name}`."));
     }
     secrets::reseal(&engine, lease, &survey).await?;
+    let scope = survey.scope.clone();
     let values = if survey.plan.is_empty() {
         survey.values
     } else {
@@ -248,10 +312,11 @@ async fn under_lock(
             lease,
             &values,
             &opened.secret_stores,
+            &scope,
             &mut story.problems,
         )
         .await;
-        story.sinks = write_all(&engine, lease, &values, &opened.sinks).await;
+        story.sinks = write_all(&engine, lease, &values, &opened.sinks, &scope).await;
         settle_journal(&engine, lease, &mut story).await;
     }
     hold_gate(desk, way, &engine, &values, &mut story).await;
@@ -259,6 +324,23 @@ async fn under_lock(
     story.elapsed = desk.clock.monotonic().saturating_sub(started);
     tell(desk, &story);
     Ok(story.exit)
+}
+
+fn shown(way: &Way<'_>) -> String {
+    way.plan
+        .map_or_else(String::new, |path| path.display().to_string())
+}
+
+/// Checks a saved plan against everything it is bound to.
+async fn believe(
+    desk: &Desk,
+    way: &Way<'_>,
+    engine: &Engine<'_>,
+    unverified: Unverified,
+) -> Result<SavedPlan, Problems> {
+    let lockfile = super::plan::lockfile(desk, engine.config)?;
+    let now = saved::binding(engine, &desk.settings.variables, lockfile.as_deref()).await?;
+    Ok(saved::check(engine, &shown(way), unverified, &now).await?)
 }
 
 async fn journal(engine: &Engine<'_>, lease: &Lease, entry: Entry) -> Result<(), Problems> {
@@ -285,11 +367,7 @@ async fn settle_journal(engine: &Engine<'_>, lease: &Lease, story: &mut Story<'_
 
 /// Refuses what needs approval and has none.
 async fn approve(desk: &Desk, way: &Way<'_>, plan: &Plan) -> Result<(), Problems> {
-    let allowed: BTreeSet<String> = way.approval.allow_replace.iter().cloned().collect();
-    let blocked = plan.blocked(&allowed);
-    if !blocked.is_empty() {
-        return Err(protected_problem(&blocked).into());
-    }
+    refuse_protected(way, plan)?;
     let destructive: Vec<String> = plan
         .destructive()
         .map(|action| format!("{} `{}`", action.action.word(), action.address))
@@ -317,6 +395,17 @@ async fn approve(desk: &Desk, way: &Way<'_>, plan: &Plan) -> Result<(), Problems
         }
         problem.into()
     })
+}
+
+/// Refuses what would replace or delete a protected resource that nobody named.
+fn refuse_protected(way: &Way<'_>, plan: &Plan) -> Result<(), Problems> {
+    let allowed: BTreeSet<String> = way.approval.allow_replace.iter().cloned().collect();
+    let blocked = plan.blocked(&allowed);
+    if blocked.is_empty() {
+        Ok(())
+    } else {
+        Err(protected_problem(&blocked).into())
+    }
 }
 
 /// Every blocker in one message, with the flag that would allow exactly these.

@@ -61,6 +61,13 @@ fn resource(resource: &Resource) -> Json {
         "provider": resource.provider.as_str(),
         "protected": resource.protected,
         "adopt_existing": resource.adopt_existing,
+        "size": resource.size,
+        "hints": {
+            "cpu": resource.hints.cpu,
+            "memory": resource.hints.memory,
+            "storage": resource.hints.storage,
+        },
+        "create_before_destroy": resource.create_before_destroy,
         "depends_on": resource.depends_on.iter().map(|address| address.as_str()).collect::<Vec<_>>(),
         "config": map(&resource.config),
         "outputs": outputs(&resource.outputs),

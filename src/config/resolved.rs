@@ -33,6 +33,8 @@ pub struct Config {
     pub gates: Vec<Gate>,
     /// SHA-256 of the text of the file and its imports, hex.
     pub digest: String,
+    /// Names of the environment variables it asks for (`${NAME}`), set or not.
+    pub variables: BTreeSet<String>,
 }
 
 /// One `infra.*` module.
@@ -56,10 +58,28 @@ pub struct Resource {
     pub protected: bool,
     /// Take over a live resource of that name instead of failing.
     pub adopt_existing: bool,
+    /// `size`, when it is one of the five abstract tiers (`xs`, `s`, `m`, `l`, `xl`); any other
+    /// text stays in `config`, for the provider.
+    pub size: Option<String>,
+    /// `hints`: what to take instead of the tier's own processors, memory and storage.
+    pub hints: SizeHints,
+    /// `lifecycle: {create_before_destroy: true}`: a replace makes the new one first.
+    pub create_before_destroy: bool,
     /// Declared outputs by field.
     pub outputs: BTreeMap<String, OutputDeclaration>,
     /// Where the module stands.
     pub at: Span,
+}
+
+/// `hints` of a resource, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SizeHints {
+    /// Processors.
+    pub cpu: Option<String>,
+    /// Memory.
+    pub memory: Option<String>,
+    /// Storage.
+    pub storage: Option<String>,
 }
 
 /// One declared output.

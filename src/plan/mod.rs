@@ -4,7 +4,9 @@
 //! Deliberately absent: I/O, clocks, async, recursion (a chain of 100,000 must not overflow).
 
 pub mod classify;
+pub mod file;
 pub mod graph;
+pub mod scope;
 pub mod steps;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +17,7 @@ use crate::resource::{ActionKind, Address, FieldChange, Kind, ProviderId};
 
 pub use classify::{Decision, classify};
 pub use graph::{CycleError, order};
+pub use scope::Scope;
 pub use steps::{Step, StepKind, Steps};
 
 /// What is to be done, in an order that respects every dependency.
@@ -27,7 +30,7 @@ pub struct Plan {
 }
 
 /// What is to be done to one resource.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Action {
     /// The resource.
     pub address: Address,
@@ -47,6 +50,8 @@ pub struct Action {
     pub recorded_depends_on: BTreeSet<Address>,
     /// Replace and delete need an explicit override.
     pub protected: bool,
+    /// A replace makes the new one before the old one goes.
+    pub create_before_destroy: bool,
 }
 
 /// How many of each.
@@ -158,6 +163,7 @@ impl Plan {
                 "action": action.action.word(),
                 "reason": action.reason,
                 "protected": action.protected,
+                "create_before_destroy": action.create_before_destroy,
                 "depends_on": action.depends_on,
                 "changes": action.changes,
             })).collect::<Vec<_>>(),
@@ -190,6 +196,7 @@ mod tests {
                 dependencies
             },
             protected: name.starts_with("protected"),
+            create_before_destroy: false,
         }
     }
 

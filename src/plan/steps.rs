@@ -227,6 +227,7 @@ mod tests {
             depends_on: desired.iter().copied().map(Address::new).collect(),
             recorded_depends_on: recorded.iter().copied().map(Address::new).collect(),
             protected: false,
+            create_before_destroy: false,
         }
     }
 

@@ -66,6 +66,13 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// What `infra plan --detailed-exitcode` ends with when there are changes. Scripts for other
+    /// tools expect 2 there, so it shares its number with [`Exit::Usage`]; with that flag every
+    /// error is [`Exit::Failed`], so that 2 means one thing.
+    pub const PLANNED_CHANGES: Self = Self::Usage;
+}
+
 /// One problem, said once.
 #[derive(Clone, Debug)]
 pub struct Report {

@@ -64,6 +64,22 @@ impl Keyring {
         encode_hex(&mac(&*self.fingerprint, "value", &[secret.expose().as_bytes()])[..16])
     }
 
+    /// [`Keyring::fingerprint`] of text that is not known to be a secret and may still be one, such
+    /// as the value of a variable.
+    pub fn fingerprint_text(&self, text: &str) -> String {
+        encode_hex(&mac(&*self.fingerprint, "value", &[text.as_bytes()])[..16])
+    }
+
+    /// A tag (HMAC-SHA256, hex) that only the holder of the state key can make for these bytes.
+    /// `purpose` keeps tags of one thing from fitting another.
+    pub fn authenticate(&self, purpose: &str, bytes: &[u8]) -> String {
+        encode_hex(&mac(
+            &*self.fingerprint,
+            "authenticate",
+            &[purpose.as_bytes(), bytes],
+        ))
+    }
+
     /// Seals bytes for one place. `place` (for example `dev/orders-db/password`) is authenticated:
     /// a value moved to another place does not open. The answer is base64 of nonce and ciphertext.
     pub fn seal_bytes(&self, random: &dyn Random, place: &str, plain: &[u8]) -> String {

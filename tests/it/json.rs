@@ -65,7 +65,7 @@ fn every_command_prints_the_fields_its_row_lists() {
         ("config validate", "config validate", 0),
         ("config resolve --env dev", "config resolve", 0),
         ("infra plan --env dev", "infra plan", 0),
-        ("infra plan --env dev --detailed-exitcode", "infra plan", 3),
+        ("infra plan --env dev --detailed-exitcode", "infra plan", 2),
         ("up --env dev --dry-run", "up --dry-run", 0),
         (
             "infra apply --env dev --dry-run",

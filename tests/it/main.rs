@@ -20,6 +20,7 @@ mod kill;
 mod local;
 mod main_job;
 mod mask;
+mod plan;
 mod runner;
 mod sink;
 mod state;

@@ -9,9 +9,10 @@ mod resources;
 mod secrets;
 mod sensitive;
 mod sinks;
+mod sizes;
 mod values;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use names::Names;
@@ -41,6 +42,8 @@ struct Resolver<'a> {
     declared: HashSet<String>,
     /// Variables that are already secrets.
     admitted: HashMap<String, Secret>,
+    /// Variables asked for, set or not.
+    used: BTreeSet<String>,
     /// References met in the resource in hand.
     links: Vec<(Address, Mark)>,
     /// The first `$NAME` kept as it is, and how many there are.
@@ -118,6 +121,7 @@ pub(super) fn resolve(
         names: Names::default(),
         declared: HashSet::new(),
         admitted: HashMap::new(),
+        used: BTreeSet::new(),
         links: Vec::new(),
         bare: None,
         destinations: BTreeMap::new(),
@@ -146,6 +150,7 @@ pub(super) fn resolve(
         secret_stores,
         gates,
         digest: merged.digest.clone(),
+        variables: resolver.used,
     }
 }
 

@@ -6,6 +6,7 @@ use super::Resolver;
 use super::cycles::{Edge, find_cycles};
 use super::modules::{Category, Prepared};
 use super::names::{Found, Meaning};
+use super::sizes;
 use super::values::{KeyPath, Place};
 use crate::config::decode::{Text, printable, wrong_type};
 use crate::config::resolved::{OutputDeclaration, ProviderDeclaration, Resource};
@@ -79,6 +80,9 @@ impl<'a> Resolver<'a> {
         let provider = self.provider_of(module, prepared, providers, &path);
         let mut config = self.map(&module.config, &path, Place::RESOURCE, &ENGINE_KEYS);
         self.add_defaults(module, &mut config);
+        let size = sizes::size(&mut config);
+        let hints = self.hints(module, &mut config);
+        let create_before_destroy = self.create_before_destroy(module, &mut config);
         let declared = module
             .module
             .protected
@@ -105,6 +109,9 @@ impl<'a> Resolver<'a> {
             depends_on: BTreeSet::new(),
             protected,
             adopt_existing,
+            size,
+            hints,
+            create_before_destroy,
             outputs,
             at: self.problems.span(module.name.at),
         }

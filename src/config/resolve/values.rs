@@ -330,6 +330,9 @@ impl Resolver<'_> {
                 secret: None,
             });
         }
+        if !self.used.contains(name) {
+            self.used.insert(name.to_owned());
+        }
         let set = match default {
             None => self.variables.get(name),
             Some(_) => self.variables.non_empty(name),

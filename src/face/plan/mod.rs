@@ -1,12 +1,15 @@
 //! A plan as text: one row per resource that changes, old → new per field below it.
 
+pub mod markdown;
+
 use std::fmt::Write as _;
 
 use super::Style;
 use super::line::action_tone;
 use crate::plan::Plan;
+use crate::plan::file::sensitive;
 use crate::report::text::{Limits, one_line};
-use crate::resource::ActionKind;
+use crate::resource::{ActionKind, FieldChange};
 
 /// Longest value shown of one field.
 const VALUE_CHARACTERS: usize = 60;
@@ -27,25 +30,73 @@ pub fn sentence(plan: &Plan) -> String {
 
 /// One value as a person reads it: JSON, markers spelled out, long text cut.
 pub fn value(value: &serde_json::Value) -> String {
-    if let serde_json::Value::Object(map) = value
-        && map.len() == 1
-    {
-        if map.contains_key("$secret") {
-            return "(sensitive)".to_owned();
-        }
-        if let Some(serde_json::Value::String(reference)) = map.get("$unknown") {
-            return format!("(known after apply: {reference})");
-        }
-    }
-    let text = match value {
-        serde_json::Value::Null => "(none)".to_owned(),
-        other => one_line(&other.to_string(), Limits::FIELD),
-    };
+    let mut text = String::new();
+    spell(&mut text, value, true);
+    let text = one_line(&text, Limits::FIELD);
     if text.chars().count() > VALUE_CHARACTERS {
         let cut: String = text.chars().take(VALUE_CHARACTERS).collect();
         format!("{cut}…")
     } else {
         text
+    }
+}
+
+/// JSON with `$secret` and `$unknown` markers in words, however deep they stand.
+fn spell(out: &mut String, value: &serde_json::Value, is_whole: bool) {
+    use serde_json::Value;
+    match value {
+        Value::Null if is_whole => out.push_str("(none)"),
+        Value::Object(map) if map.len() == 1 && map.contains_key("$secret") => {
+            out.push_str("(sensitive)");
+        }
+        Value::Object(map) if map.len() == 1 && map.contains_key("$unknown") => {
+            match map.get("$unknown") {
+                Some(Value::String(reference)) => {
+                    out.push_str(&format!("(known after apply: {reference})"));
+                }
+                _ => out.push_str("(known after apply)"),
+            }
+        }
+        Value::Object(map) => {
+            out.push('{');
+            for (index, (key, item)) in map.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                out.push_str(&format!("{}:", Value::String(key.clone())));
+                spell(out, item, false);
+            }
+            out.push('}');
+        }
+        Value::Array(items) => {
+            out.push('[');
+            for (index, item) in items.iter().enumerate() {
+                if index > 0 {
+                    out.push(',');
+                }
+                spell(out, item, false);
+            }
+            out.push(']');
+        }
+        other => out.push_str(&other.to_string()),
+    }
+}
+
+/// One difference in one line.
+pub fn change(change: &FieldChange) -> String {
+    let path = one_line(&change.path, Limits::FIELD);
+    let forced = if change.force_new {
+        "  forces replacement"
+    } else {
+        ""
+    };
+    match sensitive(change) {
+        Some(what) => format!("{path}: (sensitive) {what}{forced}"),
+        None => format!(
+            "{path}: {} → {}{forced}",
+            value(&change.old),
+            value(&change.new)
+        ),
     }
 }
 
@@ -88,21 +139,8 @@ pub fn render(plan: &Plan, style: Style) -> String {
                 one_line(action.kind.as_str(), Limits::FIELD),
             ),
         );
-        for change in action.changes.iter().take(FIELDS) {
-            let forced = if change.force_new {
-                "  forces replacement"
-            } else {
-                ""
-            };
-            line(
-                &mut text,
-                format_args!(
-                    "        {}: {} → {}{forced}",
-                    one_line(&change.path, Limits::FIELD),
-                    value(&change.old),
-                    value(&change.new)
-                ),
-            );
+        for difference in action.changes.iter().take(FIELDS) {
+            line(&mut text, format_args!("        {}", change(difference)));
         }
         if action.changes.len() > FIELDS {
             line(
@@ -150,6 +188,7 @@ mod tests {
             depends_on: BTreeSet::new(),
             recorded_depends_on: BTreeSet::new(),
             protected: name == "db",
+            create_before_destroy: false,
         }
     }
 
@@ -187,7 +226,7 @@ mod tests {
             render(&plan, Style::PLAIN),
             "  ± replace db       infra.database  [protected]\n\
              \x20       engine: \"sqlite\" → \"postgres\"  forces replacement\n\
-             \x20       password: (sensitive) → (sensitive)\n\
+             \x20       password: (sensitive) rotated\n\
              \x20       url: (none) → (known after apply: ${web.url})\n\
              \x20 + create  website  infra.database\n\
              \n\
