@@ -357,7 +357,8 @@ while at < len(data):
             for member in tar:
                 kind = "file" if member.type in (b"0", b"\0") else "folder" if member.type == b"5" else "other"
                 content = tar.extractfile(member).read() if kind == "file" else b""
-                entries.append([member.name, kind, len(content), hashlib.sha256(content).hexdigest()])
+                name = member.name.encode("utf-8", "replace").decode()
+                entries.append([name, kind, len(content), hashlib.sha256(content).hexdigest()])
         out.append(entries)
     except Exception as error:
         out.append(str(type(error).__name__))
