@@ -107,7 +107,10 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("rusqlite", &["provider/local"]),
     ("tokio_postgres", &["provider/local"]),
     ("tokio_postgres_rustls", &["provider/local"]),
-    ("clap", &["cli.rs", "cli/", "command", "main.rs", "settings.rs"]),
+    (
+        "clap",
+        &["cli.rs", "cli/", "command", "main.rs", "settings.rs"],
+    ),
     ("clap_complete", &["cli.rs", "command"]),
     ("serde_yaml", &["config"]),
     ("annotate_snippets", &["report", "face"]),
