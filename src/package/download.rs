@@ -405,7 +405,8 @@ impl Fetcher {
                 .and_then(|value| value.to_str().ok())
                 .and_then(|location| url.join(location))
                 .ok_or_else(|| Trouble::Passing(format!("{url} redirects to no usable address")))?;
-            if !next.is_encrypted() && !(next.is_loopback() && url.is_loopback()) {
+            let stays_here = next.is_loopback() && url.is_loopback();
+            if !next.is_encrypted() && !stays_here {
                 return Err(Trouble::Final(
                     Report::error(
                         "package/insecure-redirect",

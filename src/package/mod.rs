@@ -290,8 +290,14 @@ impl Workshop {
         let platform = name::this_platform();
         let what = format!("`{}` {} for {platform}", plugin.name, locked.version);
         let bytes = match &self.mirror {
-            Some(mirror) => self.from_mirror(mirror, plugin, artifact, &what).await?,
-            None => self.from_source(plugin, locked, artifact, &what).await?,
+            Some(mirror) => {
+                self.take_from_mirror(mirror, plugin, artifact, &what)
+                    .await?
+            }
+            None => {
+                self.fetch_from_source(plugin, locked, artifact, &what)
+                    .await?
+            }
         };
         let _one_of_few = unpacking.acquire().await;
         let size = bytes.len() as u64;
@@ -316,7 +322,7 @@ impl Workshop {
         Ok(Change::Installed)
     }
 
-    async fn from_source(
+    async fn fetch_from_source(
         &self,
         plugin: &Wanted,
         locked: &Locked,
@@ -371,7 +377,7 @@ impl Workshop {
 
     /// `<mirror>/<sha256>`, `<mirror>/<plugin>/<version>/<file>` or `<mirror>/<file>`: the first
     /// that is there, and its digest decides.
-    async fn from_mirror(
+    async fn take_from_mirror(
         &self,
         mirror: &Path,
         plugin: &Wanted,

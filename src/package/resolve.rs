@@ -467,7 +467,7 @@ mod tests {
         assert_eq!(sums.len(), 2);
         for text in [
             "x".to_owned(),
-            format!("{digest}"),
+            digest.clone(),
             format!("{digest}  ../a"),
             format!("{digest}  a/b"),
             format!("{digest}  a\n{}  a", "cd".repeat(32)),

@@ -58,6 +58,9 @@ fn fields_of(document: &Value) -> BTreeSet<String> {
 fn every_command_prints_the_fields_its_row_lists() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("infra.yaml"), CONFIG).unwrap();
+    let manifest = "version: 1\nplugins: []\n";
+    std::fs::write(directory.path().join("wfctl.yaml"), manifest).unwrap();
+    let cache = directory.path().join("cache").display().to_string();
     let closed = "deploy verify --url http://127.0.0.1:1/ --timeout 1s --max-retries 0";
     // In an order in which each finds what it needs. (command line, row, exit code)
     let runs: &[(&str, &str, i32)] = &[
@@ -91,6 +94,13 @@ fn every_command_prints_the_fields_its_row_lists() {
         ),
         ("infra destroy --env dev", "(stopped early)", 2),
         ("infra destroy --env dev --yes", "infra destroy", 0),
+        ("plugin lock", "plugin …", 0),
+        ("plugin install", "plugin …", 0),
+        ("plugin ci", "plugin …", 0),
+        ("plugin list", "plugin …", 0),
+        ("plugin verify", "plugin …", 0),
+        ("migrate plugins", "plugin …", 0),
+        ("plugin info nobody", "(stopped early)", 2),
         ("up --env nowhere", "(stopped early)", 2),
     ];
     let documented = documented();
@@ -99,6 +109,7 @@ fn every_command_prints_the_fields_its_row_lists() {
         let mut arguments: Vec<&str> = line.split(' ').collect();
         arguments.push("--json");
         let finished = Run::new(directory.path(), &arguments)
+            .env("XDG_CACHE_HOME", &cache)
             .output()
             .expect_code(*code);
         let document: Value = serde_json::from_str(&finished.stdout())

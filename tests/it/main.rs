@@ -21,6 +21,7 @@ mod local;
 mod main_job;
 mod mask;
 mod plan;
+mod package;
 mod runner;
 mod sink;
 mod state;

@@ -142,7 +142,10 @@ const EXPOSE: &[(&str, &str)] = &[
     ("src/secret/seal.rs", "seals for GitHub"),
     ("src/sink/", "writes into the declared destination"),
     ("src/github/", "the token, into a header marked sensitive"),
-    ("src/package/download.rs", "the token, into a header marked sensitive"),
+    (
+        "src/package/download.rs",
+        "the token, into a header marked sensitive",
+    ),
     (
         "src/state/convert.rs",
         "seals and fingerprints before anything is stored",

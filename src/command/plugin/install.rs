@@ -6,7 +6,7 @@ use super::super::{CommandResult, Desk};
 use super::{Project, no_manifest, not_declared};
 use crate::cli::plugin::{FilesArgs, InstallArgs};
 use crate::package::Change;
-use crate::package::name;
+use crate::package::name::{self, Source};
 use crate::report::{Exit, Report, Reporter as _};
 
 /// Runs either.
@@ -48,7 +48,10 @@ pub(super) async fn run(desk: &Desk, arguments: &InstallArgs, command: &str) -> 
             .as_ref()
             .map(ToString::to_string)
             .unwrap_or_default();
-        if locked.source != source {
+        // Other tools copy a source as it is written; `https://` in front says nothing new.
+        let was = Source::parse(&locked.source)
+            .map_or_else(|_| locked.source.clone(), |source| source.to_string());
+        if was != source {
             return Err(stale(
                 files,
                 &format!(
