@@ -19,6 +19,7 @@ mod kill;
 mod local;
 mod main_job;
 mod mask;
+mod plugin;
 mod runner;
 mod sink;
 mod state;

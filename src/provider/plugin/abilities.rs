@@ -15,8 +15,8 @@ use tidegate_plugin::iac::ia_c_provider_log_capture_client::IaCProviderLogCaptur
 use tidegate_plugin::iac::ia_c_provider_migration_repairer_client::IaCProviderMigrationRepairerClient;
 use tidegate_plugin::iac::ia_c_provider_ownership_client::IaCProviderOwnershipClient;
 use tidegate_plugin::iac::ia_c_provider_region_lister_client::IaCProviderRegionListerClient;
-use tidegate_plugin::iac::ia_c_provider_requirement_mapper_client::IaCProviderRequirementMapperClient;
 use tidegate_plugin::iac::ia_c_provider_required_client::IaCProviderRequiredClient;
+use tidegate_plugin::iac::ia_c_provider_requirement_mapper_client::IaCProviderRequirementMapperClient;
 use tidegate_plugin::iac::ia_c_provider_runner_client::IaCProviderRunnerClient;
 use tidegate_plugin::iac::ia_c_provider_validator_client::IaCProviderValidatorClient;
 use tonic::{Response, Status, Streaming};
@@ -587,12 +587,7 @@ impl Provider for Plugin {
             .collect())
     }
 
-    async fn logs(
-        &self,
-        prior: &Recorded,
-        wish: &LogWish,
-        take: LogTaker<'_>,
-    ) -> DriverResult<()> {
+    async fn logs(&self, prior: &Recorded, wish: &LogWish, take: LogTaker<'_>) -> DriverResult<()> {
         self.needs(Ability::Logs)?;
         let kind = match wish.kind {
             LogKind::Run => iac::LogCaptureType::Run,
@@ -785,9 +780,9 @@ impl Provider for Plugin {
                 up_if_clean: order.up_if_clean,
                 confirm_force: order.confirmation.clone(),
                 env: order.variables.clone(),
-                timeout_seconds: order.timeout.map_or(0, |time| {
-                    i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
-                }),
+                timeout_seconds: order
+                    .timeout
+                    .map_or(0, |time| i32::try_from(time.as_secs()).unwrap_or(i32::MAX)),
             }),
         };
         let answer = unary!(
