@@ -1,5 +1,7 @@
 //! The command line: what may be typed, and its help. No behaviour.
 
+pub mod provider;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -189,6 +191,13 @@ pub enum InfraCommand {
     Outputs(OutputsArgs),
     /// Show every recorded resource and how it is doing
     Status(StatusArgs),
+    /// List the regions of every provider that has some
+    Regions(provider::RegionsArgs),
+    /// Print the log of a resource
+    Logs(provider::LogsArgs),
+    /// Run one-off jobs at a provider
+    #[command(subcommand)]
+    Job(provider::JobCommand),
 }
 
 /// `infra plan`

@@ -6,10 +6,13 @@ pub mod apply;
 pub mod config;
 pub mod destroy;
 pub mod failures;
+pub mod job;
+pub mod logs;
 pub mod open;
 pub mod outputs;
 pub mod plan;
 pub mod providers;
+pub mod regions;
 pub mod signals;
 pub mod start;
 pub mod status;
@@ -130,6 +133,13 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
         Command::Infra(InfraCommand::Status(arguments)) => {
             ("infra status", status::run(desk, arguments).await)
         }
+        Command::Infra(InfraCommand::Regions(arguments)) => {
+            ("infra regions", regions::run(desk, arguments).await)
+        }
+        Command::Infra(InfraCommand::Logs(arguments)) => {
+            ("infra logs", logs::run(desk, arguments).await)
+        }
+        Command::Infra(InfraCommand::Job(command)) => ("infra job", job::run(desk, command).await),
         Command::Deploy(DeployCommand::Verify(arguments)) => {
             ("deploy verify", verify::run(desk, arguments).await)
         }

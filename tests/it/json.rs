@@ -76,6 +76,7 @@ fn every_command_prints_the_fields_its_row_lists() {
         ("infra apply --env dev", "infra apply", 0),
         ("infra outputs --env dev", "infra outputs", 0),
         ("infra status --env dev", "infra status", 0),
+        ("infra regions --env dev", "infra regions", 0),
         (closed, "deploy verify", 4),
         (
             "infra destroy --env dev --dry-run",

@@ -45,7 +45,9 @@ const FLOORS: &[(&str, u8)] = &[
 ];
 
 /// First words of codes that the desk reports and that are no rooms.
-const DESK_CODES: &[&str] = &["approval", "bug", "output", "outputs", "status", "tidegate"];
+const DESK_CODES: &[&str] = &[
+    "approval", "bug", "output", "outputs", "plugin", "status", "tidegate",
+];
 
 /// Parts of a room that stand on another floor than the rest of it.
 const PARTS: &[(&str, u8)] = &[
@@ -74,6 +76,7 @@ const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
 /// Concrete backends. Only their own room and the desk may name them; everybody else has the trait.
 const BACKENDS: &[&str] = &[
     "provider::local",
+    "provider::plugin",
     "state::filesystem",
     "sink::dotenv",
     "sink::github_env",
@@ -105,7 +108,9 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("tokio_postgres_rustls", &["provider/local"]),
     ("clap", &["cli.rs", "command", "main.rs", "settings.rs"]),
     ("clap_complete", &["cli.rs", "command"]),
-    ("serde_yaml", &["config"]),
+    // The second place reads which executables a project trusts.
+    ("serde_yaml", &["config", "provider/plugin"]),
+    ("tonic", &["provider/plugin"]),
     ("annotate_snippets", &["report", "face"]),
     ("crypto_box", &["secret"]),
     ("chacha20poly1305", &["secret"]),
@@ -121,6 +126,10 @@ const EXPOSE: &[(&str, &str)] = &[
         "an output the config declares as not sensitive",
     ),
     ("src/process.rs", "into a child's own environment"),
+    (
+        "src/provider/plugin/",
+        "into the messages to a plugin, which has to set them",
+    ),
     ("src/resource/value.rs", "marks a value as secret or not"),
     ("src/secret/keyring.rs", "seals and fingerprints"),
     ("src/secret/seal.rs", "seals for GitHub"),

@@ -149,6 +149,8 @@ fn up_again_and_away_with_a_go_plugin() {
         outputs.stdout()
     );
 
+    asks_of_its_own(&project);
+
     // H27: a new region is a replacement: the old one goes, a new one with another id comes.
     let before = fs::read_to_string(project.root().join("infra.vpc__net.json")).unwrap();
     project.region("there1");
@@ -166,6 +168,66 @@ fn up_again_and_away_with_a_go_plugin() {
     assert_eq!(project.made(), 0);
     let needle = project.folder.path().display().to_string();
     harness::wait_for("the plugins to be gone", || processes(&needle).is_empty());
+}
+
+/// Regions, logs and jobs, as a person asks for them.
+fn asks_of_its_own(project: &Project) {
+    let json = |arguments: &[&str], code: i32| {
+        let finished = project.run(&[arguments, &["--env", "dev", "--json"]].concat());
+        crate::main_job::json(&finished.expect_code(code).stdout())
+    };
+    let regions = json(&["infra", "regions"], 0);
+    assert_eq!(regions["regions"][1]["name"], "there1");
+    let log = json(
+        &["infra", "logs", "web", "--kind", "build", "--tail", "7"],
+        0,
+    );
+    let expected = "log of web (LOG_CAPTURE_TYPE_BUILD)\ntail=7 follow=false\n";
+    assert_eq!(log["log"], expected);
+    let plain = project
+        .run(&["infra", "logs", "web", "--env", "dev"])
+        .expect_code(0);
+    assert!(
+        plain.stdout().starts_with("log of web ("),
+        "{}",
+        plain.stdout()
+    );
+    json(&["infra", "logs", "nobody"], 2);
+
+    let run = json(
+        &[
+            "infra",
+            "job",
+            "run",
+            "migrate",
+            "--command",
+            "true",
+            "--variable",
+            "A=1",
+        ],
+        0,
+    );
+    assert_eq!(
+        (&run["state"], &run["log"]),
+        (
+            &"succeeded".into(),
+            &"ran true with map[A:1] and map[]\n".into()
+        )
+    );
+    let handle = run["job"].to_string();
+    assert_eq!(
+        json(&["infra", "job", "status", &handle], 0)["state"],
+        "succeeded"
+    );
+    assert_eq!(
+        json(&["infra", "job", "logs", &handle], 0)["log"],
+        run["log"]
+    );
+    let failed = json(&["infra", "job", "run", "migrate", "--command", "false"], 1);
+    assert_eq!(
+        (&failed["state"], &failed["job_exit_code"]),
+        (&"failed".into(), &3.into())
+    );
 }
 
 /// A host that is killed takes its plugin with it.
