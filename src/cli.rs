@@ -3,6 +3,7 @@
 pub mod plugin;
 pub mod infra;
 pub mod engine;
+pub mod provider;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -208,6 +209,13 @@ pub enum InfraCommand {
     /// Everything beside these
     #[command(flatten)]
     Beside(infra::BesideCommand),
+    /// List the regions of every provider that has some
+    Regions(provider::RegionsArgs),
+    /// Print the log of a resource
+    Logs(provider::LogsArgs),
+    /// Run one-off jobs at a provider
+    #[command(subcommand)]
+    Job(provider::JobCommand),
 }
 
 /// `infra plan`

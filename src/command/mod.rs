@@ -8,6 +8,8 @@ pub mod destroy;
 pub mod drift;
 pub mod failures;
 pub mod migrate;
+pub mod job;
+pub mod logs;
 pub mod open;
 pub mod outputs;
 pub mod plan;
@@ -15,6 +17,7 @@ pub mod plugin;
 pub mod providers;
 pub mod infra;
 pub mod refresh;
+pub mod regions;
 pub mod signals;
 pub mod start;
 pub mod status;
@@ -137,6 +140,13 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
             ("infra status", status::run(desk, arguments).await)
         }
         Command::Infra(InfraCommand::Beside(command)) => infra::run(desk, command).await,
+        Command::Infra(InfraCommand::Regions(arguments)) => {
+            ("infra regions", regions::run(desk, arguments).await)
+        }
+        Command::Infra(InfraCommand::Logs(arguments)) => {
+            ("infra logs", logs::run(desk, arguments).await)
+        }
+        Command::Infra(InfraCommand::Job(command)) => ("infra job", job::run(desk, command).await),
         Command::Deploy(DeployCommand::Verify(arguments)) => {
             ("deploy verify", verify::run(desk, arguments).await)
         }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::resource::{Address, Kind, Observed, PublicMap};
 
@@ -263,7 +263,7 @@ pub struct Job {
 }
 
 /// A job that was started.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobHandle {
     /// The provider's own id.
     pub id: String,

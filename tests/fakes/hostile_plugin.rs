@@ -1,1 +1,244 @@
-fn main() {}
+//! A provider plugin that misbehaves in the way `mode.json` in its folder asks for. It speaks HTTP/2
+//! and gRPC frames by hand, because a decent library would not let it do half of this.
+#![expect(
+    clippy::disallowed_methods,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::exit,
+    clippy::expect_used,
+    reason = "a test double stands outside the seams it helps to test"
+)]
+
+use std::convert::Infallible;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use http::{HeaderMap, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt as _, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use prost::Message;
+use serde_json::Value;
+use tidegate_plugin::{iac, launch, plugin};
+use tokio::net::UnixListener;
+
+const PACKAGE: &str = "workflow.plugin.external.iac.";
+/// `Unimplemented` and `Internal`.
+const UNIMPLEMENTED: u32 = 12;
+const INTERNAL: u32 = 13;
+const CHILD: &str = "--child";
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+fn main() -> ExitCode {
+    if std::env::args().nth(1).as_deref() == Some(CHILD) {
+        std::thread::sleep(Duration::from_secs(600));
+        return ExitCode::SUCCESS;
+    }
+    let text = std::fs::read("mode.json").unwrap_or_default();
+    let mode: Value = serde_json::from_slice(&text).unwrap_or_default();
+    if mode["fork"] == true {
+        let me = std::env::current_exe().expect("a path");
+        Command::new(me).arg(CHILD).spawn().expect("a child");
+    }
+    if let Some(text) = mode["stderr"].as_str() {
+        eprintln!("{text}");
+    }
+    if let Some(code) = mode["exit"].as_u64() {
+        return ExitCode::from(u8::try_from(code).unwrap_or(1));
+    }
+    if let Some(bytes) = mode["print_bytes"].as_u64() {
+        let chunk = vec![b'x'; 64 * 1024];
+        for _ in 0..bytes / 65_536 {
+            if std::io::stdout().write_all(&chunk).is_err() {
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    if mode["not_utf8"] == true {
+        let _closed = std::io::stdout().write_all(b"\xff\xfe|\xc3\x28|\n");
+    }
+    if let Some(line) = mode["line"].as_str() {
+        print!("{line}");
+        let _closed = std::io::stdout().flush();
+    }
+    if mode["serve"] != true {
+        std::thread::sleep(Duration::from_secs(600));
+        return ExitCode::SUCCESS;
+    }
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+        .block_on(serve(mode));
+    ExitCode::SUCCESS
+}
+
+async fn serve(mode: Value) {
+    let folder = std::env::var("PLUGIN_UNIX_SOCKET_DIR").expect("a host sets it");
+    let path = Path::new(&folder).join("plugin1");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    println!("1|1|unix|{}|grpc||true", path.display());
+    if mode["handshake_twice"] == true {
+        println!("1|1|unix|/nowhere|grpc||true");
+    }
+    while let Ok((stream, _)) = listener.accept().await {
+        let mode = mode.clone();
+        tokio::spawn(async move {
+            let service = hyper::service::service_fn(move |request: Request<Incoming>| {
+                let mode = mode.clone();
+                async move { answer(&mode, request).await }
+            });
+            let _ended = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+fn frame(message: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0];
+    bytes.extend_from_slice(&u32::try_from(message.len()).expect("it fits").to_be_bytes());
+    bytes.extend_from_slice(message);
+    bytes
+}
+
+fn reply(bytes: Vec<u8>) -> Response<Body> {
+    let mut trailers = HeaderMap::new();
+    trailers.insert("grpc-status", "0".parse().expect("a number"));
+    let body = Full::new(Bytes::from(bytes))
+        .with_trailers(async move { Some(Ok(trailers)) })
+        .boxed_unsync();
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .body(body)
+        .expect("a response")
+}
+
+fn ok(message: &impl Message) -> Response<Body> {
+    reply(frame(&message.encode_to_vec()))
+}
+
+fn refuse(code: u32, text: &str) -> Response<Body> {
+    Response::builder()
+        .header("content-type", "application/grpc")
+        .header("grpc-status", code.to_string())
+        .header("grpc-message", text)
+        .body(Full::new(Bytes::new()).boxed_unsync())
+        .expect("a response")
+}
+
+async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let (_, call) = path.rsplit_once('.').unwrap_or_default();
+    if mode["hang_on"] == call {
+        std::future::pending::<()>().await;
+    }
+    if mode["die_on"] == call {
+        std::process::abort();
+    }
+    if mode["refuse_on"] == call {
+        return Ok(refuse(
+            u32::try_from(mode["code"].as_u64().unwrap_or(2)).unwrap_or(2),
+            mode["text"].as_str().unwrap_or_default(),
+        ));
+    }
+    if mode["flood_on"] == call {
+        for _ in 0..20_000 {
+            eprintln!("flood flood flood flood flood flood flood flood flood flood flood flood");
+        }
+    }
+    if mode["huge_on"] == call {
+        return Ok(reply(frame(&vec![0; 200 * 1024 * 1024])));
+    }
+    if mode["garbage_on"] == call {
+        return Ok(reply(frame(&[0xff; 64])));
+    }
+    if mode["twice_on"] == call {
+        let one = frame(&created(mode, "web").encode_to_vec());
+        return Ok(reply([one.clone(), one].concat()));
+    }
+    Ok(match call {
+        "PluginService/GetManifest" => match mode["manifest"].as_str() {
+            Some("empty") => ok(&plugin::Manifest::default()),
+            Some("internal") => refuse(INTERNAL, "no manifest today"),
+            Some(version) => ok(&plugin::Manifest {
+                version: version.to_owned(),
+                ..plugin::Manifest::default()
+            }),
+            None => refuse(UNIMPLEMENTED, ""),
+        },
+        "PluginService/GetContractRegistry" => registry(mode),
+        "IaCProviderRequired/Initialize" => ok(&iac::InitializeResponse {}),
+        "IaCProviderRequired/Capabilities" => ok(&iac::CapabilitiesResponse {
+            capabilities: vec![iac::IaCCapabilityDeclaration {
+                resource_type: "infra.vpc".to_owned(),
+                ..iac::IaCCapabilityDeclaration::default()
+            }],
+            compute_plan_version: mode["plan_version"].as_str().unwrap_or("v2").to_owned(),
+            canonical_keys: match &mode["canonical_keys"] {
+                Value::Array(keys) => keys
+                    .iter()
+                    .filter_map(|key| key.as_str().map(str::to_owned))
+                    .collect(),
+                _ => Vec::new(),
+            },
+        }),
+        "ResourceDriver/Create" => ok(&created(mode, "web")),
+        "ResourceDriver/Read" => refuse(2, "iac: resource not found: web"),
+        "ResourceDriver/SensitiveKeys" => ok(&iac::SensitiveKeysResponse::default()),
+        "GRPCController/Shutdown" if mode["ignores_shutdown"] == true => {
+            std::future::pending::<()>().await;
+            ok(&launch::Empty {})
+        }
+        "GRPCController/Shutdown" => std::process::exit(0),
+        _ => refuse(UNIMPLEMENTED, ""),
+    })
+}
+
+fn registry(mode: &Value) -> Response<Body> {
+    let kind = match mode["registry"].as_str() {
+        Some("unimplemented") => return refuse(UNIMPLEMENTED, ""),
+        Some("internal") => return refuse(INTERNAL, "the registry is on fire"),
+        Some("module") => plugin::ContractKind::Module,
+        _ => plugin::ContractKind::Service,
+    };
+    let mut names = vec![
+        "grpc.health.v1.Health".to_owned(),
+        "plugin.GRPCBroker".to_owned(),
+    ];
+    names.push(format!("{PACKAGE}IaCProviderRequired"));
+    if mode["registry"] != "no-driver" {
+        names.push(format!("{PACKAGE}ResourceDriver"));
+    }
+    if let Some(more) = mode["serves"].as_str() {
+        names.push(format!("{PACKAGE}{more}"));
+    }
+    ok(&plugin::ContractRegistry {
+        contracts: names
+            .into_iter()
+            .map(|name| plugin::ContractDescriptor {
+                kind: kind as i32,
+                service_name: name,
+                ..plugin::ContractDescriptor::default()
+            })
+            .collect(),
+        file_descriptor_set: None,
+    })
+}
+
+fn created(mode: &Value, name: &str) -> iac::ResourceCreateResponse {
+    let text = |key: &str, default: &str| mode[key].as_str().unwrap_or(default).to_owned();
+    iac::ResourceCreateResponse {
+        output: Some(iac::ResourceOutput {
+            name: text("answers_name", name),
+            r#type: text("answers_type", "infra.vpc"),
+            provider_id: text("answers_id", "id-1"),
+            outputs_json: text("answers_outputs", "{}").into_bytes(),
+            ..iac::ResourceOutput::default()
+        }),
+    }
+}

@@ -86,6 +86,7 @@ fn every_command_prints_the_fields_its_row_lists() {
             "infra refresh-outputs",
             0,
         ),
+        ("infra regions --env dev", "infra regions", 0),
         (closed, "deploy verify", 4),
         (
             "infra destroy --env dev --dry-run",

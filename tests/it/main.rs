@@ -22,6 +22,7 @@ mod main_job;
 mod mask;
 mod plan;
 mod package;
+mod plugin;
 mod runner;
 mod sink;
 mod state;

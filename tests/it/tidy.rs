@@ -48,7 +48,7 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// First words of codes that the desk reports and that are no rooms.
 const DESK_CODES: &[&str] = &[
-    "approval", "bug", "drift", "output", "outputs", "refresh", "status", "tidegate",
+    "approval", "bug", "drift", "output", "outputs", "plugin", "refresh", "status", "tidegate",
 ];
 
 /// Parts of a room that stand on another floor than the rest of it.
@@ -82,6 +82,7 @@ const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
 /// Concrete backends. Only their own room and the desk may name them; everybody else has the trait.
 const BACKENDS: &[&str] = &[
     "provider::local",
+    "provider::plugin",
     "state::filesystem",
     "state::memory",
     "state::postgres",
@@ -119,9 +120,11 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("tokio_postgres_rustls", &["postgres.rs"]),
     ("clap", &["cli", "command", "main.rs", "settings.rs"]),
     ("clap_complete", &["cli", "command"]),
-    ("serde_yaml", &["config"]),
+    // The second place reads which executables a project trusts.
+    ("serde_yaml", &["config", "provider/plugin"]),
     ("tidegate_yaml", &["config"]),
     ("tidegate_matcher", &["secret"]),
+    ("tonic", &["provider/plugin"]),
     ("annotate_snippets", &["report", "face"]),
     ("crypto_box", &["secret"]),
     ("chacha20poly1305", &["secret"]),
@@ -137,6 +140,10 @@ const EXPOSE: &[(&str, &str)] = &[
         "an output the config declares as not sensitive",
     ),
     ("src/process.rs", "into a child's own environment"),
+    (
+        "src/provider/plugin/",
+        "into the messages to a plugin, which has to set them",
+    ),
     ("src/resource/value.rs", "marks a value as secret or not"),
     ("src/secret/keyring.rs", "seals and fingerprints"),
     ("src/secret/seal.rs", "seals for GitHub"),

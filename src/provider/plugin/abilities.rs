@@ -2,7 +2,6 @@
 //! is not in the plugin's registry is never called.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use async_trait::async_trait;
 use tidegate_plugin::iac;
@@ -15,163 +14,23 @@ use tidegate_plugin::iac::ia_c_provider_log_capture_client::IaCProviderLogCaptur
 use tidegate_plugin::iac::ia_c_provider_migration_repairer_client::IaCProviderMigrationRepairerClient;
 use tidegate_plugin::iac::ia_c_provider_ownership_client::IaCProviderOwnershipClient;
 use tidegate_plugin::iac::ia_c_provider_region_lister_client::IaCProviderRegionListerClient;
-use tidegate_plugin::iac::ia_c_provider_requirement_mapper_client::IaCProviderRequirementMapperClient;
 use tidegate_plugin::iac::ia_c_provider_required_client::IaCProviderRequiredClient;
+use tidegate_plugin::iac::ia_c_provider_requirement_mapper_client::IaCProviderRequirementMapperClient;
 use tidegate_plugin::iac::ia_c_provider_runner_client::IaCProviderRunnerClient;
 use tidegate_plugin::iac::ia_c_provider_validator_client::IaCProviderValidatorClient;
-use tonic::{Response, Status, Streaming};
 
-use super::connection::{ANSWER_BYTES_MAX, CallError, unary};
+use super::connection::{ANSWER_BYTES_MAX, unary};
 use super::convert::{self, observed, reference};
 use super::driver::evidence;
+use super::services::{FOLLOW_SPARE, SERVICES, handle, specs};
 use super::{Plugin, words};
 use crate::provider::ability::{
-    Ability, Advice, BootstrappedState, Derivation, DerivedModule, Drift, DriftClass,
-    FinalizeFailure, Found, Hints, Job, JobHandle, JobState, JobStatus, LogKind, LogTaker, LogWish,
-    MigrationRepair, MigrationRepaired, Owned, Region, Rejection, Remark, RemarkSeverity,
-    Requirement, Sizing,
+    Ability, Advice, BootstrappedState, Derivation, DerivedModule, Drift, FinalizeFailure, Found,
+    Hints, Job, JobHandle, JobState, JobStatus, LogKind, LogTaker, LogWish, MigrationRepair,
+    MigrationRepaired, Owned, Region, Rejection, Remark, RemarkSeverity, Requirement, Sizing,
 };
 use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Provider, lacks};
-use crate::resource::{Address, Kind, Map, Observed, PublicMap, Recorded, Spec};
-
-/// How much longer than asked a log may be followed.
-const FOLLOW_SPARE: Duration = Duration::from_secs(30);
-
-/// The service behind each ability. The three without one are part of the required service, where
-/// a provider that lacks them says so when it is asked.
-const SERVICES: [(&str, Ability); 13] = [
-    ("IaCProviderEnumerator", Ability::Enumerate),
-    ("IaCProviderDriftDetector", Ability::Drift),
-    ("IaCProviderDriftConfigDetector", Ability::Drift),
-    ("IaCProviderCredentialRevoker", Ability::RevokeCredential),
-    ("IaCProviderRegionLister", Ability::Regions),
-    ("IaCProviderOwnership", Ability::Ownership),
-    ("IaCProviderFinalizer", Ability::Finalize),
-    ("IaCProviderMigrationRepairer", Ability::RepairMigration),
-    ("IaCProviderValidator", Ability::Validate),
-    ("IaCProviderLogCapture", Ability::Logs),
-    ("IaCProviderRunner", Ability::Jobs),
-    ("IaCProviderRequirementMapper", Ability::Requirements),
-    ("IaCProviderRequired", Ability::Sizing),
-];
-
-impl Plugin {
-    fn failed(&self) -> impl Fn(CallError) -> DriverError + '_ {
-        |error| self.connection.driver_error(&error)
-    }
-
-    fn needs(&self, ability: Ability) -> DriverResult<()> {
-        if self.abilities().contains(&ability) {
-            Ok(())
-        } else {
-            Err(lacks(ability.words()))
-        }
-    }
-
-    fn serves(&self, service: &str) -> bool {
-        self.services.contains(service)
-    }
-
-    fn look(&self) -> Duration {
-        self.connection.tools().deadlines.look
-    }
-
-    fn effect(&self) -> Duration {
-        self.connection.tools().deadlines.effect
-    }
-
-    fn said(&self, text: &str) -> String {
-        self.connection.tools().excerpt(text)
-    }
-
-    /// Reads a stream of log pieces until it ends, says so, or time is up.
-    async fn take_logs(
-        &self,
-        opening: impl Future<Output = Result<Response<Streaming<iac::LogChunk>>, Status>> + Send,
-        limit: Duration,
-        take: LogTaker<'_>,
-    ) -> DriverResult<()> {
-        let refused = |status| self.connection.driver_error(&CallError::of(status));
-        let clock = &self.connection.tools().clock;
-        let reading = async {
-            let mut stream = opening.await.map_err(refused)?.into_inner();
-            while let Some(chunk) = stream.message().await.map_err(refused)? {
-                take(&chunk.data);
-                // Some servers keep the stream open after the end.
-                if chunk.eof {
-                    break;
-                }
-            }
-            Ok(())
-        };
-        tokio::select! {
-            done = reading => done,
-            () = clock.sleep(limit) => Err(self.connection.driver_error(&CallError::Late(limit))),
-        }
-    }
-
-    /// The verdicts of a plugin, for the resources that were asked about.
-    fn verdicts(
-        &self,
-        recorded: &[Recorded],
-        drifts: Vec<iac::DriftResult>,
-    ) -> DriverResult<Vec<Drift>> {
-        let asked: BTreeSet<&str> = recorded.iter().map(|r| r.address.as_str()).collect();
-        drifts
-            .into_iter()
-            .filter(|drift| asked.contains(drift.name.as_str()))
-            .map(|drift| {
-                use iac::DriftClass as Wire;
-                let class = match Wire::try_from(drift.class) {
-                    Ok(Wire::InSync) => DriftClass::InSync,
-                    Ok(Wire::Ghost) => DriftClass::Ghost,
-                    Ok(Wire::Config) => DriftClass::Config,
-                    // Older plugins only know the flag.
-                    Ok(Wire::Unknown) | Err(_) if drift.drifted => DriftClass::Config,
-                    Ok(Wire::Unknown) | Err(_) => DriftClass::Unknown,
-                };
-                Ok(Drift {
-                    address: Address::new(drift.name),
-                    class,
-                    fields: drift.fields,
-                    expected: self.shown(convert::object(&drift.expected_json, "expected fields")?),
-                    actual: self.shown(convert::object(&drift.actual_json, "actual fields")?),
-                })
-            })
-            .collect()
-    }
-
-    /// Values for people and documents: known secrets taken out.
-    fn shown(&self, values: PublicMap) -> PublicMap {
-        let masker = &self.connection.tools().masker;
-        values
-            .into_iter()
-            .map(|(key, value)| {
-                if masker.is_sensitive(&value.to_string()) {
-                    (key, serde_json::Value::String("(sensitive)".to_owned()))
-                } else {
-                    (key, value)
-                }
-            })
-            .collect()
-    }
-}
-
-fn specs(desired: &BTreeMap<Address, Spec>) -> BTreeMap<String, iac::ResourceSpec> {
-    desired
-        .iter()
-        .map(|(address, spec)| (address.to_string(), convert::spec(spec, &mut Vec::new())))
-        .collect()
-}
-
-fn handle(job: &JobHandle) -> iac::JobHandle {
-    iac::JobHandle {
-        id: job.id.clone(),
-        name: job.name.clone(),
-        provider: job.provider.clone(),
-        metadata: job.metadata.clone(),
-    }
-}
+use crate::resource::{Address, Kind, Map, Observed, Recorded, Spec};
 
 #[async_trait]
 impl Provider for Plugin {
@@ -587,12 +446,7 @@ impl Provider for Plugin {
             .collect())
     }
 
-    async fn logs(
-        &self,
-        prior: &Recorded,
-        wish: &LogWish,
-        take: LogTaker<'_>,
-    ) -> DriverResult<()> {
+    async fn logs(&self, prior: &Recorded, wish: &LogWish, take: LogTaker<'_>) -> DriverResult<()> {
         self.needs(Ability::Logs)?;
         let kind = match wish.kind {
             LogKind::Run => iac::LogCaptureType::Run,
@@ -785,9 +639,9 @@ impl Provider for Plugin {
                 up_if_clean: order.up_if_clean,
                 confirm_force: order.confirmation.clone(),
                 env: order.variables.clone(),
-                timeout_seconds: order.timeout.map_or(0, |time| {
-                    i32::try_from(time.as_secs()).unwrap_or(i32::MAX)
-                }),
+                timeout_seconds: order
+                    .timeout
+                    .map_or(0, |time| i32::try_from(time.as_secs()).unwrap_or(i32::MAX)),
             }),
         };
         let answer = unary!(

@@ -106,8 +106,8 @@ impl Connection {
         let connector = tower::service_fn(move |_: Uri| dial(endpoint.clone()));
         // The address is a placeholder: the connector knows the way. Keepalive stays off, because
         // Go servers hang up on hosts that ping more often than every five minutes.
-        let target = tonic::transport::Endpoint::from_static("http://unused")
-            .http2_adaptive_window(true);
+        let target =
+            tonic::transport::Endpoint::from_static("http://unused").http2_adaptive_window(true);
         let connecting = target.connect_with_connector(connector);
         let channel = tokio::select! {
             channel = connecting => channel.map_err(|error| {
@@ -216,7 +216,10 @@ impl Connection {
             ),
             CallError::Late(limit) => DriverError::new(
                 ErrorClass::Unknown,
-                format!("plugin `{plugin}` did not answer within {} s", limit.as_secs()),
+                format!(
+                    "plugin `{plugin}` did not answer within {} s",
+                    limit.as_secs()
+                ),
             ),
         }
     }
@@ -295,7 +298,9 @@ fn classify(status: &Status) -> (ErrorClass, String) {
         Code::ResourceExhausted if text.starts_with(REQUEST_TOO_LARGE) => {
             return (
                 ErrorClass::Invalid,
-                format!("{text}; existing plugins take requests of at most {REQUEST_BYTES_MAX} bytes"),
+                format!(
+                    "{text}; existing plugins take requests of at most {REQUEST_BYTES_MAX} bytes"
+                ),
             );
         }
         Code::ResourceExhausted => ErrorClass::Throttled,
@@ -303,10 +308,9 @@ fn classify(status: &Status) -> (ErrorClass, String) {
         Code::Unauthenticated | Code::PermissionDenied => ErrorClass::Denied,
         // Without the fixed text, `NotFound` is about something else: the type of the resource, or
         // a plugin that was not initialised.
-        Code::NotFound
-        | Code::InvalidArgument
-        | Code::FailedPrecondition
-        | Code::OutOfRange => ErrorClass::Invalid,
+        Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition | Code::OutOfRange => {
+            ErrorClass::Invalid
+        }
         Code::Unimplemented => ErrorClass::Unimplemented,
         _ => ErrorClass::Unknown,
     };

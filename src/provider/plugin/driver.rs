@@ -344,13 +344,7 @@ impl PluginDriver {
         })
     }
 
-    fn add_invisible(
-        &self,
-        prior: &Recorded,
-        desired: &Spec,
-        unknown: &[String],
-        diff: &mut Diff,
-    ) {
+    fn add_invisible(&self, prior: &Recorded, desired: &Spec, unknown: &[String], diff: &mut Diff) {
         let mut add = |path: &str, old: Json, new: Json| {
             diff.needs_update |= !diff.needs_replace;
             if diff.changes.iter().all(|change| change.path != path) {

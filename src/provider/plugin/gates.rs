@@ -114,7 +114,9 @@ pub(super) fn manifest(plugin: &Found) -> Result<Option<Report>, Report> {
 fn plan_version(plugin: &str, said: &str, who: &str) -> Report {
     Report::error(
         "plugin/plan-version",
-        format!("plugin `{plugin}` is too old: it does not drive plans the way `{PLAN_VERSION}` does"),
+        format!(
+            "plugin `{plugin}` is too old: it does not drive plans the way `{PLAN_VERSION}` does"
+        ),
     )
     .because(format!("{who} `{said}`"))
     .fix("install a newer release of the plugin, one that declares `computePlanVersion: v2`")

@@ -80,9 +80,12 @@ impl SocketFolder {
             .disk
             .create_directories(&path, 0o700)
             .map_err(|error| {
-                Report::error("plugin/start", "no folder for a plugin's socket can be made")
-                    .caused_by(&error)
-                    .fix("set TMPDIR to a folder that can be written")
+                Report::error(
+                    "plugin/start",
+                    "no folder for a plugin's socket can be made",
+                )
+                .caused_by(&error)
+                .fix("set TMPDIR to a folder that can be written")
             })?;
         Ok(Self {
             path,
@@ -229,12 +232,18 @@ impl Running {
                         self.is_gone = true;
                         Report::error(
                             "plugin/exited",
-                            format!("plugin `{}` ended before it was ready ({status})", self.name),
+                            format!(
+                                "plugin `{}` ended before it was ready ({status})",
+                                self.name
+                            ),
                         )
                     }
                     None => Report::error(
                         "plugin/handshake-unrecognised",
-                        format!("plugin `{}` closed its output before it was ready", self.name),
+                        format!(
+                            "plugin `{}` closed its output before it was ready",
+                            self.name
+                        ),
                     ),
                 };
                 Err(self.explained(report).await)

@@ -17,6 +17,7 @@ mod launch;
 pub mod lock;
 pub mod manifest;
 mod relay;
+mod services;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};

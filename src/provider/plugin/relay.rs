@@ -96,8 +96,7 @@ fn understood(line: &str) -> Option<String> {
         Some(serde_json::Value::String(text)) => Some(text),
         _ => None,
     };
-    let Ok(mut fields) =
-        serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line)
+    let Ok(mut fields) = serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(line)
     else {
         return Some(line.to_owned());
     };
