@@ -33,6 +33,8 @@ pub use wire::{FILE_DESCRIPTOR_SET, iac, launch, plugin};
 mod ability;
 #[cfg(feature = "serve")]
 mod about;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 #[cfg(feature = "serve")]
 mod manifest;
 #[cfg(feature = "serve")]
