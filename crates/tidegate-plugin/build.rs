@@ -25,6 +25,10 @@ fn main() -> Result<(), Box<dyn Error>> {
         .build_transport(false)
         // Same maps, same bytes, every time.
         .btree_map(".")
+        // A state record may be megabytes, and its JSON only passes through: shared, never copied.
+        .bytes(".workflow.plugin.external.iac.IaCState")
+        .bytes(".workflow.plugin.external.iac.LogChunk")
+        .bytes(".plugin.StdioData")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -1,0 +1,198 @@
+//! The launch: what the host put into the environment, and what it gets to see on stdout.
+
+use std::ffi::OsString;
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::core::Core;
+use super::listen::{Listener, Place};
+use super::{connection, stdio};
+use crate::{About, Provider, StateBackend};
+
+const COOKIE: (&str, &str) = ("WORKFLOW_PLUGIN", "workflow-external-plugin-v1");
+/// Version of the handshake line itself.
+const CORE_PROTOCOL: u32 = 1;
+/// Versions of the contract we speak.
+const APP_PROTOCOLS: [u32; 1] = [1];
+
+/// What the environment says about the launch.
+#[derive(Debug, Default)]
+pub(crate) struct Launch {
+    cookie: Option<String>,
+    versions: Option<String>,
+    min_port: Option<String>,
+    max_port: Option<String>,
+    client_certificate: Option<String>,
+    socket_directory: Option<PathBuf>,
+    socket_group: Option<String>,
+    temporary: PathBuf,
+}
+
+impl Launch {
+    pub(crate) fn from_environment() -> Self {
+        let mut launch = Self::from(|name| std::env::var_os(name));
+        launch.temporary = std::env::temp_dir();
+        launch
+    }
+
+    fn from(variable: impl Fn(&str) -> Option<OsString>) -> Self {
+        let text = |name: &str| {
+            variable(name)
+                .filter(|value| !value.is_empty())
+                .map(|value| value.to_string_lossy().into_owned())
+        };
+        Self {
+            cookie: text(COOKIE.0),
+            versions: text("PLUGIN_PROTOCOL_VERSIONS"),
+            min_port: text("PLUGIN_MIN_PORT"),
+            max_port: text("PLUGIN_MAX_PORT"),
+            client_certificate: text("PLUGIN_CLIENT_CERT"),
+            socket_directory: variable("PLUGIN_UNIX_SOCKET_DIR")
+                .filter(|value| !value.is_empty())
+                .map(Into::into),
+            socket_group: text("PLUGIN_UNIX_SOCKET_GROUP"),
+            temporary: PathBuf::new(),
+        }
+    }
+
+    /// Where to listen.
+    fn place(&self) -> Result<Place, String> {
+        if cfg!(unix) {
+            return Ok(Place::Socket {
+                directory: self
+                    .socket_directory
+                    .clone()
+                    .unwrap_or_else(|| self.temporary.clone()),
+                group: self.socket_group.clone(),
+            });
+        }
+        Ok(Place::Ports(port_range(
+            self.min_port.as_deref(),
+            self.max_port.as_deref(),
+        )?))
+    }
+}
+
+/// The ports to try; both unset lets the system choose.
+fn port_range(
+    min: Option<&str>,
+    max: Option<&str>,
+) -> Result<std::ops::RangeInclusive<u16>, String> {
+    let port = |name: &str, text: Option<&str>| {
+        text.map_or(Ok(0), |text| {
+            text.parse::<u16>()
+                .map_err(|_| format!("{name} is {text:?}, which is not a port"))
+        })
+    };
+    let (min, max) = (port("PLUGIN_MIN_PORT", min)?, port("PLUGIN_MAX_PORT", max)?);
+    if min > max {
+        return Err(format!(
+            "PLUGIN_MIN_PORT {min} is above PLUGIN_MAX_PORT {max}"
+        ));
+    }
+    Ok(min..=max)
+}
+
+/// The highest version both sides know. With none in common it is our lowest, and the host, which
+/// sees it in the handshake line, refuses with words of its own.
+fn negotiate(ours: &[u32], theirs: Option<&str>) -> u32 {
+    let lowest = ours.iter().copied().min().unwrap_or_default();
+    let offered = theirs
+        .unwrap_or_default()
+        .split(',')
+        .filter_map(|item| item.trim().parse().ok());
+    offered
+        .filter(|version| ours.contains(version))
+        .max()
+        .unwrap_or(lowest)
+}
+
+/// The whole life of the plugin. `Err` is a sentence for people.
+pub(crate) fn run(
+    about: About,
+    provider: Option<Box<dyn Provider>>,
+    backend: Option<Box<dyn StateBackend>>,
+    launch: Launch,
+) -> Result<(), String> {
+    if launch.cookie.as_deref() != Some(COOKIE.1) {
+        return Err(
+            "this is a provider plugin. A host starts it; it does nothing when started by hand."
+                .to_owned(),
+        );
+    }
+    let core = Core::new(about, provider, backend).map_err(|problems| problems.join("\n"))?;
+    if launch.client_certificate.is_some() {
+        return Err(
+            "the host asks for mutual TLS (PLUGIN_CLIENT_CERT is set), which this plugin does not speak. \
+             Its socket is a file that only its user may open."
+                .to_owned(),
+        );
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("no runtime: {error}"))?;
+    let ended = runtime.block_on(serve(Arc::new(core), &launch));
+    // An author's blocking task may still run; the end does not wait for it.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn serve(core: Arc<Core>, launch: &Launch) -> Result<(), String> {
+    // Ctrl-C in a terminal reaches the plugin too; the host decides what becomes of it.
+    #[cfg(unix)]
+    let _interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
+        .map_err(|error| format!("cannot ignore interrupts: {error}"))?;
+    let listener = Listener::bind(&launch.place()?)?;
+    let line = format!(
+        "{CORE_PROTOCOL}|{}|{}|{}|grpc\n",
+        negotiate(&APP_PROTOCOLS, launch.versions.as_deref()),
+        listener.network(),
+        listener.address(),
+    );
+    let mut stdout = std::io::stdout();
+    stdout
+        .write_all(line.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| format!("cannot tell the host where to find us: {error}"))?;
+    #[cfg(unix)]
+    let _stdout = stdio::capture(Arc::clone(&core.stdio))
+        .map_err(|error| format!("cannot take over stdout: {error}"))?;
+    connection::accept(core, listener).await;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_version_both_know_is_chosen() {
+        assert_eq!(negotiate(&[1], Some("1")), 1);
+        assert_eq!(negotiate(&[1, 2, 3], Some("2, 1,nonsense,9")), 2);
+        assert_eq!(negotiate(&[2, 3], Some("1")), 2);
+        assert_eq!(negotiate(&[2, 3], None), 2);
+        assert_eq!(negotiate(&[1], Some("")), 1);
+    }
+
+    #[test]
+    fn ports_are_a_range_or_nothing() {
+        assert_eq!(port_range(None, None), Ok(0..=0));
+        assert_eq!(
+            port_range(Some("10000"), Some("25000")),
+            Ok(10_000..=25_000)
+        );
+        for (min, max) in [("a", "1"), ("1", "b"), ("2", "1"), ("70000", "70001")] {
+            assert!(port_range(Some(min), Some(max)).is_err(), "{min} {max}");
+        }
+    }
+
+    #[test]
+    fn an_empty_variable_is_no_variable() {
+        let launch = Launch::from(|name| (name == "PLUGIN_CLIENT_CERT").then(OsString::new));
+        assert!(launch.client_certificate.is_none());
+        let launch = Launch::from(|name| (name == COOKIE.0).then(|| COOKIE.1.into()));
+        assert_eq!(launch.cookie.as_deref(), Some(COOKIE.1));
+    }
+}
