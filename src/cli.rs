@@ -1,9 +1,13 @@
 //! The command line: what may be typed, and its help. No behaviour.
 
+mod state;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use state::*;
 
 /// Takes infra.yaml from nothing to a verified deploy, and never lets a secret out on the way.
 #[derive(Debug, Parser)]
@@ -84,6 +88,9 @@ pub enum Command {
     /// Work with a deploy
     #[command(subcommand)]
     Deploy(DeployCommand),
+    /// Look at the state of an environment, and change it by hand
+    #[command(subcommand)]
+    State(StateCommand),
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -180,6 +187,9 @@ pub enum InfraCommand {
     Outputs(OutputsArgs),
     /// Show every recorded resource and how it is doing
     Status(StatusArgs),
+    /// Look at the state of an environment, and change it by hand
+    #[command(subcommand)]
+    State(StateCommand),
 }
 
 /// `infra plan`

@@ -34,6 +34,7 @@ use crate::variables::Variables;
 pub use files::{FILE_BYTES_MAX, Files};
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
+pub(crate) use resolve::sensitive::is_sensitive as is_sensitive_name;
 pub use resolved::*;
 pub use schema::schema;
 
