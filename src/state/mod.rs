@@ -10,6 +10,7 @@ pub mod name;
 pub mod postgres;
 pub mod query;
 pub mod record;
+pub mod recovery;
 pub mod snapshot;
 pub mod tfstate;
 pub mod upstream;
