@@ -4,6 +4,7 @@ pub mod plugin;
 pub mod infra;
 pub mod engine;
 pub mod provider;
+mod state;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use engine::{OutcomeArgs, PlanFormat, SaveArgs, ScopeArgs};
+pub use state::*;
 
 /// Takes infra.yaml from nothing to a verified deploy, and never lets a secret out on the way.
 #[derive(Debug, Parser)]
@@ -106,6 +108,9 @@ pub enum Command {
     /// Move old forms of the config to new ones
     #[command(subcommand)]
     Migrate(plugin::MigrateCommand),
+    /// Look at the state of an environment, and change it by hand
+    #[command(subcommand)]
+    State(StateCommand),
     /// Print the version
     Version,
     /// Print a completion script for a shell
@@ -216,6 +221,9 @@ pub enum InfraCommand {
     /// Run one-off jobs at a provider
     #[command(subcommand)]
     Job(provider::JobCommand),
+    /// Look at the state of an environment, and change it by hand
+    #[command(subcommand)]
+    State(StateCommand),
 }
 
 /// `infra plan`

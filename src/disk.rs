@@ -94,6 +94,48 @@ pub trait Disk: Send + Sync + fmt::Debug {
 /// Numbers the temporary files of this process.
 static TEMPORARY_FILES: AtomicU64 = AtomicU64::new(0);
 
+/// The name of a temporary file, `.<name>.<process>.<number>.tmp`: where it becomes `name`, and
+/// who writes it. The one place that knows the form.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TemporaryName {
+    /// The file it is to replace.
+    pub name: String,
+    /// The writing process.
+    pub process: u32,
+    number: u64,
+}
+
+impl TemporaryName {
+    /// A new one for `name`. Two writers never share one, be they tasks or processes.
+    fn new(name: String) -> Self {
+        Self {
+            name,
+            process: std::process::id(),
+            number: TEMPORARY_FILES.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+
+    /// Understands a file name; `None` for one that no temporary file of ours has.
+    pub fn parse(text: &str) -> Option<Self> {
+        let rest = text.strip_prefix('.')?.strip_suffix(".tmp")?;
+        let (rest, number) = rest.rsplit_once('.')?;
+        let (name, process) = rest.rsplit_once('.')?;
+        let temporary = Self {
+            name: name.to_owned(),
+            process: process.parse().ok()?,
+            number: number.parse().ok()?,
+        };
+        // `+1` and `01` are numbers too, but not as we write them.
+        (temporary.to_string() == text).then_some(temporary)
+    }
+}
+
+impl fmt::Display for TemporaryName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, ".{}.{}.{}.tmp", self.name, self.process, self.number)
+    }
+}
+
 /// How often a lock file may be replaced under our hands before it counts as held.
 const LOCK_ATTEMPTS_MAX: u32 = 16;
 
@@ -107,10 +149,7 @@ pub trait DiskExt: Disk {
             .file_name()
             .map(|name| name.to_string_lossy().into_owned())
             .unwrap_or_default();
-        // Two writers never share a temporary file, be they tasks or processes.
-        let number = TEMPORARY_FILES.fetch_add(1, Ordering::Relaxed);
-        let process = std::process::id();
-        let temporary = directory.join(format!(".{name}.{process}.{number}.tmp"));
+        let temporary = directory.join(TemporaryName::new(name).to_string());
         self.remove_file(&temporary)?;
         let written = self
             .create_new(&temporary, bytes, mode)
@@ -133,20 +172,11 @@ pub trait DiskExt: Disk {
         let Some(name) = path.file_name().and_then(|name| name.to_str()) else {
             return Ok(());
         };
-        let start = format!(".{name}.");
         for entry in self.list(directory)? {
-            // `.<name>.<process>.<number>.tmp`, as `write_atomic` names them.
-            let Some((process, number)) = entry
-                .strip_prefix(&start)
-                .and_then(|rest| rest.strip_suffix(".tmp"))
-                .and_then(|rest| rest.split_once('.'))
-            else {
-                continue;
-            };
-            let is_number =
-                |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            if is_number(process) && is_number(number) && process != std::process::id().to_string()
-            {
+            let is_left_over = TemporaryName::parse(&entry).is_some_and(|temporary| {
+                temporary.name == name && temporary.process != std::process::id()
+            });
+            if is_left_over {
                 self.remove_file(&directory.join(&entry))?;
             }
         }
@@ -362,6 +392,34 @@ mod system {
 
         fn canonical(&self, path: &Path) -> DiskResult<PathBuf> {
             fs::canonicalize(path).map_err(failed("find", path))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn temporary_names_are_known_again() {
+        for name in ["head.json", ".env", "a.1.2.tmp", "größe", ""] {
+            let temporary = TemporaryName::new(name.to_owned());
+            assert_eq!(
+                TemporaryName::parse(&temporary.to_string()),
+                Some(temporary)
+            );
+        }
+        for other in [
+            ".tmp",
+            "x.1.2.tmp",
+            ".x.1.tmp",
+            ".x.a.2.tmp",
+            ".x.1.+2.tmp",
+            ".x.01.2.tmp",
+            ".x.1.2",
+            "head.json",
+        ] {
+            assert_eq!(TemporaryName::parse(other), None, "{other}");
         }
     }
 }

@@ -20,7 +20,9 @@ pub mod refresh;
 pub mod regions;
 pub mod signals;
 pub mod start;
+pub mod state;
 pub mod status;
+pub mod stores;
 pub mod summary;
 pub mod up;
 pub mod verify;
@@ -124,6 +126,9 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
             ("config resolve", config::resolve(desk, arguments))
         }
         Command::Config(ConfigCommand::Schema) => ("config schema", config::schema(desk)),
+        Command::State(command) | Command::Infra(InfraCommand::State(command)) => {
+            (command.name(), state::run(desk, command).await)
+        }
         Command::Infra(InfraCommand::Plan(arguments)) => {
             ("infra plan", plan::run(desk, arguments).await)
         }

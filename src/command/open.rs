@@ -7,33 +7,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Desk, Problems};
-use crate::actions::{self, context::RunnerEnvironment};
 use crate::apply::execute::CALL_TIMEOUT;
 use crate::apply::secrets::SecretStores;
 use crate::apply::sinks::Sinks;
 use crate::apply::values::Values;
 use crate::apply::{Engine, Providers};
 use crate::cli::ConfigArgs;
-use crate::clock::rfc3339;
 use crate::config::{self, Config};
 use crate::face::Style;
 use crate::github;
-use crate::random::hex_of;
 use crate::report::{Event, Exit, Report, Reporter as _, Severity};
-use crate::resource::{Map, Value, resolve_map};
+use crate::resource::{Map, resolve_map};
 use crate::secret::Keyring;
 use crate::secret::source;
-use crate::settings;
 use crate::sink::{self, SinkTools};
-use crate::state::filesystem::Filesystem;
-use crate::state::lease::Renewal;
-use crate::state::{Holder, Lease, Store, StoreError};
-
-/// Folder of the state when no `iac.state` module says otherwise, beside the config.
-pub const DEFAULT_STATE: &str = ".tidegate/state";
-
-/// Beyond the lease, how long a lock of another machine is watched before it counts as dead.
-const LAPSE_MARGIN: Duration = Duration::from_secs(5);
+use crate::state::{Lease, Store};
 
 /// Everything a command works on, open.
 pub struct Opened {
@@ -50,10 +38,21 @@ pub struct Opened {
 impl Desk {
     /// Finds, reads and resolves the config; says its warnings.
     pub fn load(&self, arguments: &ConfigArgs) -> Result<Config, Problems> {
-        let path = self.find_config(arguments)?;
+        self.load_at(&self.find_config(arguments)?)
+    }
+
+    /// A second config beside the one that `--config` names.
+    pub(super) fn load_other(&self, arguments: &ConfigArgs) -> Result<Config, Problems> {
+        let path = config::discover(arguments.file.as_deref(), &|path: &Path| {
+            matches!(self.disk.entry(path), Ok(Some(_)))
+        })?;
+        self.load_at(&path)
+    }
+
+    fn load_at(&self, path: &Path) -> Result<Config, Problems> {
         let loaded = self.with_files(|files| {
             config::load(
-                &path,
+                path,
                 self.global.env.as_deref(),
                 files,
                 &self.settings.variables,
@@ -116,7 +115,7 @@ impl Desk {
         let sinks = self.open_sinks(config, &variables, &access, &mut problems);
         let secret_stores = self.open_secret_stores(config, &variables, &access, &mut problems);
         let providers = self.open_providers(config, &mut problems).await;
-        let store = match self.open_store(config, &providers) {
+        let store = match self.open_store(config, Some(&providers)) {
             Ok(store) => Some(store),
             Err(problem) => {
                 problems.push(problem);
@@ -222,117 +221,6 @@ impl Desk {
             None => Ok(known),
         }
     }
-
-    fn open_store(&self, config: &Config, providers: &Providers) -> Result<Arc<dyn Store>, Report> {
-        let (backend, directory, ephemeral, at) = match &config.state {
-            None => ("filesystem", None, false, None),
-            Some(declared) => {
-                let settings = self.known_map(&declared.config, "iac.state")?;
-                let directory = match settings.get("directory") {
-                    None => None,
-                    Some(Value::String(directory)) => Some(directory.clone()),
-                    Some(_) => {
-                        return Err(Report::error(
-                            "state/directory",
-                            "`directory` of `iac.state` must be text",
-                        )
-                        .at(declared.at.clone())
-                        .exit(Exit::Usage));
-                    }
-                };
-                (
-                    declared.backend.as_str(),
-                    directory,
-                    declared.ephemeral,
-                    Some(declared.at.clone()),
-                )
-            }
-        };
-        if backend != "filesystem" {
-            return Err(Report::error(
-                "state/unknown-backend",
-                format!("the state backend `{backend}` is not available in this version"),
-            )
-            .at_maybe(at)
-            .fix("use `backend: filesystem`")
-            .exit(Exit::Usage));
-        }
-        self.refuse_vanishing_state(config, providers, ephemeral, at.as_ref())?;
-        if directory.is_none() {
-            self.ui.note(format!(
-                "State is kept in {} (the default; an `iac.state` module can say otherwise).",
-                config.directory.join(DEFAULT_STATE).display()
-            ));
-        }
-        let root = config
-            .directory
-            .join(directory.as_deref().unwrap_or(DEFAULT_STATE));
-        let mut store = Filesystem::open(
-            root,
-            &config.environment,
-            Arc::clone(&self.disk),
-            Arc::clone(&self.clock),
-            Arc::clone(&self.random),
-        )
-        .map_err(Report::from)?;
-        if let Some(text) = self.settings.variables.non_empty(settings::STATE_KEY) {
-            store = store.with_key(parse_key(text)?);
-        }
-        Ok(Arc::new(store))
-    }
-
-    /// On a GitHub-hosted runner the disk goes with the job: state on it is no memory.
-    fn refuse_vanishing_state(
-        &self,
-        config: &Config,
-        providers: &Providers,
-        ephemeral: bool,
-        at: Option<&crate::report::Span>,
-    ) -> Result<(), Report> {
-        let hosted = actions::Context::from_variables(&self.settings.variables)
-            .is_some_and(|context| context.runner_environment == RunnerEnvironment::GithubHosted);
-        let all_local = config.providers.keys().all(|id| {
-            providers
-                .get(id)
-                .is_some_and(|provider| provider.is_local())
-        });
-        if !hosted || ephemeral || all_local {
-            return Ok(());
-        }
-        Err(Report::error(
-            "state/vanishes",
-            "the state would be kept on this runner's disk, which is thrown away when the job ends; the next run would make everything again",
-        )
-        .at_maybe(at.cloned())
-        .fix("keep state where it lasts, or run on a self-hosted runner with a lasting disk")
-        .fix("if losing it is meant (a preview that lives only in this job), say `ephemeral: true` in the `iac.state` module")
-        .exit(Exit::Usage))
-    }
-}
-
-fn parse_key(text: &str) -> Result<[u8; 32], Report> {
-    let bytes: Option<Vec<u8>> = (text.len() == 64)
-        .then(|| {
-            text.as_bytes()
-                .chunks(2)
-                .map(|pair| {
-                    std::str::from_utf8(pair)
-                        .ok()
-                        .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-                })
-                .collect()
-        })
-        .flatten();
-    bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or_else(|| {
-            Report::error(
-                "settings/state-key",
-                format!("{} is not 64 hexadecimal digits", settings::STATE_KEY),
-            )
-            .fix("make one with `openssl rand -hex 32` and keep it as a secret")
-            .exit(Exit::Usage)
-        })
 }
 
 /// Every declared sink with the names written there.
@@ -410,68 +298,7 @@ impl Opened {
         command: &str,
         wait: Duration,
     ) -> Result<Lease, Problems> {
-        let variables = &desk.settings.variables;
-        let user = variables
-            .non_empty("GITHUB_ACTOR")
-            .or_else(|| variables.non_empty("USER"))
-            .or_else(|| variables.non_empty("LOGNAME"))
-            .unwrap_or("unknown");
-        let host = rustix::system::uname()
-            .nodename()
-            .to_string_lossy()
-            .into_owned();
-        let holder = Holder {
-            run_id: hex_of::<8>(desk.random.as_ref()),
-            who: format!("{user}@{host}"),
-            process_id: std::process::id(),
-            command: command.to_owned(),
-            run_url: actions::Context::from_variables(variables)
-                .and_then(|context| context.run_url()),
-            since: rfc3339(desk.clock.now()),
-        };
-        let lease = match self.store.lock(&holder, Duration::ZERO).await {
-            Err(StoreError::Locked { holder: other, .. }) => {
-                // A holder on this machine is known to live, or its lock would be free. One on
-                // another machine may be dead, which only the lapse of its lease can show; a
-                // killed runner must not block the next one for ever.
-                let here = other.who.rsplit('@').next() == Some(host.as_str());
-                let wait = if wait.is_zero() && !here {
-                    Renewal::DEFAULT.lease + LAPSE_MARGIN
-                } else {
-                    wait
-                };
-                if !wait.is_zero() {
-                    desk.ui.note(format!(
-                        "The state is locked by {} (`tidegate {}`, since {}); waiting up to {} s.",
-                        other.who,
-                        other.command,
-                        other.since,
-                        wait.as_secs()
-                    ));
-                }
-                tokio::select! {
-                    biased;
-                    () = desk.cancel.cancelled() => {
-                        return Err(Report::error(
-                            "state/locked",
-                            "stopped while waiting for the lock; nothing was changed",
-                        )
-                        .exit(Exit::Interrupted)
-                        .into());
-                    }
-                    lease = self.store.lock(&holder, wait) => lease,
-                }
-            }
-            answer => answer,
-        }
-        .map_err(Report::from)?;
-        if let Some(dead) = &lease.taken_over {
-            desk.ui.note(format!(
-                "Took over the lock that {} left behind (`tidegate {}`, since {}).",
-                dead.who, dead.command, dead.since
-            ));
-        }
-        Ok(lease)
+        desk.lock_store(self.store.as_ref(), command, wait).await
     }
 
     /// Everything a run needs. Without `create`, a state that does not exist yet stays so.

@@ -36,6 +36,7 @@ pub use document::{Document, Field, Tree, TreeKind};
 pub use files::{FILE_BYTES_MAX, Files};
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
+pub(crate) use resolve::sensitive::is_sensitive as is_sensitive_name;
 pub use resolved::*;
 pub use schema::schema;
 

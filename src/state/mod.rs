@@ -1,6 +1,7 @@
 //! State: what we remember about one environment, who may write it, and the journal that survives
 //! us. Backends implement [`Store`]; the engine never knows which one it has.
 
+pub mod edit;
 pub mod filesystem;
 pub mod journal;
 pub mod lease;
@@ -9,7 +10,10 @@ pub mod name;
 pub mod postgres;
 pub mod query;
 pub mod record;
+pub mod recovery;
 pub mod snapshot;
+pub mod tfstate;
+pub mod upstream;
 
 mod codec;
 mod convert;

@@ -87,6 +87,32 @@ fn every_command_prints_the_fields_its_row_lists() {
             0,
         ),
         ("infra regions --env dev", "infra regions", 0),
+        ("state list --env dev", "state list", 0),
+        ("infra state list --env dev", "state list", 0),
+        ("state show db --env dev", "state show", 0),
+        ("state verify --env dev", "state verify", 0),
+        ("state pull --env dev -o all.json", "state pull", 0),
+        ("state backup --env dev -o copy.json", "state backup", 0),
+        ("state export --env dev -o out.json", "state export", 0),
+        ("state mv files kept --env dev --yes", "state mv", 0),
+        ("state rm kept --env dev --yes", "state rm", 0),
+        ("state import out.json --env dev --yes", "state import", 0),
+        (
+            "state push all.json --env dev --yes --force",
+            "state push",
+            0,
+        ),
+        (
+            "state restore copy.json --env dev --yes",
+            "state restore",
+            0,
+        ),
+        ("state unlock r-1 --env dev", "state unlock", 0),
+        (
+            "state migrate --to filesystem=other --env dev --yes",
+            "state migrate",
+            0,
+        ),
         (closed, "deploy verify", 4),
         (
             "infra destroy --env dev --dry-run",
@@ -102,6 +128,7 @@ fn every_command_prints_the_fields_its_row_lists() {
         ("plugin verify", "plugin …", 0),
         ("migrate plugins", "plugin …", 0),
         ("plugin info nobody", "(stopped early)", 2),
+        ("state wipe --env dev --yes", "state wipe", 0),
         ("up --env nowhere", "(stopped early)", 2),
     ];
     let documented = documented();

@@ -1,11 +1,15 @@
 //! The state room: the contract every store keeps, and what each of them survives.
 
+mod commands;
+mod contention;
 mod contract;
 mod damage;
 mod disks;
 mod faults;
+mod fixtures;
 mod lock;
 mod names;
+mod pooler;
 mod postgres;
 
 use std::path::Path;
@@ -18,7 +22,7 @@ use tidegate::clock::{Clock, ManualClock, SystemClock};
 use tidegate::disk::{Disk, SystemDisk};
 use tidegate::random::{SeededRandom, SystemRandom};
 use tidegate::resource::Address;
-use tidegate::state::{Filesystem, Holder, Record};
+use tidegate::state::{Filesystem, Holder, Record, Store};
 use time::OffsetDateTime;
 
 /// Runs one future to its end.

@@ -7,7 +7,7 @@ mod modules;
 mod names;
 mod resources;
 mod secrets;
-mod sensitive;
+pub(super) mod sensitive;
 mod sinks;
 mod sizes;
 mod values;

@@ -58,7 +58,7 @@ const BACKENDS: [&str; 7] = [
 ];
 
 /// Settings of the filesystem backend; another one is probably a misspelling.
-const FILESYSTEM_KEYS: [&str; 3] = ["backend", "directory", "ephemeral"];
+const FILESYSTEM_KEYS: [&str; 5] = ["backend", "directory", "encrypt", "ephemeral", "key_file"];
 
 /// What a module is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -34,7 +34,7 @@ const ABOUT: [&str; 12] = [
 ];
 
 /// True when the value behind `name` should be treated as a secret.
-pub(super) fn is_sensitive(name: &str) -> bool {
+pub(crate) fn is_sensitive(name: &str) -> bool {
     // Nearly every key of a large file is answered here, before words are told apart.
     let folded: String = name
         .chars()

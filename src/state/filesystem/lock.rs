@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::disk::TemporaryName;
 use crate::random::hex_of;
 use crate::state::lease::{Process, Verdict, Watched};
 
@@ -254,7 +255,7 @@ impl Filesystem {
                 Err(error) => return Err(storage(error)),
             };
             for name in names {
-                let temporary = name.starts_with('.') && name.ends_with(".tmp");
+                let temporary = TemporaryName::parse(&name).is_some();
                 if temporary || (folder.is_empty() && is_alive_name(&name)) {
                     self.disk
                         .remove_file(&directory.join(name))

@@ -3,6 +3,7 @@
 
 use std::path::Path;
 
+use crate::disk::TemporaryName;
 use crate::state::journal::open_intents;
 
 use super::lock::{LOCK, is_alive_name};
@@ -48,7 +49,7 @@ impl Filesystem {
         }
         self.disk.remove_file(&self.path(LOCK)).map_err(storage)?;
         for name in self.disk.list(&self.directory).map_err(storage)? {
-            if is_alive_name(&name) || (name.starts_with('.') && name.ends_with(".tmp")) {
+            if is_alive_name(&name) || TemporaryName::parse(&name).is_some() {
                 self.disk.remove_file(&self.path(&name)).map_err(storage)?;
             }
         }

@@ -10,6 +10,7 @@
 mod change;
 mod connection;
 mod schema;
+pub mod upstream;
 
 use std::fmt;
 use std::sync::Arc;

@@ -1,0 +1,469 @@
+//! From the `iac.state` module to an open store. The only place that knows which stores there are.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use zeroize::Zeroizing;
+
+use super::{Desk, Problems};
+use crate::actions::{self, context::RunnerEnvironment};
+use crate::apply::Providers;
+use crate::clock::rfc3339;
+use crate::config::Config;
+use crate::random::hex_of;
+use crate::report::{Event, Exit, Report, Reporter as _, Severity, Span};
+use crate::resource::{Map, Value};
+use crate::secret::Secret;
+use crate::settings;
+use crate::state::lease::Renewal;
+use crate::state::postgres::{DEFAULT_SCHEMA, Server};
+use crate::state::{Filesystem, Holder, Lease, Memory, Postgres, Store, StoreError, memory};
+
+/// Folder of the state when no `iac.state` module says otherwise, beside the config.
+pub const DEFAULT_STATE: &str = ".tidegate/state";
+
+/// Longest state key file: 64 digits, and room for line ends.
+const KEY_FILE_BYTES_MAX: u64 = 256;
+
+/// Beyond the lease, how long a lock of another machine is watched before it counts as dead.
+const LAPSE_MARGIN: Duration = Duration::from_secs(5);
+
+/// What every store may be told.
+const COMMON_KEYS: &[&str] = &["encrypt", "key_file"];
+const FILESYSTEM_KEYS: &[&str] = &["directory"];
+const POSTGRES_KEYS: &[&str] = &[
+    "dsn",
+    "connection_string",
+    "project",
+    "schema",
+    "sslrootcert",
+];
+
+/// The module's settings, with the place problems are said at.
+struct Declared {
+    backend: String,
+    settings: Map,
+    ephemeral: bool,
+    at: Option<Span>,
+}
+
+impl Declared {
+    fn problem(&self, code: &'static str, message: impl Into<String>) -> Report {
+        Report::error(code, message)
+            .at_maybe(self.at.clone())
+            .exit(Exit::Usage)
+    }
+
+    fn text(&self, key: &str, code: &'static str) -> Result<Option<&str>, Report> {
+        match self.settings.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(_) => Err(self.problem(
+                code,
+                format!("`{key}` of `iac.state` must be text, in the open"),
+            )),
+        }
+    }
+
+    /// Text that may be a secret.
+    fn secret(&self, key: &str, desk: &Desk) -> Result<Option<Secret>, Report> {
+        match self.settings.get(key) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Secret(secret)) => Ok(Some(secret.clone())),
+            Some(Value::String(text)) => Ok(Some(desk.masker.admit(key, text.clone()))),
+            Some(_) => Err(self.problem(
+                "state/setting",
+                format!("`{key}` of `iac.state` must be text"),
+            )),
+        }
+    }
+}
+
+impl Desk {
+    /// Opens the state of the config's environment. Touches nothing outside yet.
+    pub(super) fn open_store(
+        &self,
+        config: &Config,
+        providers: Option<&Providers>,
+    ) -> Result<Arc<dyn Store>, Report> {
+        let declared = match &config.state {
+            None => Declared {
+                backend: "filesystem".to_owned(),
+                settings: Map::new(),
+                ephemeral: false,
+                at: None,
+            },
+            Some(state) => Declared {
+                backend: state.backend.clone(),
+                settings: self.known_map(&state.config, "iac.state")?,
+                ephemeral: state.ephemeral,
+                at: Some(state.at.clone()),
+            },
+        };
+        let key = self.state_key(config, &declared)?;
+        let encrypts = encrypts(&declared, key.is_some())?;
+        match declared.backend.as_str() {
+            "filesystem" => {
+                self.warn_of_unknown(&declared, FILESYSTEM_KEYS);
+                self.refuse_vanishing_state(
+                    config,
+                    providers,
+                    declared.ephemeral,
+                    declared.at.as_ref(),
+                )?;
+                self.open_filesystem(config, &declared, key, encrypts)
+            }
+            "memory" => {
+                self.warn_of_unknown(&declared, &[]);
+                self.open_memory(config, &declared, key)
+            }
+            "postgres" => {
+                self.warn_of_unknown(&declared, POSTGRES_KEYS);
+                self.open_postgres(config, &declared, key, encrypts)
+            }
+            other => Err(declared
+                .problem(
+                    "state/unknown-backend",
+                    format!("the state backend `{other}` is not available in this version"),
+                )
+                .fix("use `backend: filesystem` or `backend: postgres`")),
+        }
+    }
+
+    fn open_filesystem(
+        &self,
+        config: &Config,
+        declared: &Declared,
+        key: Option<Key>,
+        encrypts: bool,
+    ) -> Result<Arc<dyn Store>, Report> {
+        let directory = declared.text("directory", "state/directory")?;
+        let root = config.directory.join(directory.unwrap_or(DEFAULT_STATE));
+        if directory.is_none() {
+            self.ui.note(format!(
+                "State is kept in {} (the default; an `iac.state` module can say otherwise).",
+                root.display()
+            ));
+        }
+        let mut store = Filesystem::open(
+            root,
+            &config.environment,
+            Arc::clone(&self.disk),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )
+        .map_err(Report::from)?;
+        if let Some(key) = key {
+            store = store.with_key(*key);
+            if encrypts {
+                store = store.with_encryption(&key);
+            }
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// A folder as the store of `config`'s environment, with the state key that is given, if any.
+    pub(super) fn open_folder(
+        &self,
+        config: &Config,
+        folder: Option<PathBuf>,
+    ) -> Result<Arc<dyn Store>, Report> {
+        let mut settings = Map::new();
+        if let Some(folder) = folder {
+            // Named on the command line, so it is meant from here, not from the config.
+            let here = self
+                .disk
+                .canonical(std::path::Path::new("."))
+                .map_err(|error| {
+                    Report::error("state/directory", error.to_string()).exit(Exit::Usage)
+                })?;
+            let folder = here.join(folder).display().to_string();
+            settings.insert("directory".to_owned(), Value::String(folder));
+        }
+        let declared = Declared {
+            backend: "filesystem".to_owned(),
+            settings,
+            ephemeral: true,
+            at: None,
+        };
+        let key = self.state_key(config, &declared)?;
+        self.open_filesystem(config, &declared, key, false)
+    }
+
+    fn open_memory(
+        &self,
+        config: &Config,
+        declared: &Declared,
+        key: Option<Key>,
+    ) -> Result<Arc<dyn Store>, Report> {
+        let mut warning = Report::error(
+            "state/forgets",
+            "state is kept in memory: nothing of it is left when this command ends",
+        )
+        .at_maybe(declared.at.clone())
+        .fix("use `backend: filesystem` or `backend: postgres` for anything that should last");
+        warning.severity = Severity::Warning;
+        self.ui.say(Event::Problem(Box::new(warning)));
+        let mut store = Memory::open(
+            memory::Shared::default(),
+            &config.environment,
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )
+        .map_err(Report::from)?;
+        if let Some(key) = key {
+            store = store.with_key(*key);
+        }
+        Ok(Arc::new(store))
+    }
+
+    fn open_postgres(
+        &self,
+        config: &Config,
+        declared: &Declared,
+        key: Option<Key>,
+        encrypts: bool,
+    ) -> Result<Arc<dyn Store>, Report> {
+        let text = match (
+            declared.secret("dsn", self)?,
+            declared.secret("connection_string", self)?,
+        ) {
+            (Some(text), None) | (None, Some(text)) => text,
+            (Some(_), Some(_)) => {
+                return Err(declared
+                    .problem(
+                        "state/connection",
+                        "`iac.state` has both `dsn` and `connection_string`",
+                    )
+                    .fix("keep one"));
+            }
+            (None, None) => {
+                return Err(declared
+                    .problem("state/connection", "`backend: postgres` needs a `dsn`")
+                    .fix("for example `dsn: ${STATE_DATABASE_URL}`, set from a secret"));
+            }
+        };
+        let project = declared.text("project", "state/setting")?.ok_or_else(|| {
+            declared
+                .problem("state/project", "`backend: postgres` needs a `project`")
+                .because(
+                    "a database is shared; two configs without names would take each other's \
+                     resources for their own",
+                )
+                .fix("add `project: <name>`, the same for every environment of this config")
+        })?;
+        let server = Server::from_connection_string(
+            &text,
+            declared.text("sslrootcert", "state/setting")?,
+            &config.directory,
+            self.disk.as_ref(),
+            &self.masker,
+        )
+        .map_err(|error| Report::from(error).at_maybe(declared.at.clone()))?;
+        let mut store = Postgres::open(
+            server,
+            declared
+                .text("schema", "state/setting")?
+                .unwrap_or(DEFAULT_SCHEMA),
+            project,
+            &config.environment,
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )
+        .map_err(|error| Report::from(error).at_maybe(declared.at.clone()))?;
+        if let Some(key) = key {
+            store = store.with_key(*key);
+            if encrypts {
+                store = store.with_encryption(&key);
+            }
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// Takes the lock of the environment.
+    pub(super) async fn lock_store(
+        &self,
+        store: &dyn Store,
+        command: &str,
+        wait: Duration,
+    ) -> Result<Lease, Problems> {
+        let variables = &self.settings.variables;
+        let user = variables
+            .non_empty("GITHUB_ACTOR")
+            .or_else(|| variables.non_empty("USER"))
+            .or_else(|| variables.non_empty("LOGNAME"))
+            .unwrap_or("unknown");
+        let host = rustix::system::uname()
+            .nodename()
+            .to_string_lossy()
+            .into_owned();
+        let holder = Holder {
+            run_id: hex_of::<8>(self.random.as_ref()),
+            who: format!("{user}@{host}"),
+            process_id: std::process::id(),
+            command: command.to_owned(),
+            run_url: actions::Context::from_variables(variables)
+                .and_then(|context| context.run_url()),
+            since: rfc3339(self.clock.now()),
+        };
+        let lease = match store.lock(&holder, Duration::ZERO).await {
+            Err(StoreError::Locked { holder: other, .. }) => {
+                // A holder on this machine is known to live, or its lock would be free. One on
+                // another machine may be dead, which only the lapse of its lease can show; a
+                // killed runner must not block the next one for ever.
+                let here = other.who.rsplit('@').next() == Some(host.as_str());
+                let wait = if wait.is_zero() && !here {
+                    Renewal::DEFAULT.lease + LAPSE_MARGIN
+                } else {
+                    wait
+                };
+                if !wait.is_zero() {
+                    self.ui.note(format!(
+                        "The state is locked by {} (`tidegate {}`, since {}); waiting up to {} s.",
+                        other.who,
+                        other.command,
+                        other.since,
+                        wait.as_secs()
+                    ));
+                }
+                tokio::select! {
+                    biased;
+                    () = self.cancel.cancelled() => {
+                        return Err(Report::error(
+                            "state/locked",
+                            "stopped while waiting for the lock; nothing was changed",
+                        )
+                        .exit(Exit::Interrupted)
+                        .into());
+                    }
+                    lease = store.lock(&holder, wait) => lease,
+                }
+            }
+            answer => answer,
+        }
+        .map_err(Report::from)?;
+        if let Some(dead) = &lease.taken_over {
+            self.ui.note(format!(
+                "Took over the lock that {} left behind (`tidegate {}`, since {}).",
+                dead.who, dead.command, dead.since
+            ));
+        }
+        Ok(lease)
+    }
+
+    /// The state key when it is kept outside the store: the variable wins over `key_file`.
+    fn state_key(&self, config: &Config, declared: &Declared) -> Result<Option<Key>, Report> {
+        if let Some(text) = self.settings.variables.non_empty(settings::STATE_KEY) {
+            return parse_key(text, settings::STATE_KEY).map(Some);
+        }
+        let Some(file) = declared.text("key_file", "state/setting")? else {
+            return Ok(None);
+        };
+        let path: PathBuf = config.directory.join(file);
+        let bytes = self
+            .disk
+            .read(&path, KEY_FILE_BYTES_MAX)
+            .map(Zeroizing::new)
+            .map_err(|error| {
+                declared
+                    .problem("settings/state-key", error.to_string())
+                    .fix("make one with `openssl rand -hex 32`, and keep a copy where it is safe")
+            })?;
+        let text = std::str::from_utf8(&bytes).unwrap_or_default();
+        parse_key(text.trim(), &path.display().to_string()).map(Some)
+    }
+
+    /// Settings nobody reads are said, not refused: a config may be shared with another tool.
+    fn warn_of_unknown(&self, declared: &Declared, known: &[&str]) {
+        for key in declared.settings.keys() {
+            if !known.contains(&key.as_str()) && !COMMON_KEYS.contains(&key.as_str()) {
+                let mut warning = Report::error(
+                    "state/setting",
+                    format!(
+                        "the {} state has no setting `{key}`; it is ignored",
+                        declared.backend
+                    ),
+                )
+                .at_maybe(declared.at.clone());
+                warning.severity = Severity::Warning;
+                self.ui.say(Event::Problem(Box::new(warning)));
+            }
+        }
+    }
+
+    /// On a GitHub-hosted runner the disk goes with the job: state on it is no memory.
+    fn refuse_vanishing_state(
+        &self,
+        config: &Config,
+        providers: Option<&Providers>,
+        ephemeral: bool,
+        at: Option<&crate::report::Span>,
+    ) -> Result<(), Report> {
+        let hosted = actions::Context::from_variables(&self.settings.variables)
+            .is_some_and(|context| context.runner_environment == RunnerEnvironment::GithubHosted);
+        // Without providers nothing is about to be made.
+        let all_local = providers.is_none_or(|providers| {
+            config.providers.keys().all(|id| {
+                providers
+                    .get(id)
+                    .is_some_and(|provider| provider.is_local())
+            })
+        });
+        if !hosted || ephemeral || all_local {
+            return Ok(());
+        }
+        Err(Report::error(
+            "state/vanishes",
+            "the state would be kept on this runner's disk, which is thrown away when the job ends; the next run would make everything again",
+        )
+        .at_maybe(at.cloned())
+        .fix("keep state where it lasts, or run on a self-hosted runner with a lasting disk")
+        .fix("if losing it is meant (a preview that lives only in this job), say `ephemeral: true` in the `iac.state` module")
+        .exit(Exit::Usage))
+    }
+}
+
+type Key = Zeroizing<[u8; 32]>;
+
+/// Are whole records encrypted? Only with a key from outside: one beside them would protect nothing.
+fn encrypts(declared: &Declared, has_key: bool) -> Result<bool, Report> {
+    match declared.settings.get("encrypt") {
+        None | Some(Value::Null | Value::Bool(false)) => Ok(false),
+        Some(Value::Bool(true)) if has_key => Ok(true),
+        Some(Value::Bool(true)) => Err(declared
+            .problem(
+                "state/encrypt",
+                "`encrypt: true` needs a key that is kept outside the store",
+            )
+            .fix("set TIDEGATE_STATE_KEY (64 hexadecimal digits), or name a `key_file`")),
+        Some(_) => Err(declared.problem("state/setting", "`encrypt` must be true or false")),
+    }
+}
+
+fn parse_key(text: &str, origin: &str) -> Result<Key, Report> {
+    let bytes: Option<Zeroizing<Vec<u8>>> = (text.len() == 64)
+        .then(|| {
+            text.as_bytes()
+                .chunks(2)
+                .map(|pair| {
+                    std::str::from_utf8(pair)
+                        .ok()
+                        .and_then(|pair| u8::from_str_radix(pair, 16).ok())
+                })
+                .collect::<Option<Vec<u8>>>()
+                .map(Zeroizing::new)
+        })
+        .flatten();
+    bytes
+        .and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok())
+        .map(Zeroizing::new)
+        .ok_or_else(|| {
+            Report::error(
+                "settings/state-key",
+                format!("{origin} is not 64 hexadecimal digits"),
+            )
+            .fix("make one with `openssl rand -hex 32` and keep it as a secret")
+            .exit(Exit::Usage)
+        })
+}

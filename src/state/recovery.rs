@@ -1,0 +1,439 @@
+//! What could not be saved: when the store is down at the moment of saving, outcomes go to a file
+//! on this machine, sealed with the state key, and the next run brings them to the store.
+//!
+//! One line an outcome, each sealed for its environment and its place in the file, so that lines
+//! cannot be moved, dropped from the middle or mixed with those of another environment unseen. A
+//! last line that was cut off was never acknowledged.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{Disk, DiskError, DiskExt as _};
+use crate::random::Random;
+use crate::resource::Address;
+use crate::secret::Keyring;
+
+use super::{Expected, Keepsake, Lease, Record, Store, StoreError, StoreResult};
+
+const FILE_MODE: u32 = 0o600;
+/// Largest recovery file.
+const BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// One thing that was done, and that the store does not know yet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum Outcome {
+    /// The first line: whose outcomes these are.
+    Begin {
+        /// Lineage of the state; outcomes of another one are never replayed.
+        lineage: String,
+        /// The run that wrote them.
+        run_id: String,
+    },
+    /// A record was to be written.
+    Put {
+        /// Writes that were behind the record it replaces; 0 when there was none.
+        base: u64,
+        /// The record.
+        record: Box<Record>,
+    },
+    /// A record was to be removed.
+    Delete {
+        /// Whose.
+        address: Address,
+        /// Writes behind the removed record.
+        base: u64,
+    },
+    /// A keepsake was to be written.
+    Keep {
+        /// Its key.
+        key: String,
+        /// Its value.
+        keepsake: Keepsake,
+    },
+    /// A journal entry was to be appended.
+    Journal {
+        /// The entry.
+        entry: super::Entry,
+    },
+}
+
+/// What became of a recovery file.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Replayed {
+    /// Outcomes that are in the store now.
+    pub saved: usize,
+    /// Records that somebody else changed since; theirs stays.
+    pub overtaken: Vec<Address>,
+}
+
+/// The recovery file of one environment.
+pub struct Recovery {
+    disk: Arc<dyn Disk>,
+    random: Arc<dyn Random>,
+    path: PathBuf,
+    environment: String,
+    keyring: Keyring,
+}
+
+impl std::fmt::Debug for Recovery {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Recovery")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+fn storage(error: DiskError) -> StoreError {
+    StoreError::Storage(error.to_string())
+}
+
+impl Recovery {
+    /// The file at `path`, in a folder that exists. Nothing is written yet.
+    pub fn new(
+        disk: Arc<dyn Disk>,
+        random: Arc<dyn Random>,
+        path: PathBuf,
+        environment: &str,
+        key: &[u8; 32],
+    ) -> Self {
+        Self {
+            disk,
+            random,
+            path,
+            environment: environment.to_owned(),
+            keyring: Keyring::new(key),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn place(&self, line: usize) -> String {
+        format!("{}/recovery/{line}", self.environment)
+    }
+
+    fn corrupt(&self, reason: String) -> StoreError {
+        StoreError::Corrupt {
+            what: format!("the recovery file (`{}`)", self.path.display()),
+            reason,
+        }
+    }
+
+    /// Adds outcomes, durably, with one flush. The file starts with `lineage` and `run_id`; one of
+    /// another lineage is not added to.
+    ///
+    /// # Errors
+    /// [`StoreError::Storage`] when this machine's disk does not take them either.
+    pub fn append(&self, lineage: &str, run_id: &str, outcomes: &[Outcome]) -> StoreResult<()> {
+        if outcomes.is_empty() {
+            return Ok(());
+        }
+        let (known, good_bytes, total_bytes) = self.read_lines()?;
+        if good_bytes < total_bytes {
+            // A torn end is cut off before it gets neighbours.
+            let mut bytes = self.disk.read(&self.path, BYTES_MAX).map_err(storage)?;
+            bytes.truncate(good_bytes);
+            self.disk
+                .write_atomic(&self.path, &bytes, FILE_MODE)
+                .map_err(storage)?;
+        }
+        let mut all = Vec::new();
+        match known.first() {
+            None => all.push(Outcome::Begin {
+                lineage: lineage.to_owned(),
+                run_id: run_id.to_owned(),
+            }),
+            Some(Outcome::Begin { lineage: found, .. }) if found == lineage => {}
+            Some(_) => return Err(self.corrupt("it is that of another state".to_owned())),
+        }
+        all.extend_from_slice(outcomes);
+        let mut text = String::new();
+        for (index, outcome) in all.iter().enumerate() {
+            let plain = serde_json::to_vec(outcome)
+                .map_err(|error| StoreError::Storage(format!("cannot keep an outcome: {error}")))?;
+            let place = self.place(known.len() + index);
+            text.push_str(&self.keyring.seal_bytes(&*self.random, &place, &plain));
+            text.push('\n');
+        }
+        self.disk
+            .append(&self.path, text.as_bytes(), FILE_MODE, true)
+            .map_err(storage)?;
+        if known.is_empty()
+            && let Some(folder) = self.path.parent()
+        {
+            self.disk.sync_directory(folder).map_err(storage)?;
+        }
+        Ok(())
+    }
+
+    /// The outcomes, the bytes of their lines, and the bytes of the file.
+    fn read_lines(&self) -> StoreResult<(Vec<Outcome>, usize, usize)> {
+        let bytes = match self.disk.read(&self.path, BYTES_MAX) {
+            Ok(bytes) => bytes,
+            Err(error) if error.is_not_found() => return Ok((Vec::new(), 0, 0)),
+            Err(error) => return Err(storage(error)),
+        };
+        let mut outcomes = Vec::new();
+        let mut good_bytes = 0;
+        for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let Some(text) = line.strip_suffix(b"\n") else {
+                break;
+            };
+            let number = outcomes.len();
+            let outcome = std::str::from_utf8(text)
+                .ok()
+                .and_then(|text| self.keyring.open_bytes(&self.place(number), text).ok())
+                .ok_or_else(|| {
+                    self.corrupt(format!(
+                        "line {} does not open: it was altered, or sealed with another key",
+                        number + 1
+                    ))
+                })?;
+            outcomes.push(
+                serde_json::from_slice(&outcome)
+                    .map_err(|error| self.corrupt(format!("line {}: {error}", number + 1)))?,
+            );
+            good_bytes += line.len();
+        }
+        Ok((outcomes, good_bytes, bytes.len()))
+    }
+
+    /// True when there is something to bring to the store.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn is_waiting(&self) -> StoreResult<bool> {
+        Ok(self.disk.entry(&self.path).map_err(storage)?.is_some())
+    }
+
+    /// Brings every outcome to the store, in order, and removes the file. Doing it again after a
+    /// crash changes nothing. A record that another run has changed since stays as that run left
+    /// it, and is named.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the store holds another state than the outcomes are of; the
+    /// file stays.
+    pub async fn replay(&self, store: &dyn Store, lease: &Lease) -> StoreResult<Replayed> {
+        let (outcomes, ..) = self.read_lines()?;
+        let mut replayed = Replayed::default();
+        for outcome in outcomes {
+            match outcome {
+                Outcome::Begin { lineage, .. } => {
+                    let found = store.head().await?.map(|head| head.lineage);
+                    if found.as_ref() != Some(&lineage) {
+                        return Err(StoreError::Conflict {
+                            what: format!("the state that `{}` is of", self.path.display()),
+                            expected: format!("lineage {lineage}"),
+                            found: found.unwrap_or_else(|| "no state".to_owned()),
+                        });
+                    }
+                }
+                Outcome::Put { base, record } => {
+                    let address = &record.resource_id;
+                    let standing = store.get(address).await?;
+                    let expected = match base {
+                        0 => Expected::Absent,
+                        base => Expected::Version(base),
+                    };
+                    if standing
+                        .as_ref()
+                        .is_some_and(|standing| same(standing, &record))
+                    {
+                        replayed.saved += 1;
+                        continue;
+                    }
+                    match store.put_if(lease, &record, &expected).await {
+                        Ok(_) => replayed.saved += 1,
+                        Err(StoreError::Conflict { .. }) => {
+                            replayed.overtaken.push(address.clone())
+                        }
+                        Err(error) => return Err(error),
+                    }
+                }
+                Outcome::Delete { address, base } => match store.get(&address).await? {
+                    Some(standing) if standing.tidegate.version != base => {
+                        replayed.overtaken.push(address);
+                    }
+                    _ => {
+                        store.delete(lease, &address).await?;
+                        replayed.saved += 1;
+                    }
+                },
+                Outcome::Keep { key, keepsake } => {
+                    store.put_keepsake(lease, &key, &keepsake).await?;
+                    replayed.saved += 1;
+                }
+                Outcome::Journal { entry } => {
+                    if !store.journal_read().await?.contains(&entry) {
+                        store.journal_append(lease, &[entry]).await?;
+                    }
+                    replayed.saved += 1;
+                }
+            }
+        }
+        self.disk.remove_file(&self.path).map_err(storage)?;
+        Ok(replayed)
+    }
+}
+
+/// The same but for what a store sets itself.
+fn same(standing: &Record, record: &Record) -> bool {
+    let plain = |record: &Record| {
+        let mut plain = record.clone();
+        plain.created_at.clear();
+        plain.updated_at.clear();
+        plain.tidegate.version = 0;
+        plain.tidegate.format = 0;
+        plain.tidegate.environment.clear();
+        plain
+    };
+    plain(standing) == plain(record)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::SystemClock;
+    use crate::disk::SystemDisk;
+    use crate::random::SeededRandom;
+    use crate::state::memory::Shared;
+    use crate::state::{Holder, Memory};
+
+    fn record(name: &str, mark: &str) -> Record {
+        serde_json::from_value(json!({
+            "resource_id": name, "resource_type": "infra.dns", "provider": "local",
+            "provider_id": mark, "status": "active", "created_at": "", "updated_at": "",
+        }))
+        .unwrap()
+    }
+
+    fn put(base: u64, name: &str, mark: &str) -> Outcome {
+        Outcome::Put {
+            base,
+            record: Box::new(record(name, mark)),
+        }
+    }
+
+    fn recovery(folder: &Path, environment: &str, key: u8) -> Recovery {
+        let random = Arc::new(SeededRandom::new(3));
+        let path = folder.join("recovery");
+        Recovery::new(Arc::new(SystemDisk), random, path, environment, &[key; 32])
+    }
+
+    async fn store() -> (Memory, Lease, String) {
+        let clock = Arc::new(SystemClock::new());
+        let random = Arc::new(SeededRandom::new(1));
+        let store = Memory::open(Shared::default(), "dev", clock, random).unwrap();
+        let holder = Holder {
+            run_id: "r".to_owned(),
+            who: "a@b".to_owned(),
+            process_id: 1,
+            command: "up".to_owned(),
+            run_url: None,
+            since: String::new(),
+        };
+        let lease = store.lock(&holder, Duration::ZERO).await.unwrap();
+        let lineage = store.head().await.unwrap().unwrap().lineage;
+        (store, lease, lineage)
+    }
+
+    #[tokio::test]
+    async fn outcomes_reach_the_store_once_and_overwrite_nobody() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, lease, lineage) = store().await;
+        for name in ["changed", "gone", "theirs"] {
+            store.put(&lease, &record(name, "old")).await.unwrap();
+        }
+        let kept = recovery(folder.path(), "dev", 7);
+        assert!(!kept.is_waiting().unwrap());
+        kept.append(&lineage, "r", &[put(0, "new", "canary-host")])
+            .unwrap();
+        kept.append(
+            &lineage,
+            "r",
+            &[put(1, "changed", "new"), put(1, "theirs", "new")],
+        )
+        .unwrap();
+        let gone = Outcome::Delete {
+            address: Address::new("gone"),
+            base: 1,
+        };
+        kept.append(&lineage, "r", &[gone]).unwrap();
+        assert!(kept.append("another", "r", &[put(0, "x", "x")]).is_err());
+        let bytes = std::fs::read(kept.path()).unwrap();
+        assert!(!String::from_utf8_lossy(&bytes).contains("canary"));
+        // Meanwhile somebody else got through; and an earlier replay was cut off after its first.
+        store.put(&lease, &record("theirs", "other")).await.unwrap();
+        store
+            .put(&lease, &record("new", "canary-host"))
+            .await
+            .unwrap();
+        // A line that was cut off while it was appended.
+        let torn = [bytes.as_slice(), b"AAAA"].concat();
+        std::fs::write(kept.path(), torn).unwrap();
+        let replayed = kept.replay(&store, &lease).await.unwrap();
+        assert_eq!(
+            replayed,
+            Replayed {
+                saved: 3,
+                overtaken: vec![Address::new("theirs")]
+            }
+        );
+        assert!(!kept.is_waiting().unwrap());
+        let ids: Vec<(String, String)> = store
+            .list()
+            .await
+            .unwrap()
+            .into_iter()
+            .map(|record| (record.resource_id.to_string(), record.provider_id))
+            .collect();
+        let expected = [
+            ("changed", "new"),
+            ("new", "canary-host"),
+            ("theirs", "other"),
+        ]
+        .map(|(name, id)| (name.to_owned(), id.to_owned()));
+        assert_eq!(ids, expected);
+    }
+
+    #[tokio::test]
+    async fn what_does_not_belong_here_is_refused_and_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, lease, lineage) = store().await;
+        let kept = recovery(folder.path(), "dev", 7);
+        kept.append(&lineage, "r", &[put(0, "a", "1"), put(0, "b", "2")])
+            .unwrap();
+        let text = std::fs::read_to_string(kept.path()).unwrap();
+        for other in [
+            recovery(folder.path(), "prod", 7),
+            recovery(folder.path(), "dev", 8),
+        ] {
+            assert!(other.replay(&store, &lease).await.is_err());
+        }
+        // A line is dropped from the middle.
+        let lines: Vec<&str> = text.lines().collect();
+        std::fs::write(kept.path(), format!("{}\n{}\n", lines[0], lines[2])).unwrap();
+        assert!(kept.replay(&store, &lease).await.is_err());
+        std::fs::write(kept.path(), &text).unwrap();
+        let (elsewhere, its_lease) = {
+            let clock = Arc::new(SystemClock::new());
+            let random = Arc::new(SeededRandom::new(99));
+            let store = Memory::open(Shared::default(), "dev", clock, random).unwrap();
+            let lease = store.lock(&lease.holder, Duration::ZERO).await.unwrap();
+            (store, lease)
+        };
+        let error = kept.replay(&elsewhere, &its_lease).await.unwrap_err();
+        assert!(matches!(error, StoreError::Conflict { .. }), "{error:?}");
+        assert!(kept.is_waiting().unwrap());
+        assert_eq!(kept.replay(&store, &lease).await.unwrap().saved, 2);
+    }
+}

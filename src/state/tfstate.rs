@@ -1,0 +1,304 @@
+//! The version 4 state document of Terraform and OpenTofu: written for those who read it, and read
+//! back. What the document has no place for travels in the attribute `tidegate`. Pure.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::record::PLACEHOLDER_PREFIX;
+use super::{Record, Snapshot, StoreError, StoreResult};
+
+const VERSION: u64 = 4;
+/// The attribute that makes our own exports come back.
+const OURS: &str = "tidegate";
+const REGISTRY: &str = "registry.terraform.io/workflow/";
+
+/// A lineage of ours in the usual form of one of theirs.
+fn as_uuid(lineage: &str) -> String {
+    match lineage.len() {
+        32 if lineage.is_ascii() => format!(
+            "{}-{}-{}-{}-{}",
+            &lineage[..8],
+            &lineage[8..12],
+            &lineage[12..16],
+            &lineage[16..20],
+            &lineage[20..]
+        ),
+        _ => lineage.to_owned(),
+    }
+}
+
+/// The document. Sensitive outputs stay placeholders; nothing is unsealed.
+pub fn export(snapshot: &Snapshot) -> Value {
+    let resources: Vec<Value> = snapshot
+        .records
+        .iter()
+        .map(|record| {
+            let kind = record.resource_type.replace('.', "_");
+            let mut attributes = Map::new();
+            for (name, value) in &record.outputs {
+                attributes.insert(name.clone(), value.clone());
+            }
+            // After the outputs: one that is called `id` is in our own attribute.
+            attributes.insert("id".to_owned(), json!(record.provider_id));
+            attributes.insert("name".to_owned(), json!(record.resource_id));
+            attributes.insert("provider".to_owned(), json!(record.provider));
+            attributes.insert(OURS.to_owned(), super::upstream::public_form(record));
+            json!({
+                "mode": "managed",
+                "type": kind,
+                "name": record.resource_id,
+                "provider": format!("provider[\"{REGISTRY}{kind}\"]"),
+                "instances": [{
+                    "schema_version": 0,
+                    "attributes": attributes,
+                    "sensitive_attributes": [],
+                    "dependencies": record.dependencies,
+                }],
+            })
+        })
+        .collect();
+    json!({
+        "version": VERSION,
+        "terraform_version": "1.0.0",
+        "serial": snapshot.serial,
+        "lineage": as_uuid(&snapshot.lineage),
+        "outputs": {},
+        "resources": resources,
+    })
+}
+
+#[derive(Deserialize)]
+struct Document {
+    version: u64,
+    #[serde(default)]
+    resources: Vec<Resource>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    #[serde(default)]
+    mode: String,
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    #[serde(default)]
+    provider: String,
+    #[serde(default)]
+    instances: Vec<Instance>,
+}
+
+#[derive(Deserialize)]
+struct Instance {
+    #[serde(default)]
+    index_key: Option<Value>,
+    #[serde(default)]
+    attributes: Map<String, Value>,
+    #[serde(default)]
+    dependencies: Vec<String>,
+}
+
+/// The records in such a document, one for each instance, under their configured names. `now` is
+/// the time of records that know none.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] for anything that is not such a document, or holds one name twice.
+pub fn import(bytes: &[u8], what: &str, now: &str) -> StoreResult<Vec<Record>> {
+    let corrupt = |reason: String| StoreError::Corrupt {
+        what: what.to_owned(),
+        reason,
+    };
+    let document: Document =
+        serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+    if document.version != VERSION {
+        return Err(corrupt(format!(
+            "it has version {}; version {VERSION} can be imported",
+            document.version
+        )));
+    }
+    let mut records: Vec<Record> = Vec::new();
+    for resource in document.resources {
+        if resource.mode != "managed" {
+            continue;
+        }
+        for instance in &resource.instances {
+            let record = match instance.attributes.get(OURS) {
+                Some(ours) => serde_json::from_value(ours.clone())
+                    .map_err(|error| corrupt(format!("`{}`: {error}", resource.name)))?,
+                None => foreign(&resource, instance, now)
+                    .map_err(|error| corrupt(format!("`{}`: {error}", resource.name)))?,
+            };
+            if records
+                .iter()
+                .any(|other| other.resource_id == record.resource_id)
+            {
+                return Err(corrupt(format!("it holds `{}` twice", record.resource_id)));
+            }
+            records.push(record);
+        }
+    }
+    records.sort_by(|left, right| left.resource_id.cmp(&right.resource_id));
+    Ok(records)
+}
+
+fn foreign(
+    resource: &Resource,
+    instance: &Instance,
+    now: &str,
+) -> Result<Record, serde_json::Error> {
+    // Only the first `_` stood for a dot: `infra_container_service` is `infra.container_service`.
+    let kind = match resource.kind.strip_prefix("infra_") {
+        Some(rest) => format!("infra.{rest}"),
+        None => resource.kind.clone(),
+    };
+    let name = match &instance.index_key {
+        None | Some(Value::Null) => resource.name.clone(),
+        Some(Value::String(key)) => format!("{}[\"{key}\"]", resource.name),
+        Some(key) => format!("{}[{key}]", resource.name),
+    };
+    let text = |key: &str| {
+        instance
+            .attributes
+            .get(key)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
+    // `provider["registry.terraform.io/hashicorp/aws"]` → `aws`.
+    let provider = match text("provider") {
+        "" => resource
+            .provider
+            .trim_end_matches("\"]")
+            .rsplit('/')
+            .next()
+            .unwrap_or_default(),
+        named => named,
+    };
+    let outputs: Map<String, Value> = instance
+        .attributes
+        .iter()
+        .filter(|(key, _)| !["id", "name", "provider"].contains(&key.as_str()))
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    serde_json::from_value(json!({
+        "resource_id": name,
+        "resource_type": kind,
+        "provider": provider,
+        "provider_id": text("id"),
+        "status": "active",
+        "config": {},
+        "outputs": outputs,
+        "dependencies": instance.dependencies,
+        "created_at": now,
+        "updated_at": now,
+    }))
+}
+
+/// Takes what an export could not hold from the record that is there: sealed values whose
+/// placeholders came back unchanged, the provider's private data, the count of writes.
+pub fn rejoin(mut record: Record, existing: &Record) -> Record {
+    let sealed = existing.tidegate.sealed.iter().filter(|(name, _)| {
+        record.outputs.get(name.as_str()) == existing.outputs.get(name.as_str())
+    });
+    let sealed = sealed.map(|(name, value)| (name.clone(), value.clone()));
+    let sealed = sealed.collect();
+    record.tidegate = existing.tidegate.clone();
+    record.tidegate.sealed = sealed;
+    record.unknown.clone_from(&existing.unknown);
+    record
+}
+
+/// Outputs of which only the placeholder is known.
+pub fn unknown_outputs(record: &Record) -> Vec<String> {
+    record
+        .outputs
+        .iter()
+        .filter(|(name, value)| {
+            !record.tidegate.sealed.contains_key(name.as_str())
+                && value
+                    .as_str()
+                    .is_some_and(|text| text.starts_with(PLACEHOLDER_PREFIX))
+        })
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        serde_json::from_value(json!({
+            "tidegate_state": 1, "environment": "dev", "serial": 7,
+            "lineage": "00112233445566778899aabbccddeeff",
+            "records": [{
+                "resource_id": "web", "resource_type": "infra.container_service",
+                "provider": "local", "provider_ref": "here", "provider_id": "cloud-7",
+                "config_hash": "abc", "status": "active", "config": {"size": [1, {"a": null}]},
+                "outputs": {"id": "an output named id", "url": "http://web.test",
+                            "token": "secret_ref://WEB__TOKEN"},
+                "dependencies": ["net"],
+                "created_at": "2024-01-02T03:04:05Z", "updated_at": "2024-01-02T03:04:06Z",
+                "tidegate": {"format": 1, "environment": "dev", "version": 2, "private": "BBBB",
+                             "sealed": {"token": {"fingerprint": "f", "sealed": "AAAA"}}},
+            }],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn our_own_export_comes_back_whole() {
+        let document = export(&snapshot());
+        assert_eq!(document["serial"], json!(7));
+        assert_eq!(
+            document["lineage"],
+            json!("00112233-4455-6677-8899-aabbccddeeff")
+        );
+        let text = document.to_string();
+        assert!(!text.contains("AAAA") && !text.contains("BBBB"), "{text}");
+        let records = import(text.as_bytes(), "it", "now").unwrap();
+        let original = &snapshot().records[0];
+        assert_eq!(records.len(), 1);
+        assert_eq!(unknown_outputs(&records[0]), ["token"]);
+        assert_eq!(&rejoin(records[0].clone(), original), original);
+    }
+
+    #[test]
+    fn a_foreign_document_is_keyed_by_configured_names() {
+        let document = json!({
+            "version": 4, "serial": 1, "lineage": "x", "outputs": {},
+            "resources": [
+                {"mode": "data", "type": "x", "name": "skipped", "instances": [{}]},
+                {"mode": "managed", "type": "infra_container_service", "name": "web",
+                 "provider": "provider[\"registry.terraform.io/workflow/do\"]",
+                 "instances": [{"attributes": {"id": "cloud-1", "url": "u"},
+                                "dependencies": ["infra_vpc.net"]}]},
+                {"mode": "managed", "type": "aws_subnet", "name": "sub",
+                 "provider": "provider[\"registry.terraform.io/hashicorp/aws\"]",
+                 "instances": [{"index_key": 0, "attributes": {"id": "s0"}},
+                               {"index_key": "b", "attributes": {"id": "s1"}}]},
+            ],
+        });
+        let records = import(document.to_string().as_bytes(), "it", "now").unwrap();
+        let seen: Vec<(&str, &str, &str, &str)> = records
+            .iter()
+            .map(|record| {
+                (
+                    record.resource_id.as_str(),
+                    record.resource_type.as_str(),
+                    record.provider.as_str(),
+                    record.provider_id.as_str(),
+                )
+            })
+            .collect();
+        assert_eq!(
+            seen,
+            [
+                ("sub[\"b\"]", "aws_subnet", "aws", "s1"),
+                ("sub[0]", "aws_subnet", "aws", "s0"),
+                ("web", "infra.container_service", "do", "cloud-1"),
+            ]
+        );
+        for bad in ["{}", "[]", r#"{"version": 3}"#, "x"] {
+            assert!(import(bad.as_bytes(), "it", "now").is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! `state …` as a person or a workflow calls it: the built binary, real folders, a real database.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::harness::{Finished, Run};
+use crate::local::cluster::{ADMINISTRATOR_PASSWORD, Cluster};
+
+const CONFIG: &str = "\
+modules:
+  - name: here
+    type: iac.provider
+    config: {provider: local, root: ./.tidegate/resources}
+  - name: files
+    type: infra.storage
+    config: {provider: here}
+  - name: db
+    type: infra.database
+    config: {provider: here, engine: sqlite}
+    depends_on: [files]
+    outputs:
+      connection_url:
+        sensitive: true
+environments:
+  dev: {}
+  staging: {}
+";
+
+struct Lab {
+    folder: tempfile::TempDir,
+}
+
+impl Lab {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join("infra.yaml"), CONFIG).unwrap();
+        Self { folder }
+    }
+
+    fn applied() -> Self {
+        let lab = Self::new();
+        lab.run("infra apply --env dev").expect_code(0);
+        lab
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn prepared(&self, line: &str) -> Run {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        Run::new(self.folder.path(), &arguments)
+    }
+
+    #[track_caller]
+    fn run(&self, line: &str) -> Finished {
+        self.prepared(line).output()
+    }
+
+    #[track_caller]
+    fn json(&self, line: &str) -> Value {
+        let done = self.run(&format!("{line} --json")).expect_code(0);
+        serde_json::from_str(&done.stdout()).unwrap()
+    }
+
+    fn names(&self, environment: &str) -> Vec<String> {
+        let list = self.json(&format!("state list --env {environment}"));
+        let names = list["resources"].as_array().unwrap().iter();
+        names
+            .map(|row| row["resource"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn backups(&self) -> usize {
+        std::fs::read_dir(self.path(".tidegate/backups/dev")).map_or(0, Iterator::count)
+    }
+}
+
+#[test]
+fn records_are_listed_shown_and_belong_to_one_environment() {
+    let lab = Lab::applied();
+    assert_eq!(lab.names("dev"), ["db", "files"]);
+    assert_eq!(lab.names("staging"), Vec::<String>::new());
+    let list = lab.json("infra state list --env dev --filter resource_type=infra.storage");
+    assert_eq!(list["resources"].as_array().unwrap().len(), 1);
+    assert_eq!(list["environments"], json!(["dev"]));
+    let page = lab.json("state list --env dev --limit 1");
+    assert_eq!(page["next"], json!("db"));
+    lab.run("state list --env dev --filter name=db")
+        .expect_code(2);
+    let shown = lab.json("state show db --env dev");
+    assert_eq!(
+        shown["record"]["tidegate"]["sealed"],
+        json!(["connection_url"])
+    );
+    let text = shown.to_string();
+    assert!(
+        text.contains("secret_ref://") && !text.contains("sqlite:///"),
+        "{text}"
+    );
+    lab.run("state show nothing --env dev").expect_code(2);
+    lab.run("state verify --env dev").expect_code(0);
+}
+
+#[test]
+fn a_change_needs_approval_and_leaves_a_copy() {
+    let lab = Lab::applied();
+    // Nobody is here to say yes.
+    lab.run("state rm files --env dev").expect_code(2);
+    assert_eq!((lab.names("dev").len(), lab.backups()), (2, 0));
+    lab.run("state rm files --env dev --yes").expect_code(0);
+    assert_eq!(
+        (lab.names("dev"), lab.backups()),
+        (vec!["db".to_owned()], 1)
+    );
+    let copy = std::fs::read_dir(lab.path(".tidegate/backups/dev"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    lab.run(&format!("state restore {} --env dev --yes", copy.display()))
+        .expect_code(0);
+    assert_eq!(lab.names("dev"), ["db", "files"]);
+    // It is the copy of dev, and becomes nothing else.
+    lab.run(&format!(
+        "state restore {} --env staging --yes",
+        copy.display()
+    ))
+    .expect_code(2);
+    lab.run("infra plan --env dev --detailed-exitcode")
+        .expect_code(0);
+    lab.run("state wipe --env staging --yes").expect_code(0);
+    lab.run("state wipe --env dev --yes").expect_code(0);
+    assert_eq!(lab.names("dev"), Vec::<String>::new());
+}
+
+#[test]
+fn a_renamed_record_is_the_renamed_resource() {
+    let lab = Lab::applied();
+    lab.run("state mv files archive --env dev --yes")
+        .expect_code(0);
+    assert_eq!(lab.names("dev"), ["archive", "db"]);
+    lab.run("state mv db store --env dev --yes").expect_code(0);
+    // What is sealed opens under its new name.
+    lab.run("state verify --env dev").expect_code(0);
+    lab.run("state mv store archive --env dev --yes")
+        .expect_code(2);
+    lab.run("state mv nothing x --env dev --yes").expect_code(2);
+}
+
+#[test]
+fn a_pulled_state_can_be_pushed_and_a_stale_one_is_refused() {
+    let lab = Lab::applied();
+    lab.run("state pull --env dev -o one.json").expect_code(0);
+    let mode = std::os::unix::fs::PermissionsExt::mode(
+        &std::fs::metadata(lab.path("one.json"))
+            .unwrap()
+            .permissions(),
+    );
+    assert_eq!(mode & 0o777, 0o600);
+    lab.run("state mv files archive --env dev --yes")
+        .expect_code(0);
+    let stale = lab
+        .run("state push one.json --env dev --yes")
+        .expect_code(5);
+    assert!(
+        stale.stderr().contains("state/conflict"),
+        "{}",
+        stale.stderr()
+    );
+    assert_eq!(lab.names("dev"), ["archive", "db"]);
+    lab.run("state push one.json --env dev --yes --force")
+        .expect_code(0);
+    assert_eq!(lab.names("dev"), ["db", "files"]);
+    // Another project's state, sealed with another key.
+    let other = Lab::applied();
+    let foreign = other.path("foreign.json");
+    other
+        .run(&format!("state pull --env dev -o {}", foreign.display()))
+        .expect_code(0);
+    let push = format!("state push {} --env dev --yes", foreign.display());
+    lab.run(&push).expect_code(5);
+    let forced = lab.run(&format!("{push} --force")).expect_code(1);
+    assert!(
+        forced.stderr().contains("state/other-key"),
+        "{}",
+        forced.stderr()
+    );
+    // A document that was edited by hand does not pass for one of ours.
+    let text = std::fs::read_to_string(lab.path("one.json")).unwrap();
+    std::fs::write(
+        lab.path("one.json"),
+        text.replace("\"serial\": ", "\"serial\": 9"),
+    )
+    .unwrap();
+    lab.run("state push one.json --env dev --yes --force")
+        .expect_code(1);
+    assert_eq!(lab.names("dev"), ["db", "files"]);
+}
+
+#[test]
+fn damage_is_found_and_named() {
+    let lab = Lab::applied();
+    let path = lab.path(".tidegate/state/dev/records/db.json");
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[..bytes.len() - 9]).unwrap();
+    let found = lab.run("state verify --env dev").expect_code(1);
+    assert!(found.stderr().contains("db.json"), "{}", found.stderr());
+}
+
+fn lock_by_hand(lab: &Lab, run_url: &str) -> super::Holder {
+    let store = super::system_store(&lab.path(".tidegate/state"), "dev").with_machine("elsewhere");
+    let mut holder = super::holder("r-4711");
+    holder.run_url = Some(run_url.to_owned());
+    super::run(super::Store::lock(&store, &holder, super::NO_WAIT)).unwrap();
+    holder
+}
+
+#[test]
+fn a_lock_is_freed_by_its_id_or_by_its_own_workflow_run() {
+    const URL: &str = "https://forge.test/o/r/actions/runs/77/attempts/2";
+    let lab = Lab::applied();
+    lock_by_hand(&lab, URL);
+    let refused = lab.run("state unlock r-1 --env dev").expect_code(5);
+    for told in ["r-4711", "ann@build-3", URL] {
+        assert!(
+            refused.stderr().contains(told),
+            "{told}: {}",
+            refused.stderr()
+        );
+    }
+    let list = lab.json("state list --env dev");
+    assert_eq!(list["lock"]["run_id"], json!("r-4711"));
+    lab.run("state unlock r-4711 --env dev").expect_code(0);
+    assert_eq!(lab.json("state list --env dev")["lock"], json!(null));
+
+    let in_run = |attempt: &str| {
+        lab.prepared("state unlock --if-mine --env dev")
+            .env("GITHUB_ACTIONS", "true")
+            .env("GITHUB_SERVER_URL", "https://forge.test")
+            .env("GITHUB_REPOSITORY", "o/r")
+            .env("GITHUB_RUN_ID", "77")
+            .env("GITHUB_RUN_ATTEMPT", attempt)
+            .output()
+            .expect_code(0)
+    };
+    lock_by_hand(&lab, URL);
+    in_run("1");
+    assert_eq!(
+        lab.json("state list --env dev")["lock"]["run_id"],
+        json!("r-4711")
+    );
+    in_run("2");
+    assert_eq!(lab.json("state list --env dev")["lock"], json!(null));
+    lab.run("state unlock --if-mine --env dev").expect_code(2);
+    lab.run("state unlock --env dev").expect_code(2);
+}
+
+#[test]
+fn a_project_moves_to_a_database_and_back() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let lab = Lab::applied();
+    let before = lab.json("state pull --env dev");
+    let database = CONFIG.replace(
+        "modules:\n",
+        "modules:\n  - name: state\n    type: iac.state\n    config: {backend: postgres, \
+         dsn: \"${STATE_DATABASE_URL}\", project: shop}\n",
+    );
+    std::fs::write(lab.path("database.yaml"), database).unwrap();
+    let password = percent_encoding::utf8_percent_encode(
+        ADMINISTRATOR_PASSWORD,
+        percent_encoding::NON_ALPHANUMERIC,
+    );
+    let dsn = format!(
+        "postgres://admin:{password}@127.0.0.1:{}/postgres?sslmode=disable",
+        cluster.port
+    );
+    let run = |line: &str, code: i32| {
+        let done = lab
+            .prepared(line)
+            .env("STATE_DATABASE_URL", &dsn)
+            .output()
+            .expect_code(code);
+        for stream in [done.stdout(), done.stderr()] {
+            assert!(!stream.contains(&*password.to_string()), "{stream}");
+            assert!(!stream.contains(ADMINISTRATOR_PASSWORD), "{stream}");
+        }
+        done
+    };
+    run("state migrate --to database.yaml --env dev --yes", 0);
+    run("state migrate --to database.yaml --env dev --yes", 2);
+    // From here on the database is the state; nothing is to be done, and seals open.
+    run(
+        "infra plan -c database.yaml --env dev --detailed-exitcode",
+        0,
+    );
+    run("state verify -c database.yaml --env dev", 0);
+    run("infra apply -c database.yaml --env dev", 0);
+    run("state wipe --env dev --yes", 0);
+    run(
+        "state migrate -c database.yaml --to infra.yaml --env dev --yes",
+        0,
+    );
+    let after = lab.json("state pull --env dev");
+    assert_eq!(
+        (&after["digest"], &after["lineage"]),
+        (&before["digest"], &before["lineage"])
+    );
+    lab.run("infra plan --env dev --detailed-exitcode")
+        .expect_code(0);
+
+    // Their table: out, and into another environment as if it had always been theirs.
+    run(
+        "state export --format upstream --target-variable STATE_DATABASE_URL --env dev",
+        0,
+    );
+    run(
+        "state migrate --from upstream --source-variable STATE_DATABASE_URL --env staging --yes",
+        0,
+    );
+    assert_eq!(lab.names("staging"), ["db", "files"]);
+}
+
+fn write_theirs(folder: &Path, name: &str, record: &Value) {
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(
+        folder.join(format!("{name}.json")),
+        serde_json::to_string_pretty(record).unwrap(),
+    )
+    .unwrap();
+}
+
+#[test]
+fn their_records_are_adopted_and_written_back() {
+    const CANARY: &str = "canary-hunter2-canary";
+    let lab = Lab::new();
+    let theirs = lab.path("iac-state");
+    let record = json!({
+        "resource_id": "orders-db", "resource_type": "infra.database",
+        "provider": "digitalocean", "provider_ref": "do-main",
+        "provider_id": "11111111-2222-3333-4444-555555555555",
+        "config_hash": "762dfa0519180779e7e6c1c6c7e35776e5e07d0eff11bd98b7eec4cc2d62b8a3",
+        "status": "active",
+        "config": {"num_nodes": 1, "region": "nyc3"},
+        "outputs": {"host": "db.example.test", "port": 25060, "uri": "secret_ref://orders_db__uri"},
+        "dependencies": ["core-net"],
+        "created_at": "2024-01-02T03:04:05Z", "updated_at": "2024-01-02T03:04:05Z",
+    });
+    write_theirs(&theirs, "orders-db", &record);
+    let mut leaking = record.clone();
+    leaking["resource_id"] = json!("cache");
+    leaking["outputs"] = json!({"password": CANARY, "host": "c.test"});
+    leaking["config"] = json!({"admin_password": CANARY});
+    write_theirs(&theirs, "cache", &leaking);
+    lab.run("state migrate --from upstream --source iac-state --env dev --yes")
+        .expect_code(0);
+    assert_eq!(lab.names("dev"), ["cache", "orders-db"]);
+    lab.run("state pull --env dev -o all.json").expect_code(0);
+    for file in ["all.json", ".tidegate/state/dev/records/cache.json"] {
+        let text = std::fs::read_to_string(lab.path(file)).unwrap();
+        assert!(!text.contains(CANARY), "{file}");
+    }
+    lab.run("state export --format upstream -o out --env dev")
+        .expect_code(0);
+    let back: Value =
+        serde_json::from_slice(&std::fs::read(lab.path("out/orders-db.json")).unwrap()).unwrap();
+    assert_eq!(back, record);
+    // What they would have skipped without a word stops us.
+    std::fs::write(theirs.join("broken.json"), "{").unwrap();
+    let refused = lab
+        .run("state migrate --from upstream --source iac-state --env staging --yes")
+        .expect_code(1);
+    assert!(
+        refused.stderr().contains("broken.json"),
+        "{}",
+        refused.stderr()
+    );
+}
+
+#[test]
+fn a_terraform_document_comes_back_to_its_own_records() {
+    let lab = Lab::applied();
+    lab.run("state export -o out.tfstate --env dev")
+        .expect_code(0);
+    let text = std::fs::read_to_string(lab.path("out.tfstate")).unwrap();
+    assert!(!text.contains("sqlite:///"), "{text}");
+    let before = lab.json("state show db --env dev");
+    lab.run("state rm files --env dev --yes").expect_code(0);
+    lab.run("state import out.tfstate --env dev --yes")
+        .expect_code(0);
+    assert_eq!(lab.names("dev"), ["db", "files"]);
+    let mut after = lab.json("state show db --env dev");
+    after["record"]["tidegate"]["version"] = before["record"]["tidegate"]["version"].clone();
+    assert_eq!(after, before);
+    lab.run("state verify --env dev").expect_code(0);
+    lab.run("infra plan --env dev --detailed-exitcode")
+        .expect_code(0);
+}
+
+#[test]
+fn encrypted_records_need_the_key_that_is_kept_elsewhere() {
+    let lab = Lab::new();
+    let encrypted = CONFIG.replace(
+        "modules:\n",
+        "modules:\n  - name: state\n    type: iac.state\n    config: {backend: filesystem, \
+         directory: ./.tidegate/state, encrypt: true}\n",
+    );
+    std::fs::write(lab.path("infra.yaml"), encrypted).unwrap();
+    let refused = lab.run("infra apply --env dev").expect_code(2);
+    assert!(
+        refused.stderr().contains("state/encrypt"),
+        "{}",
+        refused.stderr()
+    );
+    let key = "7".repeat(64);
+    let with_key = |line: &str| lab.prepared(line).env("TIDEGATE_STATE_KEY", &key).output();
+    with_key("infra apply --env dev").expect_code(0);
+    let text = std::fs::read_to_string(lab.path(".tidegate/state/dev/records/db.json")).unwrap();
+    assert!(
+        text.contains("tidegate_sealed") && !text.contains("sqlite"),
+        "{text}"
+    );
+    with_key("infra plan --env dev --detailed-exitcode").expect_code(0);
+    std::fs::write(lab.path("infra.yaml"), CONFIG).unwrap();
+    lab.run("state list --env dev").expect_code(1);
+}
+
+#[test]
+fn a_memory_state_says_that_it_forgets() {
+    let lab = Lab::new();
+    let memory = CONFIG.replace(
+        "modules:\n",
+        "modules:\n  - name: state\n    type: iac.state\n    config: {backend: memory}\n",
+    );
+    std::fs::write(lab.path("infra.yaml"), memory).unwrap();
+    let done = lab.run("state list --env dev").expect_code(0);
+    assert!(done.stderr().contains("state/forgets"), "{}", done.stderr());
+    assert!(!lab.path(".tidegate").exists());
+}
