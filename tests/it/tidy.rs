@@ -106,8 +106,8 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("rusqlite", &["provider/local"]),
     ("tokio_postgres", &["provider/local"]),
     ("tokio_postgres_rustls", &["provider/local"]),
-    ("clap", &["cli.rs", "command", "main.rs", "settings.rs"]),
-    ("clap_complete", &["cli.rs", "command"]),
+    ("clap", &["cli", "command", "main.rs", "settings.rs"]),
+    ("clap_complete", &["cli", "command"]),
     // The second place reads which executables a project trusts.
     ("serde_yaml", &["config", "provider/plugin"]),
     ("tonic", &["provider/plugin"]),
