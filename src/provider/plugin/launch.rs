@@ -198,15 +198,24 @@ impl Running {
 
     async fn handshake(&mut self, mut stdout: ChildStdout) -> Result<Endpoint, Report> {
         let limit = self.tools.deadlines.handshake;
-        let clock = Arc::clone(&self.tools.clock);
         let line = tokio::select! {
+            biased;
             line = first_line(&mut stdout) => line,
-            () = clock.sleep(limit) => {
-                let report = Report::error(
-                    "plugin/handshake-timeout",
-                    format!("plugin `{}` did not say where it listens within {} s", self.name, limit.as_secs()),
-                );
-                return Err(self.explained(report).await);
+            // A child of its own may hold the pipe open: that it ended has to be seen by itself.
+            _ended = self.wait_until_ended(limit) => {
+                if self.wait_until_ended(Duration::ZERO).await {
+                    FirstLine::Closed
+                } else {
+                    let report = Report::error(
+                        "plugin/handshake-timeout",
+                        format!(
+                            "plugin `{}` did not say where it listens within {} s",
+                            self.name,
+                            limit.as_secs()
+                        ),
+                    );
+                    return Err(self.explained(report).await);
+                }
             }
         };
         match line {
@@ -225,8 +234,13 @@ impl Running {
                 Err(self.refused(&error).await)
             }
             FirstLine::Closed => {
-                self.wait_until_ended(LAST_WORDS).await;
-                let status = self.child.try_wait().ok().flatten();
+                let ended = self.wait_until_ended(LAST_WORDS).await;
+                // While its number is still its own: what it started goes with it.
+                self.kill();
+                let status = match ended {
+                    true => self.child.try_wait().ok().flatten(),
+                    false => None,
+                };
                 let report = match status {
                     Some(status) => {
                         self.is_gone = true;
