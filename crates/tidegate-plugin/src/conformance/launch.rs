@@ -168,7 +168,8 @@ impl Launched {
     /// # Errors
     /// When it is still there after two seconds.
     pub async fn shut_down(mut self) -> Result<(ExitStatus, String), String> {
-        let mut controller = GrpcControllerClient::new(self.connect().await?);
+        let mut controller =
+            GrpcControllerClient::with_origin(self.connect().await?, super::process::origin());
         let answer =
             tokio::time::timeout(Duration::from_secs(2), controller.shutdown(Empty {})).await;
         // The process may be gone before its answer arrives; not answering is the only fault.
