@@ -18,7 +18,7 @@ modules:
   - name: db
     type: infra.database
     config: {provider: here, engine: sqlite}
-    depends_on: [files]
+    dependsOn: [files]
     outputs:
       connection_url:
         sensitive: true
