@@ -18,7 +18,7 @@ modules:
   - name: db
     type: infra.database
     config: {provider: here, engine: sqlite}
-    depends_on: [files]
+    dependsOn: [files]
     outputs:
       connection_url:
         sensitive: true
@@ -40,7 +40,7 @@ impl Lab {
 
     fn applied() -> Self {
         let lab = Self::new();
-        lab.run("infra apply --env dev").expect_code(0);
+        lab.run("infra apply --env dev --yes").expect_code(0);
         lab
     }
 
@@ -299,7 +299,7 @@ fn a_project_moves_to_a_database_and_back() {
         0,
     );
     run("state verify -c database.yaml --env dev", 0);
-    run("infra apply -c database.yaml --env dev", 0);
+    run("infra apply -c database.yaml --env dev --yes", 0);
     run("state wipe --env dev --yes", 0);
     run(
         "state migrate -c database.yaml --to infra.yaml --env dev --yes",
@@ -410,7 +410,7 @@ fn encrypted_records_need_the_key_that_is_kept_elsewhere() {
          directory: ./.tidegate/state, encrypt: true}\n",
     );
     std::fs::write(lab.path("infra.yaml"), encrypted).unwrap();
-    let refused = lab.run("infra apply --env dev").expect_code(2);
+    let refused = lab.run("infra apply --env dev --yes").expect_code(2);
     assert!(
         refused.stderr().contains("state/encrypt"),
         "{}",
@@ -418,7 +418,7 @@ fn encrypted_records_need_the_key_that_is_kept_elsewhere() {
     );
     let key = "7".repeat(64);
     let with_key = |line: &str| lab.prepared(line).env("TIDEGATE_STATE_KEY", &key).output();
-    with_key("infra apply --env dev").expect_code(0);
+    with_key("infra apply --env dev --yes").expect_code(0);
     let text = std::fs::read_to_string(lab.path(".tidegate/state/dev/records/db.json")).unwrap();
     assert!(
         text.contains("tidegate_sealed") && !text.contains("sqlite"),
