@@ -4,7 +4,9 @@
 //! the result it needs is durable; a failed action skips what needs it and nothing else; a run that
 //! lost its lock writes nothing more.
 
+mod deposed;
 pub mod execute;
+pub mod outcome;
 pub mod recover;
 pub mod remarks;
 pub mod saved;
@@ -23,10 +25,11 @@ use serde_json::json;
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::provider::ability::Evidence;
 use crate::provider::{Driver, ErrorClass, Provider};
 use crate::random::Random;
 use crate::report::{Outcome, Report, Reporter};
-use crate::resource::{ActionKind, Address, Kind, ProviderId};
+use crate::resource::{ActionKind, Address, Kind, ProviderId, Recorded};
 use crate::secret::{Keyring, Masker};
 use crate::state::Store;
 
@@ -116,6 +119,10 @@ pub struct ActionResult {
     pub message: String,
     /// The driver's error class, when a driver failed.
     pub class: Option<ErrorClass>,
+    /// What the driver found out about the failure. Untrusted text.
+    pub evidence: Vec<Evidence>,
+    /// What exists now, when it was made or changed.
+    pub made: Option<Recorded>,
 }
 
 /// How a whole apply ended.
@@ -127,6 +134,8 @@ pub struct ApplyReport {
     pub interrupted: bool,
     /// The lock was taken over by somebody else.
     pub lost_lock: bool,
+    /// The state could not be written, so nothing more was started.
+    pub store_failed: bool,
 }
 
 impl ApplyReport {
@@ -134,6 +143,7 @@ impl ApplyReport {
     pub fn is_success(&self) -> bool {
         !self.interrupted
             && !self.lost_lock
+            && !self.store_failed
             && self
                 .actions
                 .iter()
@@ -145,6 +155,14 @@ impl ApplyReport {
         self.actions
             .iter()
             .any(|action| action.outcome == Outcome::Success)
+    }
+
+    /// How many failed, in whatever way.
+    pub fn failed(&self) -> usize {
+        self.actions
+            .iter()
+            .filter(|action| action.outcome.is_failure())
+            .count()
     }
 
     /// How many ended this way.
@@ -170,6 +188,7 @@ impl ApplyReport {
                         "elapsed_ms": u64::try_from(action.elapsed.as_millis()).unwrap_or(u64::MAX),
                         "error": if action.message.is_empty() { serde_json::Value::Null } else { json!(action.message) },
                         "error_class": action.class.map(ErrorClass::word),
+                        "evidence": action.evidence,
                     })
                 })
                 .collect(),

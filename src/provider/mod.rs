@@ -2,6 +2,7 @@
 //! embedded `local` provider and (later) plugins stand behind the same ones.
 
 pub mod ability;
+pub mod identity;
 pub mod local;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +16,7 @@ use ability::{
     Ability, BootstrappedState, Drift, Evidence, FinalizeFailure, Found, Hints, Owned, Region,
     Remark, Sizing,
 };
+use identity::IdFormat;
 
 /// What kind of failure a driver saw. Decisions (retry, adopt, stop) are made from this alone,
 /// never from text.
@@ -158,6 +160,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// two live resources of one address do not collide.
     fn can_create_before_destroy(&self) -> bool {
         false
+    }
+    /// What this driver's ids look like.
+    fn id_format(&self) -> IdFormat {
+        IdFormat::Unknown
     }
     /// Looks for the causes of a failure that was just seen. Best effort, on a budget.
     async fn troubleshoot(&self, _prior: &Recorded, _failure: &str) -> DriverResult<Vec<Evidence>> {

@@ -12,6 +12,7 @@
 mod action;
 mod config;
 mod e2e;
+mod engine;
 mod github;
 mod harness;
 mod json;
