@@ -509,7 +509,7 @@ fn the_new_one_is_made_before_the_old_one_goes() {
     let steps: Vec<&String> = calls.iter().filter(|call| !call.starts_with(' ')).collect();
     assert_eq!(steps, ["create db", "update web", "delete db"]);
     assert_ne!(world.records()["db"].provider_id, "db-1");
-    assert_eq!(world.cloud.names(), ["db", "db"]);
+    assert_eq!(world.cloud.names(), ["db", "db", "web"]);
     let (report, findings) = world
         .try_apply(|survey| assert!(survey.plan.is_empty(), "{:?}", planned(&survey.plan)))
         .unwrap();
@@ -518,7 +518,7 @@ fn the_new_one_is_made_before_the_old_one_goes() {
         findings[0].contains("the old one is deleted"),
         "{findings:?}"
     );
-    assert_eq!(world.cloud.names(), ["db"]);
+    assert_eq!(world.cloud.names(), ["db", "web"]);
     assert_eq!(
         world.cloud.id_of("db").unwrap(),
         world.records()["db"].provider_id
