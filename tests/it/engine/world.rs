@@ -44,10 +44,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
 }
 
+/// Who waits, by the end of the wait.
+type Sleepers = BTreeMap<(Duration, u64), Waker>;
+
 /// Time that passes only when everybody waits.
 #[derive(Debug, Default)]
 pub(super) struct VirtualClock {
-    inner: Mutex<(Duration, u64, BTreeMap<(Duration, u64), Waker>)>,
+    inner: Mutex<(Duration, u64, Sleepers)>,
 }
 
 impl VirtualClock {
