@@ -5,7 +5,9 @@
 //! lost its lock writes nothing more.
 
 pub mod drift;
+mod deposed;
 pub mod execute;
+pub mod outcome;
 pub mod recover;
 pub mod refresh;
 pub mod remarks;
@@ -25,10 +27,11 @@ use serde_json::json;
 use crate::cancel::Cancel;
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::provider::ability::Evidence;
 use crate::provider::{Driver, ErrorClass, Provider};
 use crate::random::Random;
 use crate::report::{Outcome, Report, Reporter};
-use crate::resource::{ActionKind, Address, Kind, ProviderId};
+use crate::resource::{ActionKind, Address, Kind, ProviderId, Recorded};
 use crate::secret::{Keyring, Masker};
 use crate::state::Store;
 
@@ -118,6 +121,10 @@ pub struct ActionResult {
     pub message: String,
     /// The driver's error class, when a driver failed.
     pub class: Option<ErrorClass>,
+    /// What the driver found out about the failure. Untrusted text.
+    pub evidence: Vec<Evidence>,
+    /// What exists now, when it was made or changed.
+    pub made: Option<Recorded>,
 }
 
 /// How a whole apply ended.
@@ -129,6 +136,8 @@ pub struct ApplyReport {
     pub interrupted: bool,
     /// The lock was taken over by somebody else.
     pub lost_lock: bool,
+    /// The state could not be written, so nothing more was started.
+    pub store_failed: bool,
 }
 
 impl ApplyReport {
@@ -136,6 +145,7 @@ impl ApplyReport {
     pub fn is_success(&self) -> bool {
         !self.interrupted
             && !self.lost_lock
+            && !self.store_failed
             && self
                 .actions
                 .iter()
@@ -147,6 +157,14 @@ impl ApplyReport {
         self.actions
             .iter()
             .any(|action| action.outcome == Outcome::Success)
+    }
+
+    /// How many failed, in whatever way.
+    pub fn failed(&self) -> usize {
+        self.actions
+            .iter()
+            .filter(|action| action.outcome.is_failure())
+            .count()
     }
 
     /// How many ended this way.
@@ -172,6 +190,7 @@ impl ApplyReport {
                         "elapsed_ms": u64::try_from(action.elapsed.as_millis()).unwrap_or(u64::MAX),
                         "error": if action.message.is_empty() { serde_json::Value::Null } else { json!(action.message) },
                         "error_class": action.class.map(ErrorClass::word),
+                        "evidence": action.evidence,
                     })
                 })
                 .collect(),

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::Engine;
 use super::survey::{by_address, owner_of, sort_outputs};
+use super::{Engine, deposed};
 use crate::provider::ErrorClass;
 use crate::report::Report;
 use crate::resource::{
@@ -26,7 +26,7 @@ pub struct Settled {
 /// True when a dead run left intents behind (for commands that only look).
 pub async fn is_needed(engine: &Engine<'_>) -> Result<bool, Report> {
     let entries = engine.store.journal_read().await.map_err(Report::from)?;
-    Ok(!open_intents(&entries).is_empty())
+    Ok(!open_intents(&entries).is_empty() || !deposed::all(engine).await?.is_empty())
 }
 
 /// Settles every open intent, then empties the journal. Doing it twice is doing it once: each
@@ -64,6 +64,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
             finding,
         });
     }
+    settled.extend(deposed::settle(engine, lease).await?);
     if !entries.is_empty() {
         engine.store.journal_clear(lease).await.map_err(problem)?;
     }
@@ -84,7 +85,37 @@ async fn settle(
         |record| owner_of(engine, record),
     );
     let driver = engine.driver(address, &owner, kind)?;
+    let old = deposed::of(engine, address).await?;
     match (action, record) {
+        // The new one of a pair: what is on record is the old one still.
+        (ActionKind::Create, Some(record))
+            if old
+                .as_ref()
+                .is_some_and(|old| old.provider_id == record.provider_id) =>
+        {
+            let by_name = Recorded::by_name(address.clone(), kind.clone());
+            match driver.read(&by_name).await {
+                Ok(observed) if observed.provider_id != record.provider_id => {
+                    let mut record = record;
+                    record.provider_id = observed.provider_id;
+                    taint(&mut record, "an earlier run was cut off while making it");
+                    put(engine, lease, &record).await?;
+                    Ok("its new one was made but not recorded; it is recorded now and will be completed".to_owned())
+                }
+                Ok(_) => Ok("no new one is there; the old one stays".to_owned()),
+                Err(error) if error.class == ErrorClass::NotFound => {
+                    Ok("no new one is there; the old one stays".to_owned())
+                }
+                Err(error) => Err(unsettled(address, "made", &error.message)),
+            }
+        }
+        (ActionKind::Delete, Some(record))
+            if old
+                .as_ref()
+                .is_some_and(|old| old.provider_id != record.provider_id) =>
+        {
+            Ok("whether its old one is gone is looked at next".to_owned())
+        }
         (ActionKind::Create, Some(_)) => Ok("it was made and recorded".to_owned()),
         (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {
             let by_name = Recorded::by_name(address.clone(), kind.clone());

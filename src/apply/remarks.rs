@@ -66,7 +66,7 @@ pub async fn validate(
             }
         }
     }
-    remarks.sort_by(|(_, one), (_, other)| other.severity.cmp(&one.severity));
+    remarks.sort_by_key(|(_, remark)| std::cmp::Reverse(remark.severity));
     if problems.is_empty() {
         Ok(remarks)
     } else {

@@ -67,6 +67,11 @@ pub fn inputs(engine: &Engine<'_>, variables: &Variables) -> BTreeMap<String, St
         .collect()
 }
 
+/// A name for a plan that nobody saved, or that is about to be.
+pub fn plan_id(engine: &Engine<'_>) -> String {
+    format!("plan-{}", hex_of::<16>(engine.random.as_ref()))
+}
+
 /// The survey's plan, ready to be saved.
 pub fn save(
     engine: &Engine<'_>,
@@ -76,7 +81,7 @@ pub fn save(
 ) -> SavedPlan {
     let now = engine.clock.now();
     SavedPlan {
-        id: format!("plan-{}", hex_of::<16>(engine.random.as_ref())),
+        id: plan_id(engine),
         created_at: rfc3339(now),
         expires_at: rfc3339(now + valid_for),
         desired_hash: desired_hash(survey.desired.values()),

@@ -16,11 +16,11 @@ use crate::config::Resource;
 use crate::plan::scope::UnknownNames;
 use crate::plan::{Action, Decision, Plan, Scope, classify, order};
 use crate::provider::ability::{Remark, Sizing};
-use crate::provider::{Driver, ErrorClass};
+use crate::provider::{Driver, ErrorClass, config_changes};
 use crate::report::{Exit, Report};
 use crate::resource::{
-    ActionKind, Address, Diff, Kind, Output, Outputs, ProviderId, Recorded, Spec, Value,
-    public_map, resolve_map,
+    ActionKind, Address, Diff, FieldChange, Kind, Output, Outputs, ProviderId, Recorded, Spec,
+    Value, public_map, resolve_map,
 };
 use crate::state::Record;
 
@@ -568,7 +568,17 @@ async fn visit(
             }
         }
     };
-    let (action, changes, why) = classify(decision);
+    let (mut action, mut changes, why) = classify(decision);
+    if action == ActionKind::NoOp
+        && let Some(prior) = &prior
+    {
+        // A driver may have nothing to say about a value that nobody knows yet. What it is decides
+        // whether anything has to be done; until then something may have to.
+        changes = unknown_changes(prior, &desired);
+        if !changes.is_empty() {
+            action = ActionKind::Update;
+        }
+    }
     let recorded_depends_on = prior
         .as_ref()
         .map(|prior| prior.dependencies.clone())
@@ -592,6 +602,26 @@ async fn visit(
         desired,
         size,
     })
+}
+
+/// The differences that come of values known only after apply.
+fn unknown_changes(prior: &Recorded, desired: &Spec) -> Vec<FieldChange> {
+    fn is_unknown(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Object(map) => {
+                (map.len() == 1 && map.contains_key("$unknown")) || map.values().any(is_unknown)
+            }
+            serde_json::Value::Array(items) => items.iter().any(is_unknown),
+            _ => false,
+        }
+    }
+    if desired.config.values().all(Value::is_known) {
+        return Vec::new();
+    }
+    config_changes(&prior.config, &desired.public_config)
+        .into_iter()
+        .filter(|change| is_unknown(&change.new))
+        .collect()
 }
 
 fn driver_problem(resource: &Resource, verb: &str, error: &crate::provider::DriverError) -> Report {

@@ -11,7 +11,7 @@ use super::{CommandResult, Desk, Problems, summary};
 use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, remove_all};
 use crate::apply::survey::{Survey, delete_action};
-use crate::apply::{ApplyReport, Engine, recover, secrets};
+use crate::apply::{ApplyReport, Engine, recover, remarks, saved, secrets};
 use crate::cli::DestroyArgs;
 use crate::config::Config;
 use crate::face;
@@ -136,9 +136,10 @@ async fn under_lock(
     opened: &Opened,
     lease: &Lease,
 ) -> Result<(Exit, bool), Problems> {
-    let engine = opened
+    let mut engine = opened
         .engine(desk, config, usize::from(arguments.run.parallelism), true)
         .await?;
+    engine.call_timeout = arguments.run.action_timeout;
     for settled in recover::recover(&engine, lease).await? {
         desk.ui.note(format!(
             "An earlier run was cut off at `{}`: {}.",
@@ -157,8 +158,8 @@ async fn under_lock(
         ask(
             desk,
             &format!(
-                "Destroy {} resources of environment `{}`? Only `yes` is taken as a yes: ",
-                plan.summary().delete,
+                "Destroy {} of environment `{}`? Only `yes` is taken as a yes: ",
+                face::count(plan.summary().delete, "resource"),
                 config.environment
             ),
             "the destroy",
@@ -168,6 +169,10 @@ async fn under_lock(
     let (report, _) = execute(&engine, lease, survey).await;
     let mut sinks = Vec::new();
     let mut exit = Exit::Done;
+    let mut unfinished = Vec::new();
+    if !(report.lost_lock || report.interrupted || report.store_failed) {
+        unfinished = remarks::finalize(&engine, &saved::plan_id(&engine)).await;
+    }
     if report.lost_lock {
         exit = Exit::Locked;
     } else if report.interrupted {
@@ -184,10 +189,10 @@ async fn under_lock(
             exit = Exit::Partial;
         }
         let left = secrets::remove_generated(&engine, lease, &opened.secret_stores).await;
-        if !left.is_empty() {
+        if !(left.is_empty() && unfinished.is_empty()) {
             exit = Exit::Partial;
         }
-        for problem in left {
+        for problem in left.into_iter().chain(unfinished) {
             desk.ui.say(Event::Problem(Box::new(problem)));
         }
         if exit == Exit::Done {
@@ -217,10 +222,7 @@ async fn under_lock(
 
 fn verdict(report: &ApplyReport, exit: Exit, environment: &str) -> String {
     let destroyed = report.count(Outcome::Success);
-    let resources = match destroyed {
-        1 => "1 resource".to_owned(),
-        _ => format!("{destroyed} resources"),
-    };
+    let resources = face::count(destroyed, "resource");
     let left = match report.actions.len() - destroyed {
         _ if exit == Exit::Done => {
             return format!(

@@ -3,8 +3,9 @@
 //! annotations.
 
 use super::up::Story;
+use crate::apply::execute::sentence;
 use crate::config::{OnFailure, SinkDeclaration};
-use crate::report::{Exit, Outcome, Report, Severity, SinkOutcome};
+use crate::report::{Exit, Report, Severity, SinkOutcome};
 
 /// One problem for each action, sink and gate target that failed.
 pub fn reports(story: &Story<'_>) -> Vec<Report> {
@@ -19,14 +20,14 @@ fn actions<'a>(story: &'a Story<'_>) -> impl Iterator<Item = Report> + 'a {
         .apply
         .actions
         .iter()
-        .filter(|result| matches!(result.outcome, Outcome::Error | Outcome::DeleteFailed))
+        .filter(|result| result.outcome.is_failure())
         .map(|result| {
             let resource = story
                 .config
                 .resources
                 .iter()
                 .find(|resource| resource.address == result.address);
-            Report::error(
+            let mut report = Report::error(
                 "apply/failed",
                 format!(
                     "{} of `{}` failed: {}",
@@ -35,7 +36,9 @@ fn actions<'a>(story: &'a Story<'_>) -> impl Iterator<Item = Report> + 'a {
                     result.message
                 ),
             )
-            .at_maybe(resource.map(|resource| resource.at.clone()))
+            .at_maybe(resource.map(|resource| resource.at.clone()));
+            report.because = result.evidence.iter().map(sentence).collect();
+            report
         })
 }
 
@@ -44,6 +47,9 @@ fn sinks<'a>(story: &'a Story<'_>) -> impl Iterator<Item = Report> + 'a {
         .sinks
         .iter()
         .filter(|result| result.outcome == SinkOutcome::Failed)
+        .filter(|result| {
+            result.on_failure == OnFailure::Fail || !story.warned.contains(&result.destination)
+        })
         .map(|result| {
             let mut report = Report::error(
                 "sink/failed",

@@ -256,7 +256,14 @@ fn must_not_fail(config: &Config, target: &config::SinkTarget) -> bool {
 impl Opened {
     /// Looks at every destination before the first effect, so that a missing permission is found
     /// while nothing has happened yet. A sink that is allowed to fail only warns.
-    pub async fn check_sinks(&self, desk: &Desk, config: &Config) -> Result<(), Problems> {
+    ///
+    /// Answers the destinations it warned of, so that nobody warns of them twice.
+    pub async fn check_sinks(
+        &self,
+        desk: &Desk,
+        config: &Config,
+    ) -> Result<BTreeSet<String>, Problems> {
+        let mut warned = BTreeSet::new();
         let mut problems = Vec::new();
         for (declaration, names) in sink_names(config) {
             let Some(sink) = self.sinks.get(&declaration.target) else {
@@ -280,12 +287,13 @@ impl Opened {
                     problems.push(report);
                 } else {
                     report.severity = Severity::Warning;
+                    warned.insert(sink.destination());
                     desk.ui.say(Event::Problem(Box::new(report)));
                 }
             }
         }
         if problems.is_empty() {
-            Ok(())
+            Ok(warned)
         } else {
             Err(problems.into())
         }

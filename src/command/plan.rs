@@ -1,12 +1,14 @@
 //! `infra plan`: what would happen. Changes nothing; with `-o` it makes the state if there is none,
 //! because a saved plan is bound to one.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 
 use super::open::Opened;
+use super::up::protected_problem;
 use super::{CommandResult, Desk, Problems};
 use crate::apply::survey::{Survey, survey_within};
 use crate::apply::{Engine, recover, remarks, saved, secrets};
@@ -17,7 +19,7 @@ use crate::disk::DiskExt as _;
 use crate::face;
 use crate::plan::file::SavedPlan;
 use crate::provider::ability::{Remark, RemarkSeverity};
-use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::report::{Event, Exit, Report, Reporter as _, Severity};
 use crate::resource::ProviderId;
 
 /// How long a saved plan may be applied, unless somebody says otherwise.
@@ -84,6 +86,14 @@ async fn planned(
     let values = secrets::known(&engine, &opened.secret_stores).await?;
     let survey = survey_within(&engine, values, &arguments.scope.include).await?;
     say_remarks(desk, &survey.remarks);
+    let nobody = BTreeSet::new();
+    let blocked = survey.plan.blocked(&nobody);
+    if !blocked.is_empty() {
+        let mut report = protected_problem(&blocked);
+        report.severity = Severity::Warning;
+        report.exit = Exit::Done;
+        desk.ui.say(Event::Problem(Box::new(report)));
+    }
     let saved = match &arguments.save.output {
         Some(path) => Some(save(desk, &engine, &survey, binding, path, &arguments.save).await?),
         None => None,

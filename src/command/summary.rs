@@ -7,8 +7,10 @@ use super::up::Story;
 use crate::actions::Summary;
 use crate::actions::summary::Piece;
 use crate::apply::ApplyReport;
+use crate::apply::execute::sentence;
 use crate::apply::sinks::SinkResult;
 use crate::face;
+use crate::face::plan::markdown;
 use crate::plan::Plan;
 use crate::report::{Exit, Outcome, SinkOutcome};
 use crate::resource::ActionKind;
@@ -52,10 +54,7 @@ pub fn terminal(story: &Story<'_>) -> String {
     };
     let actions = [
         count(story.apply.count(Outcome::Success), "done"),
-        count(
-            story.apply.count(Outcome::Error) + story.apply.count(Outcome::DeleteFailed),
-            "failed",
-        ),
+        count(story.apply.failed(), "failed"),
         count(story.apply.count(Outcome::Skipped), "skipped"),
     ];
     let actions: Vec<String> = actions.into_iter().flatten().collect();
@@ -130,6 +129,11 @@ pub fn job(desk: &Desk, story: &Story<'_>) {
     page.section(&format!("{} {}", mark(story.exit), verdict(story)))
         .paragraph(&[Piece::Text(&face::plan::sentence(&story.plan))]);
     resources(&mut page, &story.plan, &story.apply);
+    evidence(&mut page, &story.apply);
+    let risky = markdown::sorted_by_risk(&story.plan);
+    if risky.iter().any(|action| !action.changes.is_empty()) {
+        markdown::details(page.section("Changes"), &risky);
+    }
     sinks(&mut page, &story.sinks);
     match &story.gates {
         Some(gates) => gate_tables(&mut page, gates),
@@ -178,6 +182,39 @@ fn sinks(page: &mut Summary, sinks: &[SinkResult]) {
         .table(&["destination", "name", "result", "why"], &rows);
 }
 
+/// What drivers found out about failures, folded.
+fn evidence(page: &mut Summary, apply: &ApplyReport) {
+    let failed: Vec<_> = apply
+        .actions
+        .iter()
+        .filter(|result| !result.evidence.is_empty())
+        .collect();
+    if failed.is_empty() {
+        return;
+    }
+    let section = page.section("Causes");
+    for result in failed {
+        let mut text = String::new();
+        for piece in &result.evidence {
+            text.push_str(&sentence(piece));
+            text.push('\n');
+            for line in [&piece.at, &piece.detail] {
+                if !line.is_empty() && *line != piece.cause {
+                    text.push_str(&format!("    {line}\n"));
+                }
+            }
+        }
+        section.details(
+            &[
+                Piece::Text(&format!("{} ", result.action.word())),
+                Piece::Code(result.address.as_str()),
+            ],
+            "text",
+            &text,
+        );
+    }
+}
+
 /// The page of `infra destroy`.
 pub fn destroyed(
     desk: &Desk,
@@ -190,6 +227,7 @@ pub fn destroyed(
     let mut page = Summary::new(&desk.masker);
     page.section(&format!("{} {verdict}", mark(exit)));
     resources(&mut page, plan, report);
+    evidence(&mut page, report);
     sinks(&mut page, removed);
     desk.ui.summary(&page.render());
 }

@@ -14,17 +14,19 @@ use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, write_all};
 use crate::apply::survey::{Survey, survey_within};
 use crate::apply::values::Values;
-use crate::apply::{ApplyReport, Engine, recover, saved, secrets};
+use crate::apply::{ApplyReport, Engine, outcome, recover, remarks, saved, secrets};
 use crate::cli::engine::PlanFormat;
 use crate::cli::{ApprovalArgs, ConfigArgs, RunArgs, UpArgs};
 use crate::clock::rfc3339;
 use crate::config::{self, Config, OnFailure};
+use crate::disk::DiskExt as _;
 use crate::face;
 use crate::plan::Plan;
-use crate::plan::file::{SavedPlan, Unverified};
+use crate::plan::file::{SavedPlan, Unverified, mask};
 use crate::report::{Event, Exit, Outcome, Report, Reporter as _, SinkOutcome};
 use crate::state::{Entry, Lease};
 use crate::verify::GateReport;
+use tidegate_plugin::iac::ApplyResult;
 
 /// What distinguishes `up` from `infra apply`.
 pub struct Way<'a> {
@@ -83,6 +85,10 @@ pub struct Story<'a> {
     pub plan: Plan,
     /// How its actions ended.
     pub apply: ApplyReport,
+    /// The same as the contract's message.
+    pub result: ApplyResult,
+    /// Destinations whose early look failed and was warned of.
+    pub warned: BTreeSet<String>,
     /// How the sinks were written.
     pub sinks: Vec<SinkResult>,
     /// How the gates ended; `None` when they were not tried.
@@ -121,6 +127,7 @@ impl Story<'_> {
             "elapsed_ms": u64::try_from(self.elapsed.as_millis()).unwrap_or(u64::MAX),
             "plan": self.plan.to_json(),
             "actions": self.apply.to_json(),
+            "result": outcome::to_json(&self.result),
             "sinks": self.sinks.iter().map(SinkResult::to_json).collect::<Vec<_>>(),
             "gate": self.gates,
             "problems": self.problems.iter().map(problem_json).collect::<Vec<_>>(),
@@ -176,9 +183,9 @@ async fn locked(
         return Ok(dry_run(desk, way, config, &survey, started));
     }
     // Everything that can be refused is refused before the first effect.
-    opened.check_sinks(desk, config).await?;
+    let warned = opened.check_sinks(desk, config).await?;
     let lease = opened.lock(desk, way.command, way.run.lock_timeout).await?;
-    let result = under_lock(desk, way, config, opened, &lease, saved, started).await;
+    let result = under_lock(desk, way, config, opened, &lease, (saved, warned), started).await;
     if let Err(error) = opened.store.unlock(&lease).await {
         desk.ui.say(Event::Problem(Box::new(Report::from(error))));
     }
@@ -226,7 +233,7 @@ async fn under_lock(
     config: &Config,
     opened: &Opened,
     lease: &Lease,
-    saved: Option<Unverified>,
+    (saved, warned): (Option<Unverified>, BTreeSet<String>),
     started: Duration,
 ) -> CommandResult {
     let mut engine = opened
@@ -264,11 +271,16 @@ async fn under_lock(
     }
     engine.store.renew(lease).await.map_err(Report::from)?;
 
+    let plan_id = saved
+        .as_ref()
+        .map_or_else(|| saved::plan_id(&engine), |plan| plan.id.clone());
     let mut story = Story {
         command: way.command,
         config,
         plan: survey.plan.clone(),
         apply: ApplyReport::default(),
+        result: ApplyResult::default(),
+        warned,
         sinks: Vec::new(),
         gates: None,
         gate_skipped: "",
@@ -306,6 +318,19 @@ async fn under_lock(
         story.apply = report;
         values
     };
+    let unfinished = if story.apply.interrupted || story.apply.lost_lock || story.apply.store_failed
+    {
+        Vec::new()
+    } else {
+        remarks::finalize(&engine, &plan_id).await
+    };
+    story.result = outcome::result(
+        &plan_id,
+        &saved::inputs(&engine, &desk.settings.variables),
+        &story.apply,
+        &unfinished,
+    );
+    story.problems.extend(unfinished);
     if !story.apply.lost_lock {
         secrets::copy_outputs(
             &engine,
@@ -322,8 +347,34 @@ async fn under_lock(
     hold_gate(desk, way, &engine, &values, &mut story).await;
     conclude(desk, &mut story);
     story.elapsed = desk.clock.monotonic().saturating_sub(started);
+    if let Some(path) = way.report {
+        save_report(desk, &mut story, path);
+    }
     tell(desk, &story);
     Ok(story.exit)
+}
+
+/// Saves how every action ended. A run that did well and cannot say so has not done what was asked.
+fn save_report(desk: &Desk, story: &mut Story<'_>, path: &Path) {
+    let document = mask(&outcome::to_json(&story.result), &desk.masker);
+    let written = desk.disk.write_atomic(
+        &Path::new(".").join(path),
+        format!("{document}\n").as_bytes(),
+        0o600,
+    );
+    if let Err(error) = written {
+        story.problems.push(
+            Report::error(
+                "apply/report-unsaved",
+                format!("the report cannot be saved to `{}`", path.display()),
+            )
+            .because(error.to_string())
+            .fix("name a file in a folder that exists and can be written"),
+        );
+        if story.exit == Exit::Done {
+            story.exit = Exit::Failed;
+        }
+    }
 }
 
 fn shown(way: &Way<'_>) -> String {
@@ -505,7 +556,7 @@ async fn hold_gate(
 fn conclude(desk: &Desk, story: &mut Story<'_>) {
     let place = place(story.config);
     let rerun = format!("tidegate {} {place}", story.command);
-    let failed = story.apply.count(Outcome::Error) + story.apply.count(Outcome::DeleteFailed);
+    let failed = story.apply.failed();
     let done = story.apply.count(Outcome::Success);
     let sink_failed = |policy| {
         story
@@ -519,6 +570,8 @@ fn conclude(desk: &Desk, story: &mut Story<'_>) {
         .is_some_and(|gates| gates.iter().any(|gate| !gate.is_open()));
     story.exit = if story.apply.lost_lock {
         Exit::Locked
+    } else if story.apply.store_failed && failed == 0 {
+        Exit::Failed
     } else if story.apply.interrupted || desk.cancel.is_cancelled() {
         Exit::Interrupted
     } else if failed > 0 {

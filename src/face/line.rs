@@ -87,7 +87,10 @@ pub fn event(style: Style, event: &Event) -> String {
             let took = elapsed(*took);
             let (tone, mark, words) = match outcome {
                 Outcome::Success => (Tone::Good, "✓", format!("{} {name}", done(*action))),
-                Outcome::Error | Outcome::DeleteFailed => {
+                Outcome::Error
+                | Outcome::DeleteFailed
+                | Outcome::Compensated
+                | Outcome::CompensationFailed => {
                     (Tone::Bad, "✗", format!("{} {name} failed", doing(*action)))
                 }
                 Outcome::Skipped => (Tone::Faint, "·", format!("skipped {name}")),

@@ -447,7 +447,7 @@ fn holds_unknown(value: &Value) -> bool {
 }
 
 /// The value with every known secret in its texts masked.
-fn mask(value: &Value, masker: &Masker) -> Value {
+pub fn mask(value: &Value, masker: &Masker) -> Value {
     match value {
         Value::String(text) => Value::String(masker.mask(text)),
         Value::Array(items) => items.iter().map(|item| mask(item, masker)).collect(),

@@ -1,6 +1,7 @@
 //! Dependency order. Iterative, linear in nodes and edges, deterministic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 
 use crate::resource::Address;
 
@@ -17,32 +18,37 @@ pub struct CycleError {
 pub fn order<'a>(
     nodes: impl IntoIterator<Item = (&'a Address, &'a BTreeSet<Address>)>,
 ) -> Result<Vec<Address>, CycleError> {
-    let nodes: BTreeMap<&Address, &BTreeSet<Address>> = nodes.into_iter().collect();
-    let mut waiting: BTreeMap<&Address, usize> = BTreeMap::new();
-    let mut dependents: BTreeMap<&Address, Vec<&Address>> = BTreeMap::new();
-    for (&address, dependencies) in &nodes {
-        let mut count = 0;
-        for dependency in dependencies.iter() {
-            if let Some((&known, _)) = nodes.get_key_value(dependency) {
-                count += 1;
-                dependents.entry(known).or_default().push(address);
+    let mut nodes: Vec<(&Address, &BTreeSet<Address>)> = nodes.into_iter().collect();
+    nodes.sort_unstable_by_key(|(address, _)| *address);
+    nodes.dedup_by_key(|(address, _)| *address);
+    // By position: names are compared once, here.
+    let positions: HashMap<&Address, u32> = (0_u32..)
+        .zip(&nodes)
+        .map(|(position, (address, _))| (*address, position))
+        .collect();
+    let mut waiting: Vec<u32> = vec![0; nodes.len()];
+    let mut dependents: Vec<Vec<u32>> = vec![Vec::new(); nodes.len()];
+    for (position, (_, dependencies)) in (0_u32..).zip(&nodes) {
+        for dependency in *dependencies {
+            if let Some(&known) = positions.get(dependency) {
+                waiting[position as usize] += 1;
+                dependents[known as usize].push(position);
             }
         }
-        waiting.insert(address, count);
     }
-    let mut ready: BTreeSet<&Address> = waiting
-        .iter()
-        .filter_map(|(&address, &count)| (count == 0).then_some(address))
+    let mut ready: BinaryHeap<Reverse<u32>> = (0_u32..)
+        .zip(&waiting)
+        .filter(|(_, count)| **count == 0)
+        .map(|(position, _)| Reverse(position))
         .collect();
     let mut ordered = Vec::with_capacity(nodes.len());
-    while let Some(address) = ready.pop_first() {
-        ordered.push(address.clone());
-        for &dependent in dependents.get(address).map_or(&[][..], Vec::as_slice) {
-            if let Some(count) = waiting.get_mut(dependent) {
-                *count -= 1;
-                if *count == 0 {
-                    ready.insert(dependent);
-                }
+    while let Some(Reverse(position)) = ready.pop() {
+        ordered.push(nodes[position as usize].0.clone());
+        for &dependent in &dependents[position as usize] {
+            let count = &mut waiting[dependent as usize];
+            *count -= 1;
+            if *count == 0 {
+                ready.push(Reverse(dependent));
             }
         }
     }
@@ -50,7 +56,7 @@ pub fn order<'a>(
         return Ok(ordered);
     }
     let done: BTreeSet<&Address> = ordered.iter().collect();
-    Err(find_cycle(&nodes, &done))
+    Err(find_cycle(&nodes.into_iter().collect(), &done))
 }
 
 /// Walks from a stuck node along stuck dependencies until one repeats. Every stuck node has a

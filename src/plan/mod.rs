@@ -9,7 +9,7 @@ pub mod graph;
 pub mod scope;
 pub mod steps;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use serde_json::json;
 
@@ -73,11 +73,11 @@ impl Plan {
     /// Puts decisions in order: desired resources dependencies first, then deletes, dependents
     /// first. The answer depends only on the set of decisions, never on their order.
     pub fn assemble(environment: &str, decisions: Vec<Action>) -> Result<Self, CycleError> {
-        let by_address: BTreeMap<Address, Action> = decisions
+        let mut by_address: HashMap<Address, Action> = decisions
             .into_iter()
             .map(|action| (action.address.clone(), action))
             .collect();
-        let (kept, deleted): (Vec<_>, Vec<_>) = by_address
+        let (kept, deleted): (Vec<&Action>, Vec<&Action>) = by_address
             .values()
             .partition(|action| action.action != ActionKind::Delete);
         let kept_order = order(
@@ -92,16 +92,19 @@ impl Plan {
                 .map(|action| (&action.address, &action.recorded_depends_on)),
         )
         .unwrap_or_else(|_| {
-            deleted
+            let mut names: Vec<Address> = deleted
                 .iter()
                 .map(|action| action.address.clone())
-                .collect()
+                .collect();
+            names.sort_unstable();
+            names
         });
-        let actions = kept_order
+        let actions: Vec<Action> = kept_order
             .iter()
             .chain(deleted_order.iter().rev())
-            .filter_map(|address| by_address.get(address).cloned())
+            .filter_map(|address| by_address.remove(address))
             .collect();
+        let actions = without_impossible_order(actions);
         Ok(Self {
             environment: environment.to_owned(),
             actions,
@@ -168,6 +171,33 @@ impl Plan {
                 "changes": action.changes,
             })).collect::<Vec<_>>(),
         })
+    }
+}
+
+/// A new one cannot come first where what it stands on must go before: the old one stands on that
+/// too, so it has to go even earlier. There, and in whatever stands on it in turn, the usual order is
+/// kept.
+fn without_impossible_order(mut actions: Vec<Action>) -> Vec<Action> {
+    if !actions.iter().any(|action| action.create_before_destroy) {
+        return actions;
+    }
+    loop {
+        let old_first: HashSet<Address> = actions
+            .iter()
+            .filter(|action| action.action == ActionKind::Replace && !action.create_before_destroy)
+            .map(|action| action.address.clone())
+            .collect();
+        let mut changed = false;
+        for action in &mut actions {
+            let mut below = action.depends_on.iter().chain(&action.recorded_depends_on);
+            if action.create_before_destroy && below.any(|name| old_first.contains(name)) {
+                action.create_before_destroy = false;
+                changed = true;
+            }
+        }
+        if !changed {
+            return actions;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 //! A replace is two steps, because between them other resources may have to go (their delete comes
 //! before ours) or wait (their create comes after ours).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap};
 
 use super::Plan;
 use crate::resource::{ActionKind, Address};
@@ -32,19 +32,29 @@ pub struct Step {
 /// with [`Steps::done`] or [`Steps::failed`].
 #[derive(Clone, Debug)]
 pub struct Steps {
-    waiting: BTreeMap<Step, usize>,
-    dependents: BTreeMap<Step, BTreeSet<Step>>,
-    ready: BTreeSet<Step>,
+    /// Sorted; everything below is by position in here.
+    steps: Vec<Step>,
+    waits_for: Vec<u32>,
+    dependents: Vec<Vec<u32>>,
+    ready: BTreeSet<u32>,
+    gone: Vec<bool>,
+    left: usize,
+}
+
+/// Where the steps of one action stand.
+#[derive(Clone, Copy, Default)]
+struct Slots {
+    delete: Option<u32>,
+    /// The create or the update.
+    forward: Option<u32>,
+    is_pure_delete: bool,
+    new_one_first: bool,
 }
 
 impl Steps {
     /// The steps of `plan`.
     pub fn of(plan: &Plan) -> Self {
-        let mut steps: BTreeSet<Step> = BTreeSet::new();
-        let step = |address: &Address, kind| Step {
-            address: address.clone(),
-            kind,
-        };
+        let mut steps: Vec<Step> = Vec::new();
         for action in &plan.actions {
             let kinds: &[StepKind] = match action.action {
                 ActionKind::Create => &[StepKind::Create],
@@ -53,96 +63,123 @@ impl Steps {
                 ActionKind::Delete => &[StepKind::Delete],
                 ActionKind::NoOp => &[],
             };
-            steps.extend(kinds.iter().map(|&kind| step(&action.address, kind)));
+            steps.extend(kinds.iter().map(|&kind| Step {
+                address: action.address.clone(),
+                kind,
+            }));
         }
-        let purely_deleted: BTreeSet<&Address> = plan
-            .actions
-            .iter()
-            .filter(|action| action.action == ActionKind::Delete)
-            .map(|action| &action.address)
-            .collect();
+        steps.sort_unstable();
+        steps.dedup();
+
+        let mut slots: HashMap<&Address, Slots> = HashMap::with_capacity(plan.actions.len());
+        for (position, step) in (0_u32..).zip(&steps) {
+            let slot = slots.entry(&step.address).or_default();
+            match step.kind {
+                StepKind::Delete => slot.delete = Some(position),
+                StepKind::Create | StepKind::Update => slot.forward = Some(position),
+            }
+        }
+        for action in &plan.actions {
+            if let Some(slot) = slots.get_mut(&action.address) {
+                slot.is_pure_delete = action.action == ActionKind::Delete;
+                slot.new_one_first = action.create_before_destroy;
+            }
+        }
 
         // (earlier, later)
-        let mut edges: BTreeSet<(Step, Step)> = BTreeSet::new();
-        let mut soft: BTreeSet<(Step, Step)> = BTreeSet::new();
-        let forward = |address: &Address| {
-            [StepKind::Create, StepKind::Update]
-                .map(|kind| step(address, kind))
-                .into_iter()
-                .find(|candidate| steps.contains(candidate))
-        };
+        let mut edges: Vec<(u32, u32)> = Vec::new();
+        let mut soft: Vec<(u32, u32)> = Vec::new();
+        let none = Slots::default();
         for action in &plan.actions {
-            let delete = step(&action.address, StepKind::Delete);
-            if let Some(own) = forward(&action.address) {
-                for dependency in &action.depends_on {
-                    if let Some(earlier) = forward(dependency) {
-                        edges.insert((earlier, own.clone()));
-                    }
-                }
-                if own.kind == StepKind::Create && steps.contains(&delete) {
-                    edges.insert((delete.clone(), own.clone()));
+            let own = slots.get(&action.address).copied().unwrap_or(none);
+            if let Some(forward) = own.forward {
+                let needed = action.depends_on.iter().filter_map(|name| slots.get(name));
+                edges.extend(
+                    needed
+                        .filter_map(|slot| slot.forward)
+                        .map(|earlier| (earlier, forward)),
+                );
+                if let Some(delete) = own.delete {
+                    edges.push(if own.new_one_first {
+                        (forward, delete)
+                    } else {
+                        (delete, forward)
+                    });
                 }
             }
-            // What used to stand on `dependency` goes (or moves away) before it does.
-            for dependency in &action.recorded_depends_on {
-                let later = step(dependency, StepKind::Delete);
-                if !steps.contains(&later) {
-                    continue;
+            // What used to stand on `below` goes (or moves away) before it does.
+            for below in action
+                .recorded_depends_on
+                .iter()
+                .filter_map(|name| slots.get(name))
+            {
+                let Some(later) = below.delete else { continue };
+                if let Some(delete) = own.delete {
+                    edges.push((delete, later));
                 }
-                if steps.contains(&delete) {
-                    edges.insert((delete.clone(), later));
-                } else if purely_deleted.contains(dependency)
-                    && let Some(own) = forward(&action.address)
+                if let Some(forward) = own.forward
+                    && (below.new_one_first || (own.delete.is_none() && below.is_pure_delete))
                 {
-                    soft.insert((own, later));
+                    soft.push((forward, later));
                 }
             }
         }
         // A dependent's update before the delete of what it used to need is a courtesy; where it
         // would close a circle (possible only with old records) the courtesy is dropped.
-        let all: BTreeSet<(Step, Step)> = edges.union(&soft).cloned().collect();
-        let chosen = if is_acyclic(&steps, &all) { all } else { edges };
-
-        let mut waiting: BTreeMap<Step, usize> =
-            steps.iter().map(|step| (step.clone(), 0)).collect();
-        let mut dependents: BTreeMap<Step, BTreeSet<Step>> = BTreeMap::new();
-        for (earlier, later) in chosen {
-            if let Some(count) = waiting.get_mut(&later) {
-                *count += 1;
-            }
-            dependents.entry(earlier).or_default().insert(later);
-        }
-        let ready = waiting
-            .iter()
+        let mut all = edges.clone();
+        all.extend(soft);
+        let all = Wiring::new(steps.len(), all);
+        let wiring = if all.is_acyclic() {
+            all
+        } else {
+            Wiring::new(steps.len(), edges)
+        };
+        let ready = (0_u32..)
+            .zip(&wiring.waits_for)
             .filter(|(_, count)| **count == 0)
-            .map(|(step, _)| step.clone())
+            .map(|(position, _)| position)
             .collect();
         Self {
-            waiting,
-            dependents,
+            left: steps.len(),
+            gone: vec![false; steps.len()],
+            steps,
+            waits_for: wiring.waits_for,
+            dependents: wiring.dependents,
             ready,
         }
     }
 
     /// Number of steps not yet reported back.
     pub fn remaining(&self) -> usize {
-        self.waiting.len()
+        self.left
     }
 
     /// A step that may run now.
     pub fn take_ready(&mut self) -> Option<Step> {
-        self.ready.pop_first()
+        let position = self.ready.pop_first()?;
+        self.steps.get(position as usize).cloned()
+    }
+
+    /// True when a step of this resource has not been reported back yet.
+    pub fn has_more(&self, address: &Address) -> bool {
+        let first = self.steps.partition_point(|step| step.address < *address);
+        self.steps[first..]
+            .iter()
+            .zip(&self.gone[first..])
+            .take_while(|(step, _)| step.address == *address)
+            .any(|(_, gone)| !gone)
     }
 
     /// The step is done; those that waited only for it become ready.
     pub fn done(&mut self, step: &Step) {
-        self.waiting.remove(step);
-        for dependent in self.dependents.remove(step).unwrap_or_default() {
-            if let Some(count) = self.waiting.get_mut(&dependent) {
-                *count -= 1;
-                if *count == 0 {
-                    self.ready.insert(dependent);
-                }
+        let Some(position) = self.remove(step) else {
+            return;
+        };
+        for dependent in std::mem::take(&mut self.dependents[position]) {
+            let count = &mut self.waits_for[dependent as usize];
+            *count = count.saturating_sub(1);
+            if *count == 0 && !self.gone[dependent as usize] {
+                self.ready.insert(dependent);
             }
         }
     }
@@ -150,64 +187,74 @@ impl Steps {
     /// The step failed; everything that needs it, directly or not, is taken out and returned,
     /// sorted. Nothing else is touched.
     pub fn failed(&mut self, step: &Step) -> Vec<Step> {
-        self.waiting.remove(step);
+        let Some(position) = self.remove(step) else {
+            return Vec::new();
+        };
         let mut skipped = BTreeSet::new();
-        let mut pending: Vec<Step> = self
-            .dependents
-            .remove(step)
-            .unwrap_or_default()
-            .into_iter()
-            .collect();
+        let mut pending = std::mem::take(&mut self.dependents[position]);
         while let Some(next) = pending.pop() {
-            if self.waiting.remove(&next).is_some() {
-                pending.extend(self.dependents.remove(&next).unwrap_or_default());
-                skipped.insert(next);
+            let next = next as usize;
+            if !self.gone[next] {
+                self.gone[next] = true;
+                self.left -= 1;
+                pending.extend(std::mem::take(&mut self.dependents[next]));
+                skipped.insert(self.steps[next].clone());
             }
         }
         skipped.into_iter().collect()
     }
 
-    /// Takes out and returns every step not handed out yet, as a stopped run does.
-    pub fn abandon(&mut self, running: &BTreeSet<Step>) -> Vec<Step> {
-        self.ready.clear();
-        let left: Vec<Step> = self
-            .waiting
-            .keys()
-            .filter(|step| !running.contains(*step))
-            .cloned()
-            .collect();
-        self.waiting.retain(|step, _| running.contains(step));
-        left
+    /// Its position, when it was still there.
+    fn remove(&mut self, step: &Step) -> Option<usize> {
+        let position = self.steps.binary_search(step).ok()?;
+        if std::mem::replace(&mut self.gone[position], true) {
+            return None;
+        }
+        self.left -= 1;
+        Some(position)
     }
 }
 
-fn is_acyclic(steps: &BTreeSet<Step>, edges: &BTreeSet<(Step, Step)>) -> bool {
-    let mut waiting: BTreeMap<&Step, usize> = steps.iter().map(|step| (step, 0)).collect();
-    let mut dependents: BTreeMap<&Step, Vec<&Step>> = BTreeMap::new();
-    for (earlier, later) in edges {
-        if let Some(count) = waiting.get_mut(later) {
-            *count += 1;
+/// Edges, sorted out by where they start.
+struct Wiring {
+    waits_for: Vec<u32>,
+    dependents: Vec<Vec<u32>>,
+}
+
+impl Wiring {
+    fn new(nodes: usize, mut edges: Vec<(u32, u32)>) -> Self {
+        edges.sort_unstable();
+        edges.dedup();
+        let mut waits_for = vec![0; nodes];
+        let mut dependents = vec![Vec::new(); nodes];
+        for (earlier, later) in edges {
+            waits_for[later as usize] += 1;
+            dependents[earlier as usize].push(later);
         }
-        dependents.entry(earlier).or_default().push(later);
+        Self {
+            waits_for,
+            dependents,
+        }
     }
-    let mut ready: Vec<&Step> = waiting
-        .iter()
-        .filter(|(_, count)| **count == 0)
-        .map(|(step, _)| *step)
-        .collect();
-    let mut seen = 0;
-    while let Some(step) = ready.pop() {
-        seen += 1;
-        for &dependent in dependents.get(step).map_or(&[][..], Vec::as_slice) {
-            if let Some(count) = waiting.get_mut(dependent) {
-                *count -= 1;
-                if *count == 0 {
+
+    fn is_acyclic(&self) -> bool {
+        let mut waits_for = self.waits_for.clone();
+        let mut ready: Vec<usize> = (0..waits_for.len())
+            .filter(|position| waits_for[*position] == 0)
+            .collect();
+        let mut seen = 0;
+        while let Some(position) = ready.pop() {
+            seen += 1;
+            for &dependent in &self.dependents[position] {
+                let dependent = dependent as usize;
+                waits_for[dependent] -= 1;
+                if waits_for[dependent] == 0 {
                     ready.push(dependent);
                 }
             }
         }
+        seen == waits_for.len()
     }
-    seen == steps.len()
 }
 
 #[cfg(test)]
@@ -315,6 +362,37 @@ mod tests {
         assert_eq!(
             waves(steps),
             ["delete w", "delete z", "create z", "update y", "update v"]
+        );
+    }
+
+    #[test]
+    fn a_new_one_comes_first_and_the_old_one_goes_when_nobody_stands_on_it() {
+        let mut db = action("db", ActionKind::Replace, &[], &[]);
+        db.create_before_destroy = true;
+        let web = action("web", ActionKind::Update, &["db"], &["db"]);
+        assert_eq!(
+            waves(steps(vec![db, web])),
+            ["create db", "update web", "delete db"]
+        );
+    }
+
+    #[test]
+    fn a_new_one_first_gives_way_where_it_would_close_a_circle() {
+        let net = action("net", ActionKind::Replace, &[], &[]);
+        let mut db = action("db", ActionKind::Replace, &["net"], &["net"]);
+        db.create_before_destroy = true;
+        let mut web = action("web", ActionKind::Replace, &["db"], &["db"]);
+        web.create_before_destroy = true;
+        assert_eq!(
+            waves(steps(vec![net, db, web])),
+            [
+                "delete web",
+                "delete db",
+                "delete net",
+                "create net",
+                "create db",
+                "create web"
+            ]
         );
     }
 

@@ -2,6 +2,7 @@
 //! embedded `local` provider and plugins stand behind the same ones.
 
 pub mod ability;
+pub mod identity;
 pub mod local;
 pub mod plugin;
 
@@ -17,6 +18,7 @@ use ability::{
     JobHandle, JobStatus, LogTaker, LogWish, MigrationRepair, MigrationRepaired, Owned, Region,
     Remark, Requirement, Sizing,
 };
+use identity::IdFormat;
 
 /// What kind of failure a driver saw. Decisions (retry, adopt, stop) are made from this alone,
 /// never from text.
@@ -160,6 +162,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// two live resources of one address do not collide.
     fn can_create_before_destroy(&self) -> bool {
         false
+    }
+    /// What this driver's ids look like.
+    fn id_format(&self) -> IdFormat {
+        IdFormat::Unknown
     }
     /// Looks for the causes of a failure that was just seen. Best effort, on a budget.
     async fn troubleshoot(&self, _prior: &Recorded, _failure: &str) -> DriverResult<Vec<Evidence>> {

@@ -184,17 +184,28 @@ pub enum Outcome {
     Error,
     /// The delete failed; the record is kept.
     DeleteFailed,
+    /// Not done; what this very action had made is removed again.
+    Compensated,
+    /// Not done; what this very action had made could not be removed and is left for the next run.
+    CompensationFailed,
     /// Not started, because something it needs failed or the run was stopped.
     Skipped,
 }
 
 impl Outcome {
+    /// True when it was started and did not succeed.
+    pub fn is_failure(self) -> bool {
+        !matches!(self, Self::Success | Self::Skipped)
+    }
+
     /// The word used in JSON and summaries.
     pub fn word(self) -> &'static str {
         match self {
             Self::Success => "success",
             Self::Error => "error",
             Self::DeleteFailed => "delete-failed",
+            Self::Compensated => "compensated",
+            Self::CompensationFailed => "compensation-failed",
             Self::Skipped => "skipped",
         }
     }

@@ -13,6 +13,7 @@ mod action;
 mod beside;
 mod config;
 mod e2e;
+mod engine;
 mod github;
 mod harness;
 mod json;

@@ -1,0 +1,414 @@
+//! Runs the steps of a plan: as many at once as the graph, `--parallelism` and each provider allow.
+//!
+//! Everything comes through [`Engine`]: time, randomness, the store, providers, the wish to stop.
+//! One task, no thread, nothing spawned: a run on a virtual clock takes the same decisions.
+
+mod call;
+mod evidence;
+mod journal;
+mod pace;
+mod step;
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use self::evidence::Budget;
+use self::journal::Journal;
+use self::pace::Pace;
+use super::survey::{Survey, by_address};
+use super::values::Values;
+use super::{ActionResult, ApplyReport, Engine};
+use crate::config::Resource;
+use crate::plan::{Action, Plan, Step, Steps};
+use crate::provider::ability::{Evidence, Sizing};
+use crate::provider::{DriverError, ErrorClass};
+use crate::report::{Event, Outcome};
+use crate::resource::{ActionKind, Address, ProviderId, Recorded};
+use crate::state::{Lease, Record, StoreError};
+
+pub use self::call::TRIES;
+pub use self::evidence::sentence;
+
+/// How long running actions may go on after the first signal. The runner gives 7.5 s between its
+/// SIGINT and its SIGTERM (`docs/github-actions.md`).
+pub const GRACE: Duration = Duration::from_secs(5);
+/// Between two renewals of the lock.
+pub const RENEW_EVERY: Duration = Duration::from_secs(15);
+/// Longest time one driver call may take, unless somebody says otherwise.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// Why a step did not succeed.
+struct Failure {
+    outcome: Outcome,
+    class: Option<ErrorClass>,
+    message: String,
+    evidence: Vec<Evidence>,
+    lost_lock: bool,
+    /// The state could not be written: nothing more may be started.
+    store: bool,
+}
+
+impl Failure {
+    fn plain(message: impl Into<String>) -> Self {
+        Self {
+            outcome: Outcome::Error,
+            class: None,
+            message: message.into(),
+            evidence: Vec::new(),
+            lost_lock: false,
+            store: false,
+        }
+    }
+
+    fn store(error: &StoreError) -> Self {
+        Self {
+            lost_lock: matches!(error, StoreError::LostLock { .. }),
+            store: true,
+            ..Self::plain(error.to_string())
+        }
+    }
+
+    fn driver(error: &DriverError, outcome: Outcome) -> Box<Self> {
+        Box::new(Self {
+            outcome,
+            class: Some(error.class),
+            ..Self::plain(error.message.clone())
+        })
+    }
+}
+
+/// How a step ended.
+type Ended = Result<(), Box<Failure>>;
+
+/// A finished step.
+struct End {
+    step: Step,
+    result: Ended,
+}
+
+struct Executor<'a, 'e> {
+    engine: &'a Engine<'e>,
+    lease: &'a Lease,
+    journal: Journal<'a>,
+    resources: BTreeMap<&'a Address, &'a Resource>,
+    actions: BTreeMap<Address, Action>,
+    records: BTreeMap<Address, Record>,
+    sizes: BTreeMap<Address, Sizing>,
+    priors: RefCell<BTreeMap<Address, Recorded>>,
+    /// Old ones that are to go once their new one is there.
+    deposed: RefCell<BTreeMap<Address, Recorded>>,
+    values: RefCell<Values>,
+    lanes: BTreeMap<ProviderId, Pace>,
+    evidence: Budget,
+}
+
+/// Steps that may run, by provider: one that is busy or throttled holds up nobody else.
+#[derive(Default)]
+struct Queues {
+    ready: BTreeMap<ProviderId, BTreeSet<Step>>,
+    running: BTreeMap<ProviderId, usize>,
+}
+
+impl Queues {
+    fn add(&mut self, provider: &ProviderId, step: Step) {
+        self.ready.entry(provider.clone()).or_default().insert(step);
+    }
+
+    /// The first step, by name, of any provider with room.
+    fn take(&mut self, lanes: &BTreeMap<ProviderId, Pace>) -> Option<Step> {
+        let running = &self.running;
+        let (provider, _) = self
+            .ready
+            .iter()
+            .filter(|(provider, _)| {
+                let running = running.get(*provider).copied().unwrap_or(0);
+                lanes
+                    .get(*provider)
+                    .is_none_or(|lane| lane.has_room(running))
+            })
+            .filter_map(|(provider, steps)| Some((provider, steps.first()?)))
+            .min_by(|(_, one), (_, other)| one.cmp(other))?;
+        let provider = provider.clone();
+        let step = self.ready.get_mut(&provider)?.pop_first()?;
+        *self.running.entry(provider).or_default() += 1;
+        Some(step)
+    }
+
+    fn ended(&mut self, provider: &ProviderId) {
+        if let Some(running) = self.running.get_mut(provider) {
+            *running = running.saturating_sub(1);
+        }
+    }
+
+    fn forget(&mut self, provider: &ProviderId, step: &Step) {
+        if let Some(ready) = self.ready.get_mut(provider) {
+            ready.remove(step);
+        }
+    }
+}
+
+/// What is known of the actions while the run goes on.
+#[derive(Default)]
+struct Book {
+    started: BTreeMap<Address, Duration>,
+    results: BTreeMap<Address, ActionResult>,
+}
+
+/// Runs every step of the survey's plan. Answers how each action ended and what is known now.
+///
+/// The lock is renewed all the while. The first wish to stop starts no new step and gives running
+/// ones [`GRACE`]; a lost lock stops at once, because nothing may be written any more; a state that
+/// cannot be written starts nothing more.
+pub async fn execute(engine: &Engine<'_>, lease: &Lease, survey: Survey) -> (ApplyReport, Values) {
+    let plan = survey.plan;
+    let actions: BTreeMap<Address, Action> = plan
+        .actions
+        .iter()
+        .filter(|action| action.action != ActionKind::NoOp)
+        .map(|action| (action.address.clone(), action.clone()))
+        .collect();
+    let lanes = actions
+        .values()
+        .map(|action| &action.provider)
+        .collect::<BTreeSet<_>>()
+        .into_iter()
+        .map(|id| {
+            let own = engine
+                .providers
+                .get(id)
+                .and_then(|provider| provider.parallelism());
+            (id.clone(), Pace::new(own.unwrap_or(engine.parallelism)))
+        })
+        .collect();
+    let executor = Executor {
+        engine,
+        lease,
+        journal: Journal::new(engine.store.as_ref(), lease),
+        resources: by_address(engine),
+        actions,
+        records: survey.records,
+        sizes: survey.sizes,
+        priors: RefCell::new(survey.priors),
+        deposed: RefCell::default(),
+        values: RefCell::new(survey.values),
+        lanes,
+        evidence: Budget::default(),
+    };
+    let report = executor.run(&plan).await;
+    (report, executor.values.into_inner())
+}
+
+impl Executor<'_, '_> {
+    async fn run(&self, plan: &Plan) -> ApplyReport {
+        let engine = self.engine;
+        let mut steps = Steps::of(plan);
+        let mut queues = Queues::default();
+        let mut running = FuturesUnordered::new();
+        let mut in_flight: BTreeSet<Step> = BTreeSet::new();
+        let mut book = Book::default();
+        let mut report = ApplyReport::default();
+        let mut stopping = false;
+        let mut grace: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(std::future::pending());
+        let mut renew: Pin<Box<dyn Future<Output = ()> + '_>> =
+            Box::pin(engine.clock.sleep(RENEW_EVERY));
+        let cancelled = engine.cancel.cancelled();
+        tokio::pin!(cancelled);
+
+        if engine.cancel.is_cancelled() {
+            stopping = true;
+            report.interrupted = true;
+        }
+        loop {
+            while let Some(step) = steps.take_ready() {
+                let provider = &self.actions[&step.address].provider;
+                queues.add(provider, step);
+            }
+            while !stopping && in_flight.len() < engine.parallelism {
+                let Some(step) = queues.take(&self.lanes) else {
+                    break;
+                };
+                self.begin(&step, &mut book);
+                in_flight.insert(step.clone());
+                running.push(async move {
+                    let result = self.step(&step).await;
+                    End { step, result }
+                });
+            }
+            if in_flight.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                Some(end) = running.next() => {
+                    in_flight.remove(&end.step);
+                    queues.ended(&self.actions[&end.step.address].provider);
+                    self.finish(end, &mut steps, &mut queues, &mut book, &mut report);
+                    if report.lost_lock {
+                        break;
+                    }
+                    stopping |= report.store_failed;
+                }
+                () = &mut cancelled, if !report.interrupted => {
+                    stopping = true;
+                    report.interrupted = true;
+                    engine.reporter.note(format!(
+                        "Stopping: no new action starts; {} running may take up to {} s more.",
+                        in_flight.len(),
+                        GRACE.as_secs()
+                    ));
+                    grace = Box::pin(engine.clock.sleep(GRACE));
+                }
+                () = &mut grace => break,
+                () = &mut renew => {
+                    match engine.store.renew(self.lease).await {
+                        Ok(()) => {}
+                        Err(StoreError::LostLock { .. }) => {
+                            report.lost_lock = true;
+                            break;
+                        }
+                        Err(error) => engine.reporter.note(format!(
+                            "The lock could not be renewed: {error}. Trying again in {} s.",
+                            RENEW_EVERY.as_secs()
+                        )),
+                    }
+                    renew = Box::pin(engine.clock.sleep(RENEW_EVERY));
+                }
+            }
+        }
+        drop(running);
+        for step in &in_flight {
+            let failure = Failure::plain(
+                "the run was stopped while this was going on; the next run looks at what came of it",
+            );
+            self.conclude(&step.address, failure, &mut book);
+        }
+        let why = if report.lost_lock {
+            "the run lost its lock"
+        } else if report.store_failed {
+            "the state could not be written"
+        } else {
+            "the run was stopped"
+        };
+        // Whatever has no ending yet was never started.
+        for action in &plan.actions {
+            if action.action != ActionKind::NoOp {
+                self.skip(&action.address, why, &mut book);
+            }
+        }
+        report.actions = plan
+            .actions
+            .iter()
+            .filter_map(|action| book.results.remove(&action.address))
+            .collect();
+        report
+    }
+
+    fn begin(&self, step: &Step, book: &mut Book) {
+        if book.started.contains_key(&step.address) {
+            // The second half of a replace.
+            return;
+        }
+        self.engine.reporter.say(Event::ActionStarted {
+            address: step.address.clone(),
+            action: self.actions[&step.address].action,
+        });
+        book.started
+            .insert(step.address.clone(), self.engine.clock.monotonic());
+    }
+
+    /// Books a finished step.
+    fn finish(
+        &self,
+        end: End,
+        steps: &mut Steps,
+        queues: &mut Queues,
+        book: &mut Book,
+        report: &mut ApplyReport,
+    ) {
+        let address = &end.step.address;
+        match end.result {
+            Ok(()) => {
+                steps.done(&end.step);
+                if !steps.has_more(address) {
+                    let success = Failure {
+                        outcome: Outcome::Success,
+                        ..Failure::plain("")
+                    };
+                    self.conclude(address, success, book);
+                }
+            }
+            Err(failure) => {
+                report.lost_lock |= failure.lost_lock;
+                report.store_failed |= failure.store;
+                self.conclude(address, *failure, book);
+                for skipped in steps.failed(&end.step) {
+                    queues.forget(&self.actions[&skipped.address].provider, &skipped);
+                    let why = format!("it needs `{address}`, which failed");
+                    self.skip(&skipped.address, &why, book);
+                }
+            }
+        }
+    }
+
+    fn skip(&self, address: &Address, why: &str, book: &mut Book) {
+        let skipped = Failure {
+            outcome: Outcome::Skipped,
+            ..Failure::plain(why)
+        };
+        self.conclude(address, skipped, book);
+    }
+
+    /// Writes down how an action ended; the first ending of an address stands.
+    fn conclude(&self, address: &Address, ending: Failure, book: &mut Book) {
+        if book.results.contains_key(address) {
+            return;
+        }
+        let action = &self.actions[address];
+        let elapsed = book.started.get(address).map_or(Duration::ZERO, |started| {
+            self.engine.clock.monotonic().saturating_sub(*started)
+        });
+        self.engine.reporter.say(Event::ActionFinished {
+            address: address.clone(),
+            action: action.action,
+            outcome: ending.outcome,
+            elapsed,
+            message: ending.message.clone(),
+        });
+        for piece in &ending.evidence {
+            self.engine.reporter.say(Event::Relayed {
+                source: format!("{address}"),
+                text: sentence(piece),
+            });
+        }
+        book.results.insert(
+            address.clone(),
+            ActionResult {
+                address: address.clone(),
+                kind: action.kind.clone(),
+                provider: action.provider.clone(),
+                action: action.action,
+                outcome: ending.outcome,
+                elapsed,
+                message: ending.message,
+                class: ending.class,
+                evidence: ending.evidence,
+                made: self.made_of(address, ending.outcome),
+            },
+        );
+    }
+
+    /// What exists of the resource now, for the report.
+    fn made_of(&self, address: &Address, outcome: Outcome) -> Option<Recorded> {
+        let action = self.actions[address].action;
+        if outcome != Outcome::Success || action == ActionKind::Delete {
+            return None;
+        }
+        self.priors.borrow().get(address).cloned()
+    }
+}

@@ -1,0 +1,693 @@
+//! A small world for the engine: a virtual clock, a store on a disk, and a provider that does what
+//! it is told, however odd.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::future::Future;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tidegate::apply::survey::{Survey, survey_within};
+use tidegate::apply::values::Values;
+use tidegate::apply::{ApplyReport, Engine, Providers, execute, recover};
+use tidegate::cancel::{self, Canceller};
+use tidegate::clock::Clock;
+use tidegate::config::{self, Config, Files};
+use tidegate::disk::SystemDisk;
+use tidegate::provider::ability::{
+    Ability, Evidence, FinalizeFailure, Hints, Remark, RemarkSeverity, Sizing,
+};
+use tidegate::provider::identity::IdFormat;
+use tidegate::provider::{
+    Driver, DriverError, DriverResult, ErrorClass, Health, Operation, Provider, config_changes,
+};
+use tidegate::random::SeededRandom;
+use tidegate::report::{Event, Outcome, Report, Reporter};
+use tidegate::resource::{
+    Address, Diff, Kind, Observed, Output, Outputs, Private, ProviderId, Recorded, Spec,
+};
+use tidegate::secret::{Keyring, Masker};
+use tidegate::state::{
+    Entry, Filesystem, Head, Holder, Keepsake, Lease, Record, Store, StoreError, StoreResult,
+};
+use tidegate::variables::Variables;
+use time::OffsetDateTime;
+use zeroize::Zeroizing;
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap()
+}
+
+/// Who waits, by the end of the wait.
+type Sleepers = BTreeMap<(Duration, u64), Waker>;
+
+/// Time that passes only when everybody waits.
+#[derive(Debug, Default)]
+pub(super) struct VirtualClock {
+    inner: Mutex<(Duration, u64, Sleepers)>,
+}
+
+impl VirtualClock {
+    fn advance(&self) -> bool {
+        let mut inner = lock(&self.inner);
+        let Some(((at, _), waker)) = inner.2.pop_first() else {
+            return false;
+        };
+        inner.0 = inner.0.max(at);
+        drop(inner);
+        waker.wake();
+        true
+    }
+}
+
+#[async_trait]
+impl Clock for VirtualClock {
+    fn now(&self) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000) + self.monotonic()
+    }
+    fn monotonic(&self) -> Duration {
+        lock(&self.inner).0
+    }
+    async fn sleep(&self, duration: Duration) {
+        let (end, number) = {
+            let mut inner = lock(&self.inner);
+            inner.1 += 1;
+            (inner.0.saturating_add(duration), inner.1)
+        };
+        std::future::poll_fn(|context| {
+            let mut inner = lock(&self.inner);
+            if inner.0 >= end {
+                return Poll::Ready(());
+            }
+            inner.2.insert((end, number), context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+}
+
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Drives a future; time passes when it can do nothing else.
+pub(super) fn run<T>(clock: &VirtualClock, future: impl Future<Output = T>) -> T {
+    let mut future = pin!(future);
+    let flag = Arc::new(Flag(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&flag));
+    loop {
+        if let Poll::Ready(answer) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return answer;
+        }
+        while !flag.0.swap(false, Ordering::SeqCst) {
+            assert!(clock.advance(), "everybody waits, and nobody for time");
+        }
+    }
+}
+
+/// What the provider does on its next call instead of what it should.
+#[derive(Clone, Debug)]
+pub(super) enum Act {
+    /// Fails; nothing happens.
+    Fail(ErrorClass),
+    /// Does it, and says that it failed.
+    LoseAnswer(ErrorClass),
+    /// Asks to be left alone.
+    SlowDown(Duration),
+    /// Takes this long.
+    Take(Duration),
+    /// Makes it, and answers with this id.
+    AnswerId(&'static str),
+    /// Makes half of it.
+    Half,
+    /// Somebody asks the run to stop while it goes on.
+    Interrupt,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Inner {
+    /// (name, id) of everything that is there.
+    pub(super) live: BTreeSet<(String, String)>,
+    pub(super) calls: Vec<String>,
+    acts: BTreeMap<String, VecDeque<Act>>,
+    made: u64,
+    running: usize,
+    pub(super) most_running: usize,
+}
+
+/// The provider.
+#[derive(Clone, Debug)]
+pub(super) struct Cloud {
+    pub(super) inner: Arc<Mutex<Inner>>,
+    clock: Arc<VirtualClock>,
+    canceller: Arc<Mutex<Option<Canceller>>>,
+    pub(super) can_adopt: bool,
+    pub(super) new_one_first: bool,
+    pub(super) ids: IdFormat,
+    pub(super) limit: Option<usize>,
+    pub(super) abilities: BTreeSet<Ability>,
+    /// What every call takes.
+    pub(super) pace: Duration,
+}
+
+impl Cloud {
+    /// The next call of this verb on this name does this instead; several are done in order.
+    pub(super) fn act(&self, verb: &str, name: &str, act: Act) {
+        lock(&self.inner)
+            .acts
+            .entry(format!("{verb} {name}"))
+            .or_default()
+            .push_back(act);
+    }
+
+    /// The calls that change something, and reads, since the last time.
+    pub(super) fn calls(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.inner).calls)
+    }
+
+    pub(super) fn names(&self) -> Vec<String> {
+        lock(&self.inner)
+            .live
+            .iter()
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    pub(super) fn id_of(&self, name: &str) -> Option<String> {
+        lock(&self.inner)
+            .live
+            .iter()
+            .find(|(live, _)| live == name)
+            .map(|(_, id)| id.clone())
+    }
+
+    /// Something that was there before anybody asked for it.
+    pub(super) fn plant(&self, name: &str) {
+        lock(&self.inner)
+            .live
+            .insert((name.to_owned(), format!("old-{name}")));
+    }
+
+    async fn call(&self, verb: &str, name: &str) -> Option<Act> {
+        let act = {
+            let mut inner = lock(&self.inner);
+            let key = format!("{verb} {name}");
+            inner.running += 1;
+            inner.most_running = inner.most_running.max(inner.running);
+            let act = inner.acts.get_mut(&key).and_then(VecDeque::pop_front);
+            inner.calls.push(key);
+            act
+        };
+        let take = match act {
+            Some(Act::Take(duration)) => duration,
+            _ => self.pace,
+        };
+        if !take.is_zero() {
+            self.clock.sleep(take).await;
+        }
+        lock(&self.inner).running -= 1;
+        if matches!(act, Some(Act::Interrupt))
+            && let Some(canceller) = lock(&self.canceller).as_ref()
+        {
+            canceller.cancel();
+        }
+        act
+    }
+
+    fn observed(name: &str, id: &str) -> Observed {
+        Observed {
+            provider_id: id.to_owned(),
+            outputs: Outputs::from([
+                (
+                    "url".to_owned(),
+                    Output::Public(json!(format!("x://{name}/{id}"))),
+                ),
+                ("port".to_owned(), Output::Public(json!(id.len()))),
+            ]),
+            status: "running".to_owned(),
+            private: Private::default(),
+        }
+    }
+}
+
+fn error(class: ErrorClass) -> DriverError {
+    DriverError::new(class, format!("scripted {}", class.word()))
+}
+
+/// What an act means for the answer; `Err` before anything is done.
+fn before(act: Option<&Act>) -> DriverResult<()> {
+    match act {
+        Some(Act::Fail(class)) => Err(error(*class)),
+        Some(Act::SlowDown(wait)) => Err(DriverError {
+            retry_after: Some(*wait),
+            ..error(ErrorClass::Throttled)
+        }),
+        _ => Ok(()),
+    }
+}
+
+#[async_trait]
+impl Driver for Cloud {
+    async fn create(&self, _: &Operation, desired: &Spec) -> DriverResult<Observed> {
+        let name = desired.address.as_str();
+        let act = self.call("create", name).await;
+        before(act.as_ref())?;
+        let mut inner = lock(&self.inner);
+        if !self.new_one_first && inner.live.iter().any(|(live, _)| live == name) {
+            return Err(error(ErrorClass::AlreadyExists));
+        }
+        inner.made += 1;
+        let id = match act {
+            Some(Act::AnswerId(id)) => id.to_owned(),
+            _ => format!("{name}-{}", inner.made),
+        };
+        inner.live.insert((name.to_owned(), id.clone()));
+        let observed = Self::observed(name, &id);
+        match act {
+            Some(Act::LoseAnswer(class)) => Err(error(class)),
+            Some(Act::Half) => Err(error(ErrorClass::Invalid).with_partial(observed)),
+            _ => Ok(observed),
+        }
+    }
+
+    async fn read(&self, prior: &Recorded) -> DriverResult<Observed> {
+        let name = prior.address.as_str();
+        before(self.call("read", name).await.as_ref())?;
+        let inner = lock(&self.inner);
+        let found = inner.live.iter().rev().find(|(live, id)| {
+            live == name && (prior.provider_id.is_empty() || *id == prior.provider_id)
+        });
+        match found {
+            Some((name, id)) => Ok(Self::observed(name, id)),
+            None => Err(error(ErrorClass::NotFound)),
+        }
+    }
+
+    async fn update(
+        &self,
+        _: &Operation,
+        prior: &Recorded,
+        desired: &Spec,
+    ) -> DriverResult<Observed> {
+        let name = prior.address.as_str();
+        let act = self.call("update", name).await;
+        before(act.as_ref())?;
+        let text = json!(desired.public_config).to_string();
+        lock(&self.inner).calls.push(format!("  with {text}"));
+        match act {
+            Some(Act::LoseAnswer(class)) => Err(error(class)),
+            Some(Act::AnswerId(id)) => Ok(Self::observed(name, id)),
+            _ => Ok(Self::observed(name, &prior.provider_id)),
+        }
+    }
+
+    async fn delete(&self, _: &Operation, prior: &Recorded) -> DriverResult<()> {
+        let name = prior.address.as_str();
+        let act = self.call("delete", name).await;
+        before(act.as_ref())?;
+        lock(&self.inner)
+            .live
+            .remove(&(name.to_owned(), prior.provider_id.clone()));
+        match act {
+            Some(Act::LoseAnswer(class)) => Err(error(class)),
+            _ => Ok(()),
+        }
+    }
+
+    async fn diff(&self, prior: &Recorded, desired: &Spec) -> DriverResult<Diff> {
+        let act = {
+            let key = format!("diff {}", prior.address);
+            let mut inner = lock(&self.inner);
+            inner.acts.get_mut(&key).and_then(VecDeque::pop_front)
+        };
+        before(act.as_ref())?;
+        let mut changes = config_changes(&prior.config, &desired.public_config);
+        for change in &mut changes {
+            change.force_new = change.path == "region";
+        }
+        Ok(Diff {
+            needs_update: !changes.is_empty(),
+            needs_replace: false,
+            changes,
+        })
+    }
+
+    async fn health(&self, _: &Recorded) -> DriverResult<Health> {
+        Err(error(ErrorClass::Unimplemented))
+    }
+    fn is_sensitive(&self, _: &str) -> Option<bool> {
+        Some(false)
+    }
+    fn check(&self, _: &Spec) -> Vec<(String, String)> {
+        Vec::new()
+    }
+    fn can_adopt(&self, _: &Kind) -> bool {
+        self.can_adopt
+    }
+    fn can_create_before_destroy(&self) -> bool {
+        self.new_one_first
+    }
+    fn id_format(&self) -> IdFormat {
+        self.ids
+    }
+    async fn troubleshoot(&self, prior: &Recorded, failure: &str) -> DriverResult<Vec<Evidence>> {
+        Ok(vec![Evidence {
+            phase: "deploy".to_owned(),
+            cause: format!("because of {} ({failure})", prior.address),
+            ..Evidence::default()
+        }])
+    }
+}
+
+#[async_trait]
+impl Provider for Cloud {
+    fn name(&self) -> &str {
+        "scripted"
+    }
+    fn version(&self) -> &str {
+        "1.0.0"
+    }
+    fn kinds(&self) -> Vec<Kind> {
+        vec![Kind::new("infra.storage")]
+    }
+    fn driver(&self, kind: &Kind) -> Option<&dyn Driver> {
+        (kind.as_str() == "infra.storage").then_some(self)
+    }
+    fn is_local(&self) -> bool {
+        false
+    }
+    async fn close(&self) {}
+    fn abilities(&self) -> BTreeSet<Ability> {
+        self.abilities.clone()
+    }
+    fn parallelism(&self) -> Option<usize> {
+        self.limit
+    }
+    async fn sizing(&self, _: &Kind, size: &str, hints: &Hints) -> DriverResult<Sizing> {
+        lock(&self.inner).calls.push(format!("size {size}"));
+        let mut specs = serde_json::Map::new();
+        specs.insert("memory".to_owned(), json!(hints.memory));
+        Ok(Sizing {
+            instance_type: format!("{size}-type"),
+            specs,
+        })
+    }
+    async fn validate(&self, desired: &[Spec]) -> DriverResult<Vec<Remark>> {
+        Ok(desired
+            .iter()
+            .filter_map(|spec| {
+                let severity = match spec.public_config.get("remark").and_then(Value::as_str)? {
+                    "error" => RemarkSeverity::Error,
+                    _ => RemarkSeverity::Warning,
+                };
+                Some(Remark {
+                    severity,
+                    resource: Some(spec.address.to_string()),
+                    field: None,
+                    message: "not wise".to_owned(),
+                })
+            })
+            .collect())
+    }
+    async fn finalize(&self, plan: &str) -> DriverResult<Vec<FinalizeFailure>> {
+        lock(&self.inner).calls.push(format!("finalize {plan}"));
+        Ok(Vec::new())
+    }
+}
+
+/// A store that counts journal writes and can refuse a record.
+#[derive(Debug)]
+pub(super) struct Watched {
+    store: Filesystem,
+    pub(super) journal_writes: Mutex<Vec<usize>>,
+    pub(super) refuse: Mutex<Option<String>>,
+}
+
+#[async_trait]
+impl Store for Watched {
+    fn location(&self) -> String {
+        self.store.location()
+    }
+    async fn head(&self) -> StoreResult<Option<Head>> {
+        self.store.head().await
+    }
+    async fn list(&self) -> StoreResult<Vec<Record>> {
+        self.store.list().await
+    }
+    async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
+        self.store.get(address).await
+    }
+    async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
+        if lock(&self.refuse).as_deref() == Some(record.resource_id.as_str()) {
+            return Err(StoreError::Storage("no space left on device".to_owned()));
+        }
+        self.store.put(lease, record).await
+    }
+    async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
+        self.store.delete(lease, address).await
+    }
+    async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
+        self.store.lock(holder, wait).await
+    }
+    async fn renew(&self, lease: &Lease) -> StoreResult<()> {
+        self.store.renew(lease).await
+    }
+    async fn unlock(&self, lease: &Lease) -> StoreResult<()> {
+        self.store.unlock(lease).await
+    }
+    async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>> {
+        self.store.holder().await
+    }
+    async fn journal_append(&self, lease: &Lease, entries: &[Entry]) -> StoreResult<()> {
+        lock(&self.journal_writes).push(entries.len());
+        self.store.journal_append(lease, entries).await
+    }
+    async fn journal_read(&self) -> StoreResult<Vec<Entry>> {
+        self.store.journal_read().await
+    }
+    async fn journal_clear(&self, lease: &Lease) -> StoreResult<()> {
+        self.store.journal_clear(lease).await
+    }
+    async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
+        self.store.keepsake(key).await
+    }
+    async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
+        self.store.put_keepsake(lease, key, value).await
+    }
+    async fn keepsakes(&self) -> StoreResult<Vec<String>> {
+        self.store.keepsakes().await
+    }
+    async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
+        self.store.delete_keepsake(lease, key).await
+    }
+    async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
+        self.store.key(create).await
+    }
+    async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
+        self.store.remove_empty(lease).await
+    }
+}
+
+/// Hears everything.
+#[derive(Debug, Default)]
+pub(super) struct Ear(pub(super) Mutex<Vec<Event>>);
+
+impl Reporter for Ear {
+    fn say(&self, event: Event) {
+        lock(&self.0).push(event);
+    }
+}
+
+pub(super) struct World {
+    pub(super) cloud: Cloud,
+    pub(super) store: Arc<Watched>,
+    pub(super) clock: Arc<VirtualClock>,
+    pub(super) ear: Ear,
+    pub(super) parallelism: usize,
+    pub(super) call_timeout: Duration,
+    config: String,
+    random: Arc<SeededRandom>,
+    _directory: TempDir,
+}
+
+impl World {
+    /// A world with these modules, `(name, config, further keys)`; all belong to `cloud`.
+    pub(super) fn new(modules: &[(&str, &str)]) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(VirtualClock::default());
+        let random = Arc::new(SeededRandom::new(1));
+        let store = Filesystem::open(
+            directory.path().join("state"),
+            "default",
+            Arc::new(SystemDisk),
+            Arc::clone(&clock) as Arc<dyn Clock>,
+            Arc::clone(&random) as _,
+        )
+        .unwrap();
+        let mut world = Self {
+            cloud: Cloud {
+                inner: Arc::default(),
+                clock: Arc::clone(&clock),
+                canceller: Arc::default(),
+                can_adopt: true,
+                new_one_first: false,
+                ids: IdFormat::Unknown,
+                limit: None,
+                abilities: BTreeSet::new(),
+                pace: Duration::ZERO,
+            },
+            store: Arc::new(Watched {
+                store,
+                journal_writes: Mutex::default(),
+                refuse: Mutex::default(),
+            }),
+            clock,
+            ear: Ear::default(),
+            parallelism: 10,
+            call_timeout: execute::CALL_TIMEOUT,
+            config: String::new(),
+            random,
+            _directory: directory,
+        };
+        world.declare(modules);
+        world
+    }
+
+    /// Other modules from now on.
+    pub(super) fn declare(&mut self, modules: &[(&str, &str)]) {
+        let mut text = "modules:\n  - {name: cloud, type: iac.provider, config: {provider: local}}\n  - {name: other, type: iac.provider, config: {provider: local}}\n".to_owned();
+        for (name, config) in modules {
+            let provider = if config.contains("provider:") {
+                ""
+            } else {
+                "provider: cloud, "
+            };
+            text.push_str(&format!(
+                "  - {{name: {name}, type: infra.storage, config: {{{provider}{config}}}}}\n"
+            ));
+        }
+        self.config = text;
+    }
+
+    fn load(&self) -> Config {
+        let read = |_: &Path| Ok(self.config.clone().into_bytes());
+        let canonical = |path: &Path| Ok(path.to_path_buf());
+        config::load(
+            Path::new("infra.yaml"),
+            None,
+            Files {
+                read: &read,
+                canonical: &canonical,
+            },
+            &Variables::default(),
+            &Masker::default(),
+        )
+        .unwrap()
+        .config
+    }
+
+    /// One run: lock, settle, plan, look at the plan, apply.
+    pub(super) fn try_apply(
+        &self,
+        look: impl FnOnce(&Survey),
+    ) -> Result<(ApplyReport, Vec<String>), Vec<Report>> {
+        let config = self.load();
+        let providers: Providers = ["cloud", "other"]
+            .into_iter()
+            .map(|id| {
+                let provider: Arc<dyn Provider> = Arc::new(self.cloud.clone());
+                (ProviderId::new(id), provider)
+            })
+            .collect();
+        let (canceller, cancel) = cancel::pair();
+        *lock(&self.cloud.canceller) = Some(canceller);
+        let store: Arc<dyn Store> = Arc::clone(&self.store) as _;
+        run(&self.clock, async {
+            let holder = Holder {
+                run_id: "run".to_owned(),
+                who: "test@here".to_owned(),
+                process_id: 1,
+                command: "test".to_owned(),
+                run_url: None,
+                since: String::new(),
+            };
+            let lease = store.lock(&holder, Duration::ZERO).await.unwrap();
+            let key = store.key(true).await.unwrap().unwrap();
+            let engine = Engine {
+                config: &config,
+                store: Arc::clone(&store),
+                providers: &providers,
+                keyring: Keyring::new(&key),
+                masker: Masker::default(),
+                clock: Arc::clone(&self.clock) as _,
+                random: Arc::clone(&self.random) as _,
+                reporter: &self.ear,
+                cancel,
+                parallelism: self.parallelism,
+                call_timeout: self.call_timeout,
+            };
+            let settled = match recover::recover(&engine, &lease).await {
+                Ok(settled) => settled,
+                Err(problem) => {
+                    store.unlock(&lease).await.unwrap();
+                    return Err(vec![problem]);
+                }
+            };
+            let findings = settled
+                .into_iter()
+                .map(|settled| format!("{}: {}", settled.address, settled.finding))
+                .collect();
+            let values = Values::new(BTreeMap::new(), engine.masker.clone());
+            let surveyed = survey_within(&engine, values, &[]).await;
+            let answer = match surveyed {
+                Ok(survey) => {
+                    look(&survey);
+                    let (report, _) = execute::execute(&engine, &lease, survey).await;
+                    Ok((report, findings))
+                }
+                Err(problems) => Err(problems),
+            };
+            store.unlock(&lease).await.unwrap();
+            answer
+        })
+    }
+
+    pub(super) fn apply(&self) -> ApplyReport {
+        self.try_apply(|_| ()).unwrap().0
+    }
+
+    pub(super) fn records(&self) -> BTreeMap<String, Record> {
+        run(&self.clock, self.store.list())
+            .unwrap()
+            .into_iter()
+            .map(|record| (record.resource_id.to_string(), record))
+            .collect()
+    }
+}
+
+/// `name outcome` of every action, in order.
+pub(super) fn endings(report: &ApplyReport) -> Vec<String> {
+    report
+        .actions
+        .iter()
+        .map(|action| format!("{} {}", action.address, action.outcome.word()))
+        .collect()
+}
+
+/// True when every action succeeded.
+pub(super) fn all_well(report: &ApplyReport) -> bool {
+    report
+        .actions
+        .iter()
+        .all(|action| action.outcome == Outcome::Success)
+}
