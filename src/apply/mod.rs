@@ -11,6 +11,7 @@ pub mod refresh;
 pub mod secrets;
 pub mod sinks;
 pub mod survey;
+pub mod teardown;
 pub mod values;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,25 @@ pub enum BesideCommand {
     Refresh(RefreshArgs),
     /// Read live outputs into the records
     RefreshOutputs(RefreshOutputsArgs),
+    /// Record a live resource that the config declares, as it is
+    Import(ImportArgs),
+    /// Record every live resource of a type that the config declares
+    ImportAll(ImportAllArgs),
+    /// Remove what the config describes without asking the state, then wipe the state
+    ///
+    /// For an environment whose state is lost, partial or damaged. Resources are looked up by name
+    /// at their providers. Needs --env and --config.
+    Teardown(TeardownArgs),
+    /// Delete everything with a tag; a preview unless --fix
+    Cleanup(CleanupArgs),
+    /// Delete old resources of a type that are not in use (two keys, then a question)
+    Prune(PruneArgs),
+    /// List what belongs to an owner
+    Owners(OwnersArgs),
+    /// List every live resource of a type
+    AuditKeys(AuditKeysArgs),
+    /// Make what must exist before the first apply: the state's store and generated secrets
+    Bootstrap(BootstrapArgs),
 }
 
 /// `infra drift`

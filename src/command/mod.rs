@@ -3,19 +3,24 @@
 
 pub mod action;
 pub mod apply;
+pub mod bootstrap;
+pub mod cleanup;
 pub mod config;
 pub mod destroy;
 pub mod drift;
 pub mod failures;
+pub mod import;
 pub mod infra;
 pub mod open;
 pub mod outputs;
+pub mod owners;
 pub mod plan;
 pub mod refresh;
 pub mod signals;
 pub mod start;
 pub mod status;
 pub mod summary;
+pub mod teardown;
 pub mod up;
 pub mod verify;
 

@@ -206,7 +206,11 @@ impl Desk {
         stores
     }
 
-    async fn open_providers(&self, config: &Config, problems: &mut Vec<Report>) -> Providers {
+    pub(super) async fn open_providers(
+        &self,
+        config: &Config,
+        problems: &mut Vec<Report>,
+    ) -> Providers {
         let mut providers = Providers::new();
         for (id, declared) in &config.providers {
             if declared.provider != "local" {
@@ -252,7 +256,7 @@ impl Desk {
     }
 
     /// A provider's or store's own settings: they must be known before anything is made.
-    fn known_map(&self, map: &Map, what: &str) -> Result<Map, Report> {
+    pub(super) fn known_map(&self, map: &Map, what: &str) -> Result<Map, Report> {
         let nothing = Values::new(BTreeMap::new(), self.masker.clone());
         let problem = |why: String| {
             Report::error("config/not-known-yet", format!("{what}: {why}"))

@@ -175,4 +175,16 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Removes everything of this environment, and the store's own folders when nothing else is
     /// left in them. Refused while any record remains.
     async fn remove_empty(&self, lease: Lease) -> StoreResult<()>;
+    /// Removes everything of this environment, records too: for a state whose resources are known
+    /// to be gone. A store that can should also remove what cannot be read.
+    async fn wipe(&self, lease: Lease) -> StoreResult<()> {
+        for record in self.list().await? {
+            self.delete(&lease, &record.resource_id).await?;
+        }
+        for key in self.keepsakes().await? {
+            self.delete_keepsake(&lease, &key).await?;
+        }
+        self.journal_clear(&lease).await?;
+        self.remove_empty(lease).await
+    }
 }

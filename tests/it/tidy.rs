@@ -46,7 +46,17 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// First words of codes that the desk reports and that are no rooms.
 const DESK_CODES: &[&str] = &[
-    "approval", "bug", "drift", "output", "outputs", "refresh", "status", "tidegate",
+    "approval",
+    "bootstrap",
+    "bug",
+    "drift",
+    "import",
+    "output",
+    "outputs",
+    "prune",
+    "refresh",
+    "status",
+    "tidegate",
 ];
 
 /// Parts of a room that stand on another floor than the rest of it.
@@ -105,7 +115,10 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("rusqlite", &["provider/local"]),
     ("tokio_postgres", &["provider/local"]),
     ("tokio_postgres_rustls", &["provider/local"]),
-    ("clap", &["cli.rs", "cli/", "command", "main.rs", "settings.rs"]),
+    (
+        "clap",
+        &["cli.rs", "cli/", "command", "main.rs", "settings.rs"],
+    ),
     ("clap_complete", &["cli.rs", "command"]),
     ("serde_yaml", &["config"]),
     ("annotate_snippets", &["report", "face"]),
