@@ -36,6 +36,10 @@ pub enum BesideCommand {
     AuditKeys(AuditKeysArgs),
     /// Make what must exist before the first apply: the state's store and generated secrets
     Bootstrap(BootstrapArgs),
+    /// Look for parts of config and plan that contradict each other (rules R-A1 to R-A10)
+    Align(AlignArgs),
+    /// Look for what config and plan open and should not (rules R1 to R10, and your own)
+    SecurityCheck(SecurityArgs),
 }
 
 /// `infra drift`
@@ -290,12 +294,4 @@ pub struct SecurityArgs {
     /// Folder of further rules, one YAML file each
     #[arg(long, value_name = "DIR")]
     pub rules: Option<PathBuf>,
-}
-
-/// `infra test`
-#[derive(Clone, Debug, Default, Args)]
-pub struct TestArgs {
-    /// Files of cases
-    #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
 }

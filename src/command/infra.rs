@@ -2,7 +2,8 @@
 
 use super::open::Opened;
 use super::{
-    CommandResult, Desk, Problems, bootstrap, cleanup, drift, import, owners, refresh, teardown,
+    CommandResult, Desk, Problems, align, bootstrap, cleanup, drift, import, owners, refresh,
+    teardown,
 };
 use crate::apply::{Engine, recover};
 use crate::cli::infra::BesideCommand;
@@ -38,6 +39,11 @@ pub async fn run(desk: &Desk, command: &BesideCommand) -> (&'static str, Command
         BesideCommand::Bootstrap(arguments) => {
             ("infra bootstrap", bootstrap::run(desk, arguments).await)
         }
+        BesideCommand::Align(arguments) => ("infra align", align::align(desk, arguments).await),
+        BesideCommand::SecurityCheck(arguments) => (
+            "infra security-check",
+            align::security(desk, arguments).await,
+        ),
     }
 }
 

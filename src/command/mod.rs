@@ -2,6 +2,7 @@
 //! picks concrete stores, providers, sinks and faces.
 
 pub mod action;
+pub mod align;
 pub mod apply;
 pub mod bootstrap;
 pub mod cleanup;

@@ -11,6 +11,7 @@ mod agreement;
 mod decode;
 mod expression;
 mod files;
+mod loose;
 mod problems;
 mod public;
 mod resolve;
@@ -32,6 +33,7 @@ use crate::secret::Masker;
 use crate::variables::Variables;
 
 pub use files::{FILE_BYTES_MAX, Files};
+pub use loose::from_yaml;
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
 pub use resolved::*;

@@ -4,6 +4,7 @@ mod bootstrap;
 mod cleanup;
 mod drift;
 mod import;
+mod rules;
 mod teardown;
 
 use std::path::{Path, PathBuf};

@@ -100,6 +100,8 @@ fn every_command_prints_the_fields_its_row_lists() {
             0,
         ),
         ("infra bootstrap --env dev", "infra bootstrap", 0),
+        ("infra align --env dev", "infra align", 0),
+        ("infra security-check --env dev", "infra security-check", 0),
         (
             "infra teardown -c infra.yaml --env dev --dry-run",
             "infra teardown",
