@@ -13,6 +13,7 @@ pub mod secret;
 
 pub mod config;
 pub mod plan;
+pub mod rules;
 
 pub mod actions;
 pub mod github;

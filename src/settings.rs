@@ -9,6 +9,8 @@ use crate::variables::Variables;
 
 /// State key override: 64 hex digits. Wins over the key file of the state folder.
 pub const STATE_KEY: &str = "TIDEGATE_STATE_KEY";
+/// Second key of `infra prune`, beside `--confirm`: must be `1`. Alone it approves nothing.
+pub const CONFIRM_PRUNE: &str = "WFCTL_CONFIRM_PRUNE";
 /// Inputs of the composite action, as `tidegate action` reads them.
 pub const INPUT_COMMAND: &str = "TIDEGATE_INPUT_COMMAND";
 /// See [`INPUT_COMMAND`].

@@ -16,6 +16,7 @@ pub mod secrets;
 pub mod sinks;
 pub mod sizing;
 pub mod survey;
+pub mod teardown;
 pub mod values;
 
 use std::collections::BTreeMap;

@@ -17,6 +17,29 @@ pub enum BesideCommand {
     Refresh(RefreshArgs),
     /// Read live outputs into the records
     RefreshOutputs(RefreshOutputsArgs),
+    /// Record a live resource that the config declares, as it is
+    Import(ImportArgs),
+    /// Record every live resource of a type that the config declares
+    ImportAll(ImportAllArgs),
+    /// Remove what the config describes without asking the state, then wipe the state
+    ///
+    /// For an environment whose state is lost, partial or damaged. Resources are looked up by name
+    /// at their providers. Needs --env and --config.
+    Teardown(TeardownArgs),
+    /// Delete everything with a tag; a preview unless --fix
+    Cleanup(CleanupArgs),
+    /// Delete old resources of a type that are not in use (two keys, then a question)
+    Prune(PruneArgs),
+    /// List what belongs to an owner
+    Owners(OwnersArgs),
+    /// List every live resource of a type
+    AuditKeys(AuditKeysArgs),
+    /// Make what must exist before the first apply: the state's store and generated secrets
+    Bootstrap(BootstrapArgs),
+    /// Look for parts of config and plan that contradict each other (rules R-A1 to R-A10)
+    Align(AlignArgs),
+    /// Look for what config and plan open and should not (rules R1 to R10, and your own)
+    SecurityCheck(SecurityArgs),
 }
 
 /// `infra drift`
@@ -271,12 +294,4 @@ pub struct SecurityArgs {
     /// Folder of further rules, one YAML file each
     #[arg(long, value_name = "DIR")]
     pub rules: Option<PathBuf>,
-}
-
-/// `infra test`
-#[derive(Clone, Debug, Default, Args)]
-pub struct TestArgs {
-    /// Files of cases
-    #[arg(value_name = "FILE", required = true)]
-    pub files: Vec<PathBuf>,
 }

@@ -1,7 +1,10 @@
 //! The commands beside plan, apply and destroy: which is which, and what they share.
 
 use super::open::Opened;
-use super::{CommandResult, Desk, Problems, drift, refresh};
+use super::{
+    CommandResult, Desk, Problems, align, bootstrap, cleanup, drift, import, owners, refresh,
+    teardown,
+};
 use crate::apply::{Engine, recover};
 use crate::cli::infra::BesideCommand;
 use crate::report::{Event, Exit, Report, Reporter as _};
@@ -17,6 +20,29 @@ pub async fn run(desk: &Desk, command: &BesideCommand) -> (&'static str, Command
         BesideCommand::RefreshOutputs(arguments) => (
             "infra refresh-outputs",
             refresh::outputs(desk, arguments).await,
+        ),
+        BesideCommand::Import(arguments) => ("infra import", import::one(desk, arguments).await),
+        BesideCommand::ImportAll(arguments) => {
+            ("infra import-all", import::all(desk, arguments).await)
+        }
+        BesideCommand::Teardown(arguments) => {
+            ("infra teardown", teardown::run(desk, arguments).await)
+        }
+        BesideCommand::Cleanup(arguments) => {
+            ("infra cleanup", cleanup::by_tag(desk, arguments).await)
+        }
+        BesideCommand::Prune(arguments) => ("infra prune", cleanup::prune(desk, arguments).await),
+        BesideCommand::Owners(arguments) => ("infra owners", owners::run(desk, arguments).await),
+        BesideCommand::AuditKeys(arguments) => {
+            ("infra audit-keys", owners::keys(desk, arguments).await)
+        }
+        BesideCommand::Bootstrap(arguments) => {
+            ("infra bootstrap", bootstrap::run(desk, arguments).await)
+        }
+        BesideCommand::Align(arguments) => ("infra align", align::align(desk, arguments).await),
+        BesideCommand::SecurityCheck(arguments) => (
+            "infra security-check",
+            align::security(desk, arguments).await,
         ),
     }
 }
@@ -72,4 +98,20 @@ pub fn count(number: usize, noun: &str) -> String {
         1 => format!("1 {noun}"),
         _ => format!("{number} {noun}s"),
     }
+}
+
+/// Approval for a command that removes things: the flag, or a person who types `yes`.
+pub async fn approve(desk: &Desk, yes: bool, question: &str, what: &str) -> Result<(), Problems> {
+    if yes {
+        return Ok(());
+    }
+    super::up::ask(desk, question, what)
+        .await
+        .map_err(|problem| {
+            if problem.code == "approval/needed" {
+                problem.fix("or look first: `--dry-run`").into()
+            } else {
+                problem.into()
+            }
+        })
 }

@@ -2,20 +2,25 @@
 //! picks concrete stores, providers, sinks and faces.
 
 pub mod action;
+pub mod align;
 pub mod apply;
+pub mod bootstrap;
+pub mod cleanup;
 pub mod config;
 pub mod destroy;
 pub mod drift;
 pub mod failures;
-pub mod migrate;
+pub mod import;
+pub mod infra;
 pub mod job;
 pub mod logs;
+pub mod migrate;
 pub mod open;
 pub mod outputs;
+pub mod owners;
 pub mod plan;
 pub mod plugin;
 pub mod providers;
-pub mod infra;
 pub mod refresh;
 pub mod regions;
 pub mod signals;
@@ -24,6 +29,7 @@ pub mod state;
 pub mod status;
 pub mod stores;
 pub mod summary;
+pub mod teardown;
 pub mod up;
 pub mod verify;
 

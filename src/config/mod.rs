@@ -12,6 +12,7 @@ mod decode;
 mod document;
 mod expression;
 mod files;
+mod loose;
 mod problems;
 mod public;
 mod resolve;
@@ -34,6 +35,7 @@ use crate::variables::Variables;
 
 pub use document::{Document, Field, Tree, TreeKind};
 pub use files::{FILE_BYTES_MAX, Files};
+pub use loose::from_yaml;
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
 pub(crate) use resolve::sensitive::is_sensitive as is_sensitive_name;

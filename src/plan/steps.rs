@@ -204,6 +204,20 @@ impl Steps {
         skipped.into_iter().collect()
     }
 
+    /// Takes out and returns every step not handed out yet, as a stopped run does.
+    pub fn abandon(&mut self, running: &BTreeSet<Step>) -> Vec<Step> {
+        self.ready.clear();
+        let mut left = Vec::new();
+        for (step, gone) in self.steps.iter().zip(&mut self.gone) {
+            if !*gone && !running.contains(step) {
+                *gone = true;
+                self.left -= 1;
+                left.push(step.clone());
+            }
+        }
+        left
+    }
+
     /// Its position, when it was still there.
     fn remove(&mut self, step: &Step) -> Option<usize> {
         let position = self.steps.binary_search(step).ok()?;

@@ -523,7 +523,11 @@ impl Store for Filesystem {
     }
 
     async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
-        self.remove_environment(&lease).await
+        self.remove_environment(&lease, false).await
+    }
+
+    async fn wipe_damaged(&self, lease: Lease) -> StoreResult<()> {
+        self.remove_environment(&lease, true).await
     }
 }
 

@@ -289,6 +289,12 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(addresses)
     }
 
+    /// The same for a state whose resources are known to be gone: what cannot be read is removed
+    /// too, where the store can do that.
+    async fn wipe_damaged(&self, lease: Lease) -> StoreResult<()> {
+        self.wipe(lease).await.map(drop)
+    }
+
     /// Frees the lock if the run `run_id` holds it, whoever asks; answers that holder, or `None`
     /// when the lock is free. Its lease is worth nothing from then on.
     ///

@@ -1,6 +1,11 @@
 //! The commands beside plan, apply and destroy, through the real binary and the `local` provider.
 
+mod bootstrap;
+mod cleanup;
 mod drift;
+mod import;
+mod rules;
+mod teardown;
 
 use std::path::{Path, PathBuf};
 

@@ -111,6 +111,28 @@ fn every_command_prints_the_fields_its_row_lists() {
         (
             "state migrate --to filesystem=other --env dev --yes",
             "state migrate",
+        (
+            "infra import --name db --force --env dev",
+            "infra import",
+            0,
+        ),
+        (
+            "infra import-all --provider here --type infra.storage --env dev",
+            "infra import-all",
+            0,
+        ),
+        ("infra cleanup --tag env:dev --env dev", "infra cleanup", 0),
+        (
+            "infra audit-keys --type infra.storage --env dev",
+            "infra audit-keys",
+            0,
+        ),
+        ("infra bootstrap --env dev", "infra bootstrap", 0),
+        ("infra align --env dev", "infra align", 0),
+        ("infra security-check --env dev", "infra security-check", 0),
+        (
+            "infra teardown -c infra.yaml --env dev --dry-run",
+            "infra teardown",
             0,
         ),
         (closed, "deploy verify", 4),

@@ -32,6 +32,8 @@ const FLOORS: &[(&str, u8)] = &[
     ("package", 3),
     ("postgres", 3),
     ("provider", 3),
+    // Pure as a decider is, but about what both deciders say.
+    ("rules", 3),
     ("sink", 3),
     ("state", 3),
     ("verify", 3),
@@ -48,7 +50,18 @@ const FLOORS: &[(&str, u8)] = &[
 
 /// First words of codes that the desk reports and that are no rooms.
 const DESK_CODES: &[&str] = &[
-    "approval", "bug", "drift", "output", "outputs", "plugin", "refresh", "status", "tidegate",
+    "approval",
+    "bootstrap",
+    "bug",
+    "drift",
+    "import",
+    "output",
+    "outputs",
+    "plugin",
+    "prune",
+    "refresh",
+    "status",
+    "tidegate",
 ];
 
 /// Parts of a room that stand on another floor than the rest of it.

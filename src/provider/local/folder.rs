@@ -8,10 +8,12 @@
 //! `.old.<name>`. Whatever a crash leaves under those names, the next call clears.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use crate::clock::{Clock, rfc3339};
 use crate::disk::{Disk, DiskError, DiskExt as _, EntryKind, SharedDisk};
 use crate::provider::{DriverError, DriverResult, ErrorClass};
 use crate::random::encode_hex;
@@ -35,6 +37,18 @@ struct Marker {
     kind: Kind,
     name: Address,
     environment: String,
+    /// RFC 3339; empty in folders of older versions.
+    #[serde(default)]
+    made_at: String,
+}
+
+/// A folder that bears our marker.
+#[derive(Clone, Debug)]
+pub(super) struct Made {
+    pub(super) kind: Kind,
+    pub(super) name: Address,
+    /// RFC 3339; empty when the marker does not say.
+    pub(super) made_at: String,
 }
 
 /// What we ask the engine to keep with a folder's resource.
@@ -60,15 +74,63 @@ pub(super) struct Folders {
     disk: SharedDisk,
     root: PathBuf,
     environment: String,
+    clock: Arc<dyn Clock>,
 }
 
 impl Folders {
-    pub(super) fn new(disk: SharedDisk, root: PathBuf, environment: String) -> Self {
+    pub(super) fn new(
+        disk: SharedDisk,
+        root: PathBuf,
+        environment: String,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             disk,
             root,
             environment,
+            clock,
         }
+    }
+
+    /// The environment whose folders these are.
+    pub(super) fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    /// Every folder of this environment, sorted by name. What bears no marker, or another
+    /// environment's, is passed over.
+    pub(super) fn made(&self) -> DriverResult<Vec<Made>> {
+        let root = Address::new(self.root.to_string_lossy());
+        let failed = |error| disk_failed(&root, &error);
+        let names = match self.disk.list(&self.root) {
+            Ok(names) => names,
+            Err(error) if error.is_not_found() => return Ok(Vec::new()),
+            Err(error) => return Err(failed(error)),
+        };
+        let mut all = Vec::new();
+        for name in names.iter().filter(|name| !name.starts_with('.')) {
+            let path = self.root.join(name).join(MARKER);
+            match self.disk.entry(&path) {
+                Ok(Some(EntryKind::File { .. })) => {}
+                // A plain file lies where a folder would.
+                Ok(_) => continue,
+                Err(error) if error.source.kind() == std::io::ErrorKind::NotADirectory => continue,
+                Err(error) => return Err(failed(error)),
+            }
+            let bytes = self.disk.read(&path, MARKER_BYTES_MAX).map_err(failed)?;
+            if let Ok(marker) = serde_json::from_slice::<Marker>(&bytes)
+                && marker.environment == self.environment
+                && encode_name(marker.name.as_str()) == *name
+            {
+                all.push(Made {
+                    kind: marker.kind,
+                    name: marker.name,
+                    made_at: marker.made_at,
+                });
+            }
+        }
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(all)
     }
 
     pub(super) fn disk(&self) -> &dyn Disk {
@@ -179,6 +241,7 @@ impl Folders {
             kind: kind.clone(),
             name: address.clone(),
             environment: self.environment.clone(),
+            made_at: rfc3339(self.clock.now()),
         };
         let text = serde_json::to_vec_pretty(&marker).unwrap_or_default();
         let made = self

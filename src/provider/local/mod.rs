@@ -8,6 +8,7 @@
 mod check;
 mod database;
 mod folder;
+mod listing;
 mod postgres;
 mod service;
 mod sqlite;
@@ -25,13 +26,14 @@ use self::folder::Folders;
 use self::postgres::Server;
 use self::service::Service;
 use self::storage::Storage;
-use super::{Driver, Provider};
+use super::ability::{Ability, Found};
+use super::{Driver, DriverResult, Provider};
 use crate::clock::Clock;
 use crate::disk::SharedDisk;
 use crate::process::Processes;
 use crate::random::Random;
 use crate::report::{Exit, Report};
-use crate::resource::{Kind, Map, Value};
+use crate::resource::{Address, Kind, Map, Observed, Value};
 use crate::secret::Masker;
 use crate::variables::Variables;
 
@@ -142,6 +144,7 @@ impl Local {
             Arc::clone(&tools.disk),
             root.components().collect(),
             tools.environment.clone(),
+            Arc::clone(&tools.clock),
         );
         Ok(Self {
             storage: Storage::new(folders.clone()),
@@ -196,4 +199,25 @@ impl Provider for Local {
     }
 
     async fn close(&self) {}
+
+    fn abilities(&self) -> BTreeSet<Ability> {
+        BTreeSet::from([Ability::Enumerate, Ability::Import])
+    }
+
+    async fn import(
+        &self,
+        address: &Address,
+        kind: &Kind,
+        provider_id: &str,
+    ) -> DriverResult<Observed> {
+        self.identified(address, kind, provider_id).await
+    }
+
+    async fn enumerate(&self, kind: &Kind) -> DriverResult<Vec<Found>> {
+        self.found(Some(kind)).await
+    }
+
+    async fn enumerate_by_tag(&self, tag: &str) -> DriverResult<Vec<Found>> {
+        self.tagged(tag).await
+    }
 }

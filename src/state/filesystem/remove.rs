@@ -16,24 +16,15 @@ use super::{
 const OWN_FOLDER: &str = ".tidegate";
 
 impl Filesystem {
-    pub(super) async fn remove_environment(&self, lease: &Lease) -> StoreResult<()> {
+    /// Removes the environment's files; with `even_full`, whatever they hold.
+    pub(super) async fn remove_environment(
+        &self,
+        lease: &Lease,
+        even_full: bool,
+    ) -> StoreResult<()> {
         let guard = self.enter_with(lease).await?;
-        let records = self.names(RECORDS)?.len();
-        if records > 0 {
-            return Err(StoreError::Storage(format!(
-                "cannot remove the state of environment `{}`: {records} records remain in `{}`",
-                self.environment,
-                self.path(RECORDS).display()
-            )));
-        }
-        let intents = open_intents(&self.read_entries()?).len();
-        if intents > 0 {
-            return Err(StoreError::Storage(format!(
-                "cannot remove the state of environment `{}`: {intents} intents in `{}` have no \
-                 known outcome",
-                self.environment,
-                self.journal_path().display()
-            )));
+        if !even_full {
+            self.refuse_full()?;
         }
         // The key goes after what it seals, the lock last: wherever this is cut off, the rest can
         // be locked and removed by doing it again.
@@ -60,6 +51,27 @@ impl Filesystem {
             .remove_if_empty(&self.directory)
             .map_err(storage)?;
         self.remove_root()
+    }
+
+    fn refuse_full(&self) -> StoreResult<()> {
+        let records = self.names(RECORDS)?.len();
+        if records > 0 {
+            return Err(StoreError::Storage(format!(
+                "cannot remove the state of environment `{}`: {records} records remain in `{}`",
+                self.environment,
+                self.path(RECORDS).display()
+            )));
+        }
+        let intents = open_intents(&self.read_entries()?).len();
+        if intents > 0 {
+            return Err(StoreError::Storage(format!(
+                "cannot remove the state of environment `{}`: {intents} intents in `{}` have no \
+                 known outcome",
+                self.environment,
+                self.journal_path().display()
+            )));
+        }
+        Ok(())
     }
 
     fn remove_root(&self) -> StoreResult<()> {

@@ -1,0 +1,560 @@
+//! Finds live resources without asking the state, and removes them: dependents first, as many at
+//! once as the run allows. What `teardown`, `cleanup` and `prune` stand on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use super::Engine;
+use super::drift::live_outputs;
+use super::survey::{dependencies, owner_of};
+use super::values::Declared;
+use crate::config::{GenerateSource, Resource};
+use crate::plan::{Action, Plan, Step, Steps};
+use crate::provider::ability::{Ability, Found};
+use crate::provider::{Driver, DriverError, ErrorClass, Operation, Provider};
+use crate::random::hex_of;
+use crate::report::{Event, Outcome, Report};
+use crate::resource::{
+    ActionKind, Address, Kind, Observed, Output, ProviderId, Recorded, Reference,
+};
+use crate::state::lease::Renewal;
+use crate::state::record::to_recorded;
+use crate::state::{Lease, Record, StoreError};
+
+/// A live resource that is to go.
+#[derive(Clone, Debug)]
+pub struct Target {
+    /// Its name in this run: its own, or `<type>/<name>` where two bear the same.
+    pub address: Address,
+    /// Its kind.
+    pub kind: Kind,
+    /// Its provider module.
+    pub provider: ProviderId,
+    /// As the provider knows it.
+    pub prior: Recorded,
+    /// What goes after it.
+    pub depends_on: BTreeSet<Address>,
+    /// Needs to be named to be removed.
+    pub protected: bool,
+    /// Not in the config; found by its tag.
+    pub orphan: bool,
+    /// When it was made, as the listing says it; empty when it does not.
+    pub created_at: String,
+    /// A further name of it, for credentials: the access key. Compared, never shown.
+    pub access_key: String,
+}
+
+/// What a look at one name found.
+#[derive(Clone, Debug)]
+pub enum Discovered {
+    /// It is there.
+    There(Box<Target>),
+    /// It is not.
+    Missing {
+        /// The resource.
+        address: Address,
+        /// Its kind.
+        kind: Kind,
+    },
+    /// It could not be told.
+    Failed {
+        /// The resource, or the provider module that could not be listed.
+        address: Address,
+        /// Its kind; empty for a listing.
+        kind: Kind,
+        /// Why. May be text from a provider.
+        message: String,
+    },
+}
+
+/// Looks up every resource of the config by its name. `records` help where a provider cannot look
+/// up by name; what they hold beyond that is not used.
+pub async fn discover(engine: &Engine<'_>, records: &BTreeMap<Address, Record>) -> Vec<Discovered> {
+    let declared = declared_copies(engine);
+    let mut found: Vec<(usize, Discovered)> =
+        futures_util::stream::iter(engine.config.resources.iter().enumerate())
+            .map(|(at, resource)| {
+                let declared = &declared;
+                async move {
+                    let record = records.get(&resource.address);
+                    (at, discover_one(engine, resource, record, declared).await)
+                }
+            })
+            .buffer_unordered(engine.parallelism.max(1))
+            .collect()
+            .await;
+    found.sort_by_key(|(at, _)| *at);
+    found
+        .into_iter()
+        .map(|(_, discovered)| discovered)
+        .collect()
+}
+
+/// Declared secrets that are copies of outputs: they make dependencies too.
+fn declared_copies(engine: &Engine<'_>) -> BTreeMap<String, Declared> {
+    engine
+        .config
+        .generate
+        .iter()
+        .filter_map(|item| match &item.source {
+            GenerateSource::InfraOutput { address, field } => Some((
+                item.key.clone(),
+                Declared::Output(Reference {
+                    address: address.clone(),
+                    field: field.clone(),
+                }),
+            )),
+            GenerateSource::RandomHex { .. }
+            | GenerateSource::RandomBase64 { .. }
+            | GenerateSource::RandomAlphanumeric { .. } => None,
+        })
+        .collect()
+}
+
+async fn discover_one(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    record: Option<&Record>,
+    declared: &BTreeMap<String, Declared>,
+) -> Discovered {
+    let failed = |message: String| Discovered::Failed {
+        address: resource.address.clone(),
+        kind: resource.kind.clone(),
+        message,
+    };
+    let driver = match engine.driver(&resource.address, &resource.provider, &resource.kind) {
+        Ok(driver) => driver,
+        Err(problem) => return failed(problem.message),
+    };
+    let remembered = record.and_then(|record| {
+        to_recorded(
+            record,
+            &engine.config.environment,
+            &engine.keyring,
+            &engine.masker,
+        )
+        .ok()
+    });
+    let by_name = Recorded::by_name(resource.address.clone(), resource.kind.clone());
+    let mut asked = Vec::new();
+    if driver.can_adopt(&resource.kind) {
+        asked.push(by_name);
+    }
+    asked.extend(remembered);
+    if asked.is_empty() {
+        return failed(
+            "this provider cannot look it up by name, and no record tells its id".to_owned(),
+        );
+    }
+    for prior in asked {
+        match driver.read(&prior).await {
+            Ok(observed) => {
+                return Discovered::There(Box::new(Target {
+                    address: resource.address.clone(),
+                    kind: resource.kind.clone(),
+                    provider: resource.provider.clone(),
+                    prior: seen(engine, driver, prior, observed),
+                    depends_on: dependencies(resource, declared),
+                    protected: resource.protected
+                        || record.is_some_and(|record| record.tidegate.protected),
+                    orphan: false,
+                    created_at: String::new(),
+                    access_key: String::new(),
+                }));
+            }
+            Err(error) if error.class == ErrorClass::NotFound => {}
+            Err(error) => return failed(said(&error)),
+        }
+    }
+    Discovered::Missing {
+        address: resource.address.clone(),
+        kind: resource.kind.clone(),
+    }
+}
+
+fn said(error: &DriverError) -> String {
+    format!("{} ({})", error.message, error.class.word())
+}
+
+fn seen(engine: &Engine<'_>, driver: &dyn Driver, prior: Recorded, observed: Observed) -> Recorded {
+    let outputs = live_outputs(engine, driver, &prior, observed.outputs);
+    Recorded {
+        provider_id: observed.provider_id,
+        outputs,
+        status: observed.status,
+        private: if observed.private.is_empty() {
+            prior.private.clone()
+        } else {
+            observed.private
+        },
+        ..prior
+    }
+}
+
+/// A listed resource as a target.
+pub fn target_of(engine: &Engine<'_>, provider: &ProviderId, found: Found) -> Target {
+    let prior = Recorded {
+        provider_id: found.provider_id,
+        ..Recorded::by_name(Address::new(found.name), found.kind.clone())
+    };
+    // Before outputs are sorted into public and sensitive: most drivers do not know these two.
+    let text = |name: &str| match found.observed.as_ref()?.outputs.get(name) {
+        Some(Output::Public(serde_json::Value::String(text))) => Some(text.clone()),
+        _ => None,
+    };
+    let created_at = text("created_at").unwrap_or_default();
+    let access_key = text("access_key").unwrap_or_default();
+    let prior = match (
+        found.observed,
+        engine.driver(&prior.address, provider, &found.kind),
+    ) {
+        (Some(observed), Ok(driver)) => seen(engine, driver, prior, observed),
+        _ => prior,
+    };
+    Target {
+        address: prior.address.clone(),
+        kind: found.kind,
+        provider: provider.clone(),
+        prior,
+        depends_on: BTreeSet::new(),
+        protected: false,
+        orphan: true,
+        created_at,
+        access_key,
+    }
+}
+
+/// Providers that can list, and the module names of those that cannot.
+pub fn listers<'a>(
+    engine: &Engine<'a>,
+) -> (Vec<(&'a ProviderId, &'a dyn Provider)>, Vec<&'a ProviderId>) {
+    let (can, cannot): (Vec<_>, Vec<_>) = engine
+        .providers
+        .iter()
+        .partition(|(_, provider)| provider.abilities().contains(&Ability::Enumerate));
+    (
+        can.into_iter()
+            .map(|(id, provider)| (id, provider.as_ref()))
+            .collect(),
+        cannot.into_iter().map(|(id, _)| id).collect(),
+    )
+}
+
+/// Everything with a tag, at every provider that can list by tag.
+pub async fn tagged(engine: &Engine<'_>, tag: &str) -> Vec<Discovered> {
+    let mut all = Vec::new();
+    for (id, provider) in listers(engine).0 {
+        match provider.enumerate_by_tag(tag).await {
+            Ok(found) => all.extend(
+                found
+                    .into_iter()
+                    .map(|one| Discovered::There(Box::new(target_of(engine, id, one)))),
+            ),
+            Err(error) => all.push(Discovered::Failed {
+                address: Address::new(id.as_str()),
+                kind: Kind::new(""),
+                message: format!("it could not be listed: {}", said(&error)),
+            }),
+        }
+    }
+    all
+}
+
+/// Adds what a tag found and the config does not hold. Records tell what an orphan stood on, and
+/// whether it is protected.
+pub fn add_orphans(
+    engine: &Engine<'_>,
+    discovered: &mut Vec<Discovered>,
+    tagged: Vec<Discovered>,
+    records: &BTreeMap<Address, Record>,
+) {
+    let known: BTreeSet<(ProviderId, Kind, String)> = discovered
+        .iter()
+        .filter_map(|one| match one {
+            Discovered::There(target) => Some((
+                target.provider.clone(),
+                target.kind.clone(),
+                target.prior.provider_id.clone(),
+            )),
+            Discovered::Missing { .. } | Discovered::Failed { .. } => None,
+        })
+        .collect();
+    let mut names: BTreeSet<Address> = engine
+        .config
+        .resources
+        .iter()
+        .map(|resource| resource.address.clone())
+        .collect();
+    for one in tagged {
+        let Discovered::There(mut target) = one else {
+            discovered.push(one);
+            continue;
+        };
+        let identity = (
+            target.provider.clone(),
+            target.kind.clone(),
+            target.prior.provider_id.clone(),
+        );
+        let is_declared = engine.config.resources.iter().any(|resource| {
+            resource.provider == target.provider
+                && resource.kind == target.kind
+                && resource.address == target.prior.address
+        });
+        if known.contains(&identity) || is_declared {
+            continue;
+        }
+        if let Some(record) = records.get(&target.prior.address)
+            && owner_of(engine, record) == target.provider
+        {
+            target.depends_on = record.dependencies.iter().cloned().collect();
+            target.protected = record.tidegate.protected;
+        }
+        if !names.insert(target.address.clone()) {
+            target.address = Address::new(format!("{}/{}", target.kind, target.address));
+            names.insert(target.address.clone());
+        }
+        discovered.push(Discovered::There(target));
+    }
+}
+
+/// How the removal of one target ended.
+#[derive(Clone, Debug)]
+pub struct Removal {
+    /// The target.
+    pub address: Address,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The error or the reason for skipping; empty on success.
+    pub message: String,
+}
+
+/// How all removals ended.
+#[derive(Clone, Debug, Default)]
+pub struct Removed {
+    /// One entry per target, in the order of the plan.
+    pub removals: Vec<Removal>,
+    /// A signal stopped the run.
+    pub interrupted: bool,
+    /// The lock was taken over by somebody else, or could not be renewed.
+    pub lost_lock: bool,
+}
+
+impl Removed {
+    /// True when every target is gone.
+    pub fn is_success(&self) -> bool {
+        !self.lost_lock
+            && self
+                .removals
+                .iter()
+                .all(|removal| removal.outcome == Outcome::Success)
+    }
+
+    /// How many ended this way.
+    pub fn count(&self, outcome: Outcome) -> usize {
+        self.removals
+            .iter()
+            .filter(|removal| removal.outcome == outcome)
+            .count()
+    }
+
+    /// How one target ended.
+    pub fn of(&self, address: &Address) -> Option<&Removal> {
+        self.removals
+            .iter()
+            .find(|removal| removal.address == *address)
+    }
+}
+
+/// The plan that removes these, for the preview and the protected gate.
+pub fn plan_of(environment: &str, targets: &[Target]) -> Result<Plan, Report> {
+    let actions = targets
+        .iter()
+        .map(|target| Action {
+            address: target.address.clone(),
+            kind: target.kind.clone(),
+            provider: target.provider.clone(),
+            action: ActionKind::Delete,
+            changes: Vec::new(),
+            reason: if target.orphan {
+                "not in the config".to_owned()
+            } else {
+                String::new()
+            },
+            depends_on: BTreeSet::new(),
+            recorded_depends_on: target.depends_on.clone(),
+            protected: target.protected,
+            create_before_destroy: false,
+        })
+        .collect();
+    Plan::assemble(environment, actions)
+        .map_err(|cycle| Report::error("state/cycle", cycle.to_string()))
+}
+
+/// Removes the targets of `plan`. Right after each removal its record goes, when there is one and a
+/// `lease` to remove it under. A failed removal skips what it stands on and nothing else.
+pub async fn remove(
+    engine: &Engine<'_>,
+    lease: Option<&Lease>,
+    plan: &Plan,
+    targets: &[Target],
+) -> Removed {
+    let by_address: BTreeMap<&Address, &Target> = targets
+        .iter()
+        .map(|target| (&target.address, target))
+        .collect();
+    let mut steps = Steps::of(plan);
+    let mut ended: BTreeMap<Address, (Outcome, String)> = BTreeMap::new();
+    let mut removed = Removed::default();
+    let mut running = FuturesUnordered::new();
+    let mut under_way: BTreeSet<Step> = BTreeSet::new();
+    loop {
+        removed.interrupted |= engine.cancel.is_cancelled();
+        if removed.interrupted || removed.lost_lock {
+            let why = if removed.lost_lock {
+                "the lock was lost"
+            } else {
+                "the run was stopped"
+            };
+            for step in steps.abandon(&under_way) {
+                ended.insert(step.address, (Outcome::Skipped, why.to_owned()));
+            }
+        }
+        while running.len() < engine.parallelism.max(1) {
+            let Some(step) = steps.take_ready() else {
+                break;
+            };
+            let Some(target) = by_address.get(&step.address) else {
+                steps.done(&step);
+                continue;
+            };
+            under_way.insert(step.clone());
+            running.push(async move { (step, remove_one(engine, lease, target).await) });
+        }
+        if running.is_empty() {
+            break;
+        }
+        let next = tokio::select! {
+            next = running.next() => next,
+            () = engine.clock.sleep(Renewal::DEFAULT.interval) => None,
+        };
+        let Some((step, result)) = next else {
+            if let Some(lease) = lease
+                && let Err(StoreError::LostLock { .. }) = engine.store.renew(lease).await
+            {
+                removed.lost_lock = true;
+            }
+            continue;
+        };
+        under_way.remove(&step);
+        match result {
+            Ok(()) => {
+                steps.done(&step);
+                ended.insert(step.address, (Outcome::Success, String::new()));
+            }
+            Err((message, lost)) => {
+                removed.lost_lock |= lost;
+                for skipped in steps.failed(&step) {
+                    ended.insert(
+                        skipped.address,
+                        (
+                            Outcome::Skipped,
+                            format!("`{}` stands on it and could not be removed", step.address),
+                        ),
+                    );
+                }
+                ended.insert(step.address, (Outcome::DeleteFailed, message));
+            }
+        }
+    }
+    removed.removals = plan
+        .actions
+        .iter()
+        .filter_map(|action| {
+            let (outcome, message) = ended.remove(&action.address)?;
+            Some(Removal {
+                address: action.address.clone(),
+                outcome,
+                message,
+            })
+        })
+        .collect();
+    removed
+}
+
+/// One removal. The error says whether the lock was lost, too.
+async fn remove_one(
+    engine: &Engine<'_>,
+    lease: Option<&Lease>,
+    target: &Target,
+) -> Result<(), (String, bool)> {
+    let started = engine.clock.monotonic();
+    engine.reporter.say(Event::ActionStarted {
+        address: target.address.clone(),
+        action: ActionKind::Delete,
+    });
+    let result = effect(engine, lease, target).await;
+    engine.reporter.say(Event::ActionFinished {
+        address: target.address.clone(),
+        action: ActionKind::Delete,
+        outcome: match &result {
+            Ok(()) => Outcome::Success,
+            Err(_) => Outcome::DeleteFailed,
+        },
+        elapsed: elapsed(engine, started),
+        message: match &result {
+            Ok(()) => String::new(),
+            Err((message, _)) => message.clone(),
+        },
+    });
+    result
+}
+
+fn elapsed(engine: &Engine<'_>, started: Duration) -> Duration {
+    engine.clock.monotonic().saturating_sub(started)
+}
+
+async fn effect(
+    engine: &Engine<'_>,
+    lease: Option<&Lease>,
+    target: &Target,
+) -> Result<(), (String, bool)> {
+    let driver = engine
+        .driver(&target.address, &target.provider, &target.kind)
+        .map_err(|problem| (problem.message, false))?;
+    let operation = Operation {
+        id: hex_of::<8>(engine.random.as_ref()),
+        environment: engine.config.environment.clone(),
+    };
+    match driver.delete(&operation, &target.prior).await {
+        Ok(()) => {}
+        // Somebody was faster; gone is gone.
+        Err(error) if error.class == ErrorClass::NotFound => {}
+        Err(error) => return Err((said(&error), false)),
+    }
+    let Some(lease) = lease else {
+        return Ok(());
+    };
+    // A record of that name may be about something else; one that cannot be read is left to the
+    // wipe.
+    match engine.store.get(&target.prior.address).await {
+        Ok(Some(record))
+            if record.resource_type == target.kind.as_str()
+                && owner_of(engine, &record) == target.provider => {}
+        Ok(_) | Err(_) => return Ok(()),
+    }
+    engine
+        .store
+        .delete(lease, &target.prior.address)
+        .await
+        .map(drop)
+        .map_err(|error| {
+            let lost = matches!(error, StoreError::LostLock { .. });
+            (
+                format!("it is gone, but its record could not be removed: {error}"),
+                lost,
+            )
+        })
+}

@@ -1,0 +1,333 @@
+//! `infra align` and `infra security-check`: rules over the config and its plan. Look, never touch.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use super::infra::count;
+use super::open::Opened;
+use super::{CommandResult, Desk, Problems};
+use crate::apply::survey::{spec, survey};
+use crate::apply::{Engine, secrets};
+use crate::cli::ConfigArgs;
+use crate::cli::infra::{AlignArgs, SecurityArgs};
+use crate::config::{self, Config};
+use crate::plan::Plan;
+use crate::provider::ability::{Ability, RemarkSeverity};
+use crate::report::text::{Limits as Cut, one_line};
+use crate::report::{Event, Exit, Report, Reporter as _, Span};
+use crate::resource::ActionKind;
+use crate::rules::{
+    self, Change, CustomRule, Finding, Limits, Remark, Rule, Severity, Subject, parse_custom,
+    read_plan,
+};
+
+/// Largest plan file or rule file.
+const FILE_BYTES_MAX: u64 = 64 << 20;
+
+/// What distinguishes the two commands.
+struct Check<'a> {
+    command: &'static str,
+    config: &'a ConfigArgs,
+    plan: Option<&'a Path>,
+    strict: bool,
+    limits: Limits,
+    rules: &'static [Rule],
+    custom: Vec<CustomRule>,
+    /// Whether providers are asked for remarks.
+    asks: bool,
+}
+
+/// Runs `infra align`.
+pub async fn align(desk: &Desk, arguments: &AlignArgs) -> CommandResult {
+    run(
+        desk,
+        Check {
+            command: "infra align",
+            config: &arguments.config,
+            plan: arguments.plan.as_deref(),
+            strict: arguments.strict,
+            limits: Limits {
+                max_changes: arguments.max_changes,
+                strict_health: arguments.strict_health,
+                strict_cidr: false,
+            },
+            rules: rules::align(),
+            custom: Vec::new(),
+            asks: true,
+        },
+    )
+    .await
+}
+
+/// Runs `infra security-check`.
+pub async fn security(desk: &Desk, arguments: &SecurityArgs) -> CommandResult {
+    let custom = match &arguments.rules {
+        Some(folder) => custom_rules(desk, folder)?,
+        None => Vec::new(),
+    };
+    run(
+        desk,
+        Check {
+            command: "infra security-check",
+            config: &arguments.config,
+            plan: arguments.plan.as_deref(),
+            strict: arguments.strict,
+            limits: Limits {
+                max_changes: arguments.max_changes,
+                strict_health: false,
+                strict_cidr: arguments.strict_cidr,
+            },
+            rules: rules::security(),
+            custom,
+            asks: false,
+        },
+    )
+    .await
+}
+
+async fn run(desk: &Desk, check: Check<'_>) -> CommandResult {
+    let config = desk.load(check.config)?;
+    let planned = match check.plan {
+        Some(path) => Some(plan_file(desk, path)?),
+        None => None,
+    };
+    let opened = desk.open(&config).await?;
+    let result = checked(desk, &check, &config, &opened, planned).await;
+    opened.close().await;
+    result
+}
+
+async fn checked(
+    desk: &Desk,
+    check: &Check<'_>,
+    config: &Config,
+    opened: &Opened,
+    planned: Option<Vec<Change>>,
+) -> CommandResult {
+    let engine = opened.engine(desk, config, 10, false).await?;
+    let mut subject = Subject::of(config, &engine.keyring, check.limits);
+    subject.literals = literals(desk, config);
+    let values = secrets::known(&engine, &opened.secret_stores).await?;
+    if check.asks {
+        subject.remarks = remarks(&engine, &values).await?;
+    }
+    subject.plan = match planned {
+        Some(planned) => planned,
+        None => changes(&survey(&engine, values).await?.plan),
+    };
+    let findings = rules::check(check.rules, &check.custom, &subject);
+    let number = |severity| {
+        findings
+            .iter()
+            .filter(|finding| finding.severity == severity)
+            .count()
+    };
+    let (fails, warns) = (number(Severity::Fail), number(Severity::Warn));
+    let exit = if fails > 0 || (check.strict && warns > 0) {
+        Exit::Failed
+    } else {
+        Exit::Done
+    };
+    desk.emit(&json!({
+        "command": check.command,
+        "config": config.path,
+        "environment": config.environment,
+        "exit_code": exit as u8,
+        "failed": exit != Exit::Done,
+        "rules": check.rules.iter().map(|rule| rule.id).chain(check.custom.iter().map(|rule| rule.id.as_str())).collect::<Vec<_>>(),
+        "findings": findings.iter().map(|finding| json!({
+            "rule": finding.rule,
+            "severity": finding.severity.word(),
+            "resource": finding.resource,
+            "message": finding.message,
+            "fix": finding.fix,
+            "at": finding.at.as_ref().map(|span| json!({
+                "file": span.path, "line": span.line, "column": span.column,
+            })),
+        })).collect::<Vec<_>>(),
+    }));
+    for finding in &findings {
+        desk.ui
+            .say(Event::Problem(Box::new(problem(finding, check.strict))));
+    }
+    desk.ui.say(Event::Result {
+        text: format!(
+            "{}: {} checked, {fails} failed, {}.\n",
+            check.command,
+            count(check.rules.len() + check.custom.len(), "rule"),
+            count(warns, "warning"),
+        ),
+    });
+    Ok(exit)
+}
+
+fn problem(finding: &Finding, strict: bool) -> Report {
+    let message = format!(
+        "{}: {}",
+        finding.rule,
+        one_line(&finding.message, Cut::FIELD)
+    );
+    let report = if finding.severity == Severity::Fail || strict {
+        Report::error("rules/finding", message)
+    } else {
+        Report::warning("rules/finding", message)
+    };
+    let report = if finding.fix.is_empty() {
+        report
+    } else {
+        report.fix(finding.fix.clone())
+    };
+    report.at_maybe(finding.at.clone())
+}
+
+fn changes(plan: &Plan) -> Vec<Change> {
+    plan.actions
+        .iter()
+        .filter(|action| action.action != ActionKind::NoOp)
+        .map(|action| Change {
+            address: action.address.clone(),
+            kind: action.kind.clone(),
+            action: action.action,
+            protected: action.protected,
+            changes: action.changes.clone(),
+        })
+        .collect()
+}
+
+/// What providers that look at whole plans say. One that fails to answer fails the check.
+async fn remarks(
+    engine: &Engine<'_>,
+    values: &crate::apply::values::Values,
+) -> Result<Vec<Remark>, Problems> {
+    let mut all = Vec::new();
+    for (id, provider) in engine.providers {
+        if !provider.abilities().contains(&Ability::Validate) {
+            continue;
+        }
+        let mut values = values.clone();
+        for resource in &engine.config.resources {
+            values.set_pending(&resource.address);
+        }
+        let mut desired = Vec::new();
+        for resource in &engine.config.resources {
+            if resource.provider == *id {
+                desired.push(spec(engine, resource, &values)?);
+            }
+        }
+        let answer = provider.validate(&desired).await.map_err(|error| {
+            Report::error(
+                "provider/failed",
+                format!("provider `{id}` could not look at the plan"),
+            )
+            .because(format!("{} ({})", error.message, error.class.word()))
+            .fix("remove the cause, then run the command again")
+        })?;
+        all.extend(
+            answer
+                .into_iter()
+                .filter(|remark| remark.severity != RemarkSeverity::Info)
+                .map(|remark| Remark {
+                    is_error: remark.severity == RemarkSeverity::Error,
+                    resource: remark.resource,
+                    field: remark.field,
+                    message: remark.message,
+                }),
+        );
+    }
+    Ok(all)
+}
+
+fn plan_file(desk: &Desk, path: &Path) -> Result<Vec<Change>, Problems> {
+    let unreadable = |why: String| {
+        Report::error(
+            "rules/plan",
+            format!("the plan `{}` cannot be read", path.display()),
+        )
+        .because(why)
+        .fix("write one with `tidegate infra plan --json`, or leave `--plan` out")
+        .exit(Exit::Usage)
+    };
+    let bytes = desk
+        .disk
+        .read(path, FILE_BYTES_MAX)
+        .map_err(|error| unreadable(error.source.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| unreadable("it is not UTF-8".to_owned()))?;
+    read_plan(&text).map_err(|why| unreadable(why).into())
+}
+
+/// Every rule in a folder; every malformed one is a problem.
+fn custom_rules(desk: &Desk, folder: &Path) -> Result<Vec<CustomRule>, Problems> {
+    let malformed = |path: &Path, why: String| {
+        Report::error(
+            "rules/malformed",
+            format!("the rule `{}` is not understood", path.display()),
+        )
+        .because(why)
+        .fix("see docs/rules.md, section \"Rules of your own\"")
+        .exit(Exit::Usage)
+    };
+    let mut names = desk
+        .disk
+        .list(folder)
+        .map_err(|error| malformed(folder, error.source.to_string()))?;
+    names.retain(|name| name.ends_with(".yaml") || name.ends_with(".yml"));
+    names.sort();
+    let (mut all, mut problems) = (Vec::<CustomRule>::new(), Vec::new());
+    for name in names {
+        let path = folder.join(name);
+        let rule = desk
+            .disk
+            .read(&path, FILE_BYTES_MAX)
+            .map_err(|error| error.source.to_string())
+            .and_then(|bytes| String::from_utf8(bytes).map_err(|_| "it is not UTF-8".to_owned()))
+            .and_then(|text| config::from_yaml(&text))
+            .and_then(parse_custom);
+        match rule {
+            Ok(rule) if all.iter().any(|known| known.id == rule.id) => {
+                problems.push(malformed(&path, format!("`{}` is taken", rule.id)));
+            }
+            Ok(rule) => all.push(rule),
+            Err(why) => problems.push(malformed(&path, why)),
+        }
+    }
+    if problems.is_empty() && all.is_empty() {
+        problems.push(malformed(folder, "it holds no `.yaml` file".to_owned()));
+    }
+    if problems.is_empty() {
+        Ok(all)
+    } else {
+        Err(problems.into())
+    }
+}
+
+/// Lines of the config files that hold a secret in plain text: every secret is known by now, so a
+/// line that the masker would change holds one.
+fn literals(desk: &Desk, config: &Config) -> Vec<Span> {
+    let paths: BTreeSet<PathBuf> = config
+        .resources
+        .iter()
+        .map(|resource| resource.at.path.clone())
+        .chain([config.path.clone()])
+        .collect();
+    let mut all = Vec::new();
+    for path in paths {
+        let Ok(bytes) = desk.disk.read(&path, config::FILE_BYTES_MAX) else {
+            continue;
+        };
+        for (at, line) in String::from_utf8_lossy(&bytes).lines().enumerate() {
+            let masked = desk.masker.mask(line);
+            if masked != line {
+                all.push(Span {
+                    path: path.clone(),
+                    line: u32::try_from(at + 1).unwrap_or(u32::MAX),
+                    column: 1,
+                    width: 1,
+                    excerpt: masked.chars().take(200).collect(),
+                });
+            }
+        }
+    }
+    all
+}

@@ -1,0 +1,270 @@
+//! `infra bootstrap`: what must exist before the first apply does: the store the state is kept in,
+//! and every generated secret. The config is never edited.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value as Json, json};
+
+use super::infra::{settle, unlock};
+use super::open::Opened;
+use super::{CommandResult, Desk, Problems};
+use crate::apply::secrets;
+use crate::apply::values::Declared;
+use crate::cli::infra::BootstrapArgs;
+use crate::config::{Config, GenerateSource, SinkTarget};
+use crate::provider::ability::{Ability, BootstrappedState};
+use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::sink::{self, SinkTools};
+use crate::state::Lease;
+
+/// Backends that need nothing made for them.
+const NEEDS_NOTHING: [&str; 4] = ["", "filesystem", "memory", "postgres"];
+
+/// Runs the command.
+pub async fn run(desk: &Desk, arguments: &BootstrapArgs) -> CommandResult {
+    let config = desk.load(&arguments.config)?;
+    check_rotation(&config, &arguments.force_rotate)?;
+    let state = make_store(desk, &config).await?;
+    let opened = desk.open(&config).await?;
+    let lease = match opened
+        .lock(desk, "infra bootstrap", arguments.lock_timeout)
+        .await
+    {
+        Ok(lease) => lease,
+        Err(problems) => {
+            opened.close().await;
+            return Err(problems);
+        }
+    };
+    let result = under_lock(desk, arguments, &config, &opened, &lease, &state).await;
+    let result = unlock(desk, &opened, &lease, result).await;
+    opened.close().await;
+    result
+}
+
+/// A rotation names generated secrets only; anything else is refused before any effect.
+fn check_rotation(config: &Config, wanted: &[String]) -> Result<(), Problems> {
+    let mut problems = Vec::new();
+    for key in wanted {
+        match config.generate.iter().find(|item| item.key == *key) {
+            None => problems.push(
+                Report::error(
+                    "bootstrap/unknown-secret",
+                    format!("`--force-rotate {key}`: the config generates no secret of that name"),
+                )
+                .fix(format!(
+                    "name one of {}",
+                    config
+                        .generate
+                        .iter()
+                        .map(|item| format!("`{}`", item.key))
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                ))
+                .exit(Exit::Usage),
+            ),
+            Some(item) if matches!(item.source, GenerateSource::InfraOutput { .. }) => problems
+                .push(
+                    Report::error(
+                        "bootstrap/not-generated",
+                        format!("`--force-rotate {key}`: it is a copy of an output, so there is nothing to make"),
+                    )
+                    .at(item.at.clone())
+                    .fix("rotate the value where it is made")
+                    .exit(Exit::Usage),
+                ),
+            Some(_) => {}
+        }
+    }
+    if problems.is_empty() {
+        Ok(())
+    } else {
+        Err(problems.into())
+    }
+}
+
+/// What was made for the state; `None` when its backend needs nothing.
+async fn make_store(desk: &Desk, config: &Config) -> Result<Option<BootstrappedState>, Problems> {
+    let Some(declared) = &config.state else {
+        return Ok(None);
+    };
+    if NEEDS_NOTHING.contains(&declared.backend.as_str()) {
+        return Ok(None);
+    }
+    let mut problems = Vec::new();
+    let providers = desk.open_providers(config, &mut problems).await;
+    if !problems.is_empty() {
+        return Err(problems.into());
+    }
+    let made = async {
+        let Some((id, provider)) = providers
+            .iter()
+            .find(|(_, provider)| provider.abilities().contains(&Ability::BootstrapState))
+        else {
+            return Err(Report::error(
+                "bootstrap/no-provider",
+                format!(
+                    "no provider of this config can make a store for the state backend `{}`",
+                    declared.backend
+                ),
+            )
+            .at(declared.at.clone())
+            .fix("make it by hand, or declare a provider that can")
+            .exit(Exit::Usage));
+        };
+        let settings = desk.known_map(&declared.config, "iac.state")?;
+        provider.bootstrap_state(&settings).await.map_err(|error| {
+            Report::error(
+                "bootstrap/failed",
+                format!("provider `{id}` could not make the store for the state"),
+            )
+            .at(declared.at.clone())
+            .because(format!("{} ({})", error.message, error.class.word()))
+            .fix("remove the cause, then run the command again")
+        })
+    };
+    let made = made.await;
+    for provider in providers.values() {
+        provider.close().await;
+    }
+    let made = made?;
+    desk.ui.note(format!(
+        "The state's bucket `{}` is there{}.",
+        made.bucket,
+        if made.region.is_empty() {
+            String::new()
+        } else {
+            format!(" (region {})", made.region)
+        }
+    ));
+    hand_on(desk, config, &made).await?;
+    Ok(Some(made))
+}
+
+/// Variables that later steps of the job want: into `$GITHUB_ENV`, masked first. Never printed.
+async fn hand_on(desk: &Desk, config: &Config, made: &BootstrappedState) -> Result<(), Problems> {
+    if made.variables.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = made.variables.keys().map(String::as_str).collect();
+    let secrets: BTreeMap<&str, _> = made
+        .variables
+        .iter()
+        .map(|(name, value)| (name.as_str(), desk.masker.admit(name, value.clone())))
+        .collect();
+    if !desk.ui.is_in_actions() {
+        desk.ui.note(format!(
+            "Later runs want these variables, whose values only the provider shows: {}.",
+            names.join(", ")
+        ));
+        return Ok(());
+    }
+    let variables = Arc::new(desk.settings.variables.clone());
+    let tools = SinkTools {
+        disk: Arc::clone(&desk.disk),
+        random: Arc::clone(&desk.random),
+        variables: Arc::clone(&variables),
+        github: Arc::new(crate::github::Access::new(
+            variables,
+            desk.masker.clone(),
+            Arc::clone(&desk.clock),
+            Arc::clone(&desk.random),
+        )),
+        reporter: Arc::new(desk.ui.clone()),
+        config_directory: config.directory.clone(),
+    };
+    let target = sink::open(&SinkTarget::GithubEnv, &tools)?;
+    for (name, secret) in &secrets {
+        target.put(name, secret).await.map_err(|error| {
+            Report::error(
+                "bootstrap/not-handed-on",
+                format!("the variable `{name}` cannot be handed to later steps"),
+            )
+            .because(error.to_string())
+        })?;
+    }
+    desk.ui.note(format!(
+        "Later steps of this job have these variables: {}.",
+        names.join(", ")
+    ));
+    Ok(())
+}
+
+async fn under_lock(
+    desk: &Desk,
+    arguments: &BootstrapArgs,
+    config: &Config,
+    opened: &Opened,
+    lease: &Lease,
+    state: &Option<BootstrappedState>,
+) -> CommandResult {
+    let engine = opened.engine(desk, config, 1, true).await?;
+    settle(desk, &engine, lease).await?;
+    let mut values = secrets::known(&engine, &opened.secret_stores).await?;
+    let existing: Vec<String> = values
+        .declared_secrets()
+        .iter()
+        .filter(|(_, declared)| matches!(declared, Declared::Known(_)))
+        .map(|(key, _)| key.clone())
+        .collect();
+    // The old value stays kept and valid until the new one is: making comes first, and a store that
+    // cannot be written gets the same new value from the next run.
+    for key in &arguments.force_rotate {
+        values.set_declared(key, Declared::Pending);
+    }
+    secrets::generate(&engine, lease, &mut values, &opened.secret_stores).await?;
+    let rows: Vec<(&str, &'static str)> = config
+        .generate
+        .iter()
+        .map(|item| {
+            let had = existing.contains(&item.key);
+            let status = match item.source {
+                GenerateSource::InfraOutput { .. } => "after-apply",
+                _ if had && arguments.force_rotate.contains(&item.key) => "rotated",
+                _ if had => "exists",
+                _ => "created",
+            };
+            (item.key.as_str(), status)
+        })
+        .collect();
+    let mut text = String::new();
+    for (key, status) in &rows {
+        text.push_str(&format!(
+            "secret `{key}`: {}\n",
+            match *status {
+                "after-apply" => "copied after the next apply",
+                "exists" => "already exists — skipped",
+                status => status,
+            }
+        ));
+    }
+    if rows.is_empty() {
+        text.push_str("No secrets to generate.\n");
+    }
+    if rows.iter().any(|(_, status)| *status == "rotated") {
+        text.push_str("What uses a rotated secret gets it with the next apply.\n");
+    }
+    desk.ui.say(Event::Result { text });
+    desk.emit(&json!({
+        "command": "infra bootstrap",
+        "config": config.path,
+        "environment": config.environment,
+        "exit_code": 0,
+        "changed": state.is_some() || rows.iter().any(|(_, status)| matches!(*status, "created" | "rotated")),
+        "failed": false,
+        "state": {
+            "location": opened.store.location(),
+            "made": state.as_ref().map_or(Json::Null, |made| json!({
+                "bucket": made.bucket,
+                "region": made.region,
+                "endpoint": made.endpoint,
+                "variables": made.variables.keys().collect::<Vec<_>>(),
+            })),
+        },
+        "secrets": rows.iter().map(|(key, status)| json!({
+            "key": key, "status": status,
+        })).collect::<Vec<_>>(),
+    }));
+    Ok(Exit::Done)
+}
