@@ -58,6 +58,7 @@ const DESK_CODES: &[&str] = &[
     "prune",
     "refresh",
     "status",
+    "test",
     "tidegate",
 ];
 
