@@ -40,6 +40,8 @@ pub enum BesideCommand {
     Align(AlignArgs),
     /// Look for what config and plan open and should not (rules R1 to R10, and your own)
     SecurityCheck(SecurityArgs),
+    /// Check what a config comes to against expectations in files; no provider, no state
+    Test(TestArgs),
 }
 
 /// `infra drift`
@@ -294,4 +296,12 @@ pub struct SecurityArgs {
     /// Folder of further rules, one YAML file each
     #[arg(long, value_name = "DIR")]
     pub rules: Option<PathBuf>,
+}
+
+/// `infra test`
+#[derive(Clone, Debug, Default, Args)]
+pub struct TestArgs {
+    /// Files of cases
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
 }

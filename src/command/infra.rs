@@ -2,8 +2,8 @@
 
 use super::open::Opened;
 use super::{
-    CommandResult, Desk, Problems, align, bootstrap, cleanup, drift, import, owners, refresh,
-    teardown,
+    CommandResult, Desk, Problems, align, bootstrap, cleanup, drift, expect, import, owners,
+    refresh, teardown,
 };
 use crate::apply::{Engine, recover};
 use crate::cli::infra::BesideCommand;

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod config;
 pub mod destroy;
 pub mod drift;
+pub mod expect;
 pub mod failures;
 pub mod import;
 pub mod infra;

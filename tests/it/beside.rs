@@ -3,6 +3,7 @@
 mod bootstrap;
 mod cleanup;
 mod drift;
+mod expect;
 mod import;
 mod rules;
 mod teardown;

@@ -61,6 +61,7 @@ const DESK_CODES: &[&str] = &[
     "prune",
     "refresh",
     "status",
+    "test",
     "tidegate",
 ];
 
