@@ -1,8 +1,8 @@
 //! The command line: what may be typed, and its help. No behaviour.
 
-pub mod plugin;
-pub mod infra;
 pub mod engine;
+pub mod infra;
+pub mod plugin;
 pub mod provider;
 mod state;
 

@@ -4,8 +4,8 @@
 //! the result it needs is durable; a failed action skips what needs it and nothing else; a run that
 //! lost its lock writes nothing more.
 
-pub mod drift;
 mod deposed;
+pub mod drift;
 pub mod execute;
 pub mod outcome;
 pub mod recover;

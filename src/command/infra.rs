@@ -40,6 +40,7 @@ pub async fn run(desk: &Desk, command: &BesideCommand) -> (&'static str, Command
             ("infra bootstrap", bootstrap::run(desk, arguments).await)
         }
         BesideCommand::Align(arguments) => ("infra align", align::align(desk, arguments).await),
+        BesideCommand::Test(arguments) => ("infra test", expect::run(desk, arguments).await),
         BesideCommand::SecurityCheck(arguments) => (
             "infra security-check",
             align::security(desk, arguments).await,

@@ -296,6 +296,10 @@ fn same(standing: &Record, record: &Record) -> bool {
 }
 
 #[cfg(test)]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "tests look at the file from outside"
+)]
 mod tests {
     use std::time::Duration;
 

@@ -42,6 +42,10 @@ fn main() -> ExitCode {
     let mode: Value = serde_json::from_slice(&text).unwrap_or_default();
     if mode["fork"] == true {
         let me = std::env::current_exe().expect("a path");
+        #[allow(
+            clippy::zombie_processes,
+            reason = "a child that is left behind is the point"
+        )]
         Command::new(me).arg(CHILD).spawn().expect("a child");
     }
     if let Some(text) = mode["stderr"].as_str() {

@@ -111,6 +111,8 @@ fn every_command_prints_the_fields_its_row_lists() {
         (
             "state migrate --to filesystem=other --env dev --yes",
             "state migrate",
+            0,
+        ),
         (
             "infra import --name db --force --env dev",
             "infra import",

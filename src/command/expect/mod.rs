@@ -15,6 +15,7 @@ use self::paper::Paper;
 use self::shelf::Shelf;
 use super::infra::count;
 use super::{CommandResult, Desk, Problems};
+use crate::apply::execute::CALL_TIMEOUT;
 use crate::apply::survey::{Survey, spec, survey};
 use crate::apply::values::{Declared, Values};
 use crate::apply::{Engine, Providers};
@@ -249,7 +250,10 @@ async fn plan(desk: &Desk, config: &Config, case: &Case) -> Result<Planned, Prob
         .collect();
     let engine = Engine {
         config,
-        store: Arc::new(Shelf(records(config, case)?)),
+        store: Arc::new(Shelf {
+            environment: config.environment.clone(),
+            records: records(config, case)?,
+        }),
         providers: &providers,
         keyring: Keyring::new(&[0; 32]),
         masker: desk.masker.clone(),
@@ -258,6 +262,7 @@ async fn plan(desk: &Desk, config: &Config, case: &Case) -> Result<Planned, Prob
         reporter: &desk.ui,
         cancel: desk.cancel.clone(),
         parallelism: 1,
+        call_timeout: CALL_TIMEOUT,
     };
     let survey: Survey =
         survey(&engine, Values::new(declared(config), desk.masker.clone())).await?;

@@ -9,7 +9,10 @@ use crate::state::{Entry, Head, Holder, Keepsake, Lease, Record, Store, StoreErr
 
 /// Records of a test case.
 #[derive(Debug)]
-pub(super) struct Shelf(pub(super) Vec<Record>);
+pub(super) struct Shelf {
+    pub(super) environment: String,
+    pub(super) records: Vec<Record>,
+}
 
 fn refused<T>() -> StoreResult<T> {
     Err(StoreError::Storage(
@@ -23,17 +26,21 @@ impl Store for Shelf {
         "given by the test case".to_owned()
     }
 
+    fn environment(&self) -> &str {
+        &self.environment
+    }
+
     async fn head(&self) -> StoreResult<Option<Head>> {
         Ok(None)
     }
 
     async fn list(&self) -> StoreResult<Vec<Record>> {
-        Ok(self.0.clone())
+        Ok(self.records.clone())
     }
 
     async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
         Ok(self
-            .0
+            .records
             .iter()
             .find(|record| record.resource_id == *address)
             .cloned())

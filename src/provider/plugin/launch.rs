@@ -121,16 +121,13 @@ impl Running {
         tools: &Tools,
     ) -> Result<(Self, Endpoint), Report> {
         let executable = plugin.executable();
-        match tools.disk.entry(&executable) {
-            Ok(Some(EntryKind::Directory) | None) => {
-                return Err(Report::error(
-                    "plugin/no-executable",
-                    format!("plugin `{}` has no executable", plugin.name),
-                )
-                .because(format!("`{}` is not a file", executable.display()))
-                .fix("install the plugin again"));
-            }
-            Ok(Some(_)) | Err(_) => {}
+        if let Ok(Some(EntryKind::Directory) | None) = tools.disk.entry(&executable) {
+            return Err(Report::error(
+                "plugin/no-executable",
+                format!("plugin `{}` has no executable", plugin.name),
+            )
+            .because(format!("`{}` is not a file", executable.display()))
+            .fix("install the plugin again"));
         }
         let pins = lock::pins(tools.disk.as_ref(), base, plugin)?;
         lock::check(tools.disk.as_ref(), &pins, &plugin.name, &executable)?;

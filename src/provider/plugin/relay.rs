@@ -199,8 +199,7 @@ mod tests {
             lines.push(chunk, &relay);
         }
         lines.finish(&relay);
-        let said = all.0.lock().unwrap().clone();
-        said
+        all.0.lock().unwrap().clone()
     }
 
     #[test]

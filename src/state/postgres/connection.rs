@@ -261,8 +261,7 @@ impl Parts {
 fn words(text: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let (mut start, mut quoted, mut escaped, mut after_sign) = (None, false, false, false);
-    let mut rest = text.char_indices().peekable();
-    while let Some((index, character)) = rest.next() {
+    for (index, character) in text.char_indices() {
         if start.is_none() && !character.is_whitespace() {
             start = Some(index);
         }

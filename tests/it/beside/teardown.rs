@@ -181,7 +181,7 @@ fn a_record_the_config_does_not_lead_to_is_never_wiped() {
 #[test]
 fn orphans_go_only_on_request_and_only_of_this_environment() {
     let config = MODULES.replace("dev: {}", "dev: {}\n  other: {}");
-    let project = Project::applied(&config.replace("./resources", "./resources"));
+    let project = Project::applied(&config);
     let foreign = MODULES
         .replace("dev: {}", "dev: {}\n  other: {}")
         .replace("name: files", "name: theirs")

@@ -438,6 +438,9 @@ impl Store for Watched {
     fn location(&self) -> String {
         self.store.location()
     }
+    fn environment(&self) -> &str {
+        self.store.environment()
+    }
     async fn head(&self) -> StoreResult<Option<Head>> {
         self.store.head().await
     }

@@ -94,10 +94,7 @@ impl Core {
     }
 
     pub(crate) fn serves(&self, service: &str) -> bool {
-        self.declared
-            .services
-            .iter()
-            .any(|served| *served == service)
+        self.declared.services.contains(&service)
     }
 }
 
