@@ -319,6 +319,13 @@ fn records(config: &Config, case: &Case) -> Result<Vec<Record>, Problems> {
                     .map(|resource| resource.provider.to_string())
                     .or_else(|| config.providers.keys().next().map(ToString::to_string))
             });
+            let mut applied = given.config.clone();
+            if given.protected {
+                // As the config's own flag is: providers see it too.
+                applied
+                    .entry("protected")
+                    .or_insert(serde_json::Value::Bool(true));
+            }
             serde_json::from_value(json!({
                 "resource_id": name,
                 "resource_type": given.kind,
@@ -326,7 +333,7 @@ fn records(config: &Config, case: &Case) -> Result<Vec<Record>, Problems> {
                 "provider_ref": module,
                 "provider_id": format!("given-{name}"),
                 "status": "active",
-                "config": given.config,
+                "config": applied,
                 "outputs": given.outputs,
                 "dependencies": given.depends_on,
                 "created_at": "",

@@ -72,12 +72,13 @@ fn a_closed_gate_and_a_failed_sink_are_annotated() {
         "21",
         "http://127.0.0.1:1/healthz",
     );
+    // Found before the first effect, and not said again when the write fails.
     expect_one(
         &all,
         "warning",
-        "sink/failed",
+        "sink/not-ready",
         "9",
-        "`UPLOADS` was not written",
+        "github_secret acme/shop cannot be written",
     );
 }
 
