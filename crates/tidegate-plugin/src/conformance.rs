@@ -7,7 +7,7 @@
 //! Conformance::of(env!("CARGO_PKG_NAME")) // in a test: env!("CARGO_BIN_EXE_my-plugin")
 //!     .config(json!({ "directory": "/tmp/files" }))
 //!     .sample(
-//!         Sample::new("files.file", "greeting", json!({ "content": "hello" }))
+//!         Sample::new("infra.file", "greeting", json!({ "content": "hello" }))
 //!             .changed(json!({ "content": "good evening" })),
 //!     )
 //!     .run()

@@ -150,7 +150,7 @@ mod tests {
     fn declared() -> Declared {
         Declared {
             about: About::new("files", "1.2.3", "Someone", "Keeps files.").provider("files"),
-            kinds: vec![Kind::new("files.file")],
+            kinds: vec![Kind::new("infra.file")],
             services: vec!["workflow.plugin.external.iac.IaCProviderRequired"],
             backends: vec![],
             has_provider: true,
@@ -193,7 +193,7 @@ mod tests {
         wrong.backends = vec!["memory".to_owned(), " s3".to_owned(), "s3".to_owned()];
         assert_eq!(wrong.problems().len(), 6, "{:#?}", wrong.problems());
         let mut twice = declared();
-        twice.kinds.push(Kind::new("files.file"));
+        twice.kinds.push(Kind::new("infra.file"));
         assert_eq!(twice.problems().len(), 1);
     }
 

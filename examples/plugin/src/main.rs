@@ -15,7 +15,7 @@ use tidegate_plugin::{
     Spec, async_trait,
 };
 
-const FILE: &str = "files.file";
+const FILE: &str = "infra.file";
 
 /// The folder, once the host has said which.
 #[derive(Default)]

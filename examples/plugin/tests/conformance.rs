@@ -18,7 +18,7 @@ fn conforms() {
     Conformance::of(PLUGIN)
         .config(json!({ "directory": folder.path() }))
         .sample(
-            Sample::new("files.file", "greeting", json!({ "content": "hello" }))
+            Sample::new("infra.file", "greeting", json!({ "content": "hello" }))
                 .changed(json!({ "content": "good evening" })),
         )
         .run()

@@ -41,7 +41,7 @@ fn s17_the_go_launch_library_drives_it() {
         .arg(descriptors)
         .args([
             config.to_string().as_str(),
-            "files.file",
+            "infra.file",
             r#"{"content":"hello"}"#,
         ])
         .output()
