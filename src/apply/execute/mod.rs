@@ -5,6 +5,7 @@
 
 mod call;
 mod evidence;
+mod hold;
 mod journal;
 mod pace;
 mod step;
@@ -19,6 +20,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use self::evidence::Budget;
+use self::hold::Hold;
 use self::journal::Journal;
 use self::pace::Pace;
 use super::survey::{Survey, by_address};
@@ -30,7 +32,7 @@ use crate::provider::ability::{Evidence, Sizing};
 use crate::provider::{DriverError, ErrorClass};
 use crate::report::{Event, Outcome};
 use crate::resource::{ActionKind, Address, ProviderId, Recorded};
-use crate::state::{Lease, Record, StoreError};
+use crate::state::{Lease, Record, StoreError, StoreResult};
 
 pub use self::call::TRIES;
 pub use self::evidence::sentence;
@@ -96,6 +98,7 @@ struct Executor<'a, 'e> {
     engine: &'a Engine<'e>,
     lease: &'a Lease,
     journal: Journal<'a>,
+    hold: Hold<'a>,
     resources: BTreeMap<&'a Address, &'a Resource>,
     actions: BTreeMap<Address, Action>,
     records: BTreeMap<Address, Record>,
@@ -190,6 +193,7 @@ pub async fn execute(engine: &Engine<'_>, lease: &Lease, survey: Survey) -> (App
         engine,
         lease,
         journal: Journal::new(engine.store.as_ref(), lease),
+        hold: Hold::new(engine.store.as_ref(), lease, engine.clock.as_ref()),
         resources: by_address(engine),
         actions,
         records: survey.records,
@@ -215,8 +219,7 @@ impl Executor<'_, '_> {
         let mut report = ApplyReport::default();
         let mut stopping = false;
         let mut grace: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(std::future::pending());
-        let mut renew: Pin<Box<dyn Future<Output = ()> + '_>> =
-            Box::pin(engine.clock.sleep(RENEW_EVERY));
+        let mut renew = Box::pin(self.renew_later());
         let cancelled = engine.cancel.cancelled();
         tokio::pin!(cancelled);
 
@@ -265,8 +268,8 @@ impl Executor<'_, '_> {
                     grace = Box::pin(engine.clock.sleep(GRACE));
                 }
                 () = &mut grace => break,
-                () = &mut renew => {
-                    match engine.store.renew(self.lease).await {
+                renewed = &mut renew => {
+                    match renewed {
                         Ok(()) => {}
                         Err(StoreError::LostLock { .. }) => {
                             report.lost_lock = true;
@@ -277,7 +280,7 @@ impl Executor<'_, '_> {
                             RENEW_EVERY.as_secs()
                         )),
                     }
-                    renew = Box::pin(engine.clock.sleep(RENEW_EVERY));
+                    renew = Box::pin(self.renew_later());
                 }
             }
         }
@@ -307,6 +310,12 @@ impl Executor<'_, '_> {
             .filter_map(|action| book.results.remove(&action.address))
             .collect();
         report
+    }
+
+    /// A store that takes its time over this holds up nothing else.
+    async fn renew_later(&self) -> StoreResult<()> {
+        self.engine.clock.sleep(RENEW_EVERY).await;
+        self.hold.renew().await
     }
 
     fn begin(&self, step: &Step, book: &mut Book) {

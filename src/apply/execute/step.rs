@@ -174,6 +174,7 @@ impl Executor<'_, '_> {
         let deleted = repeated(
             self.engine,
             pace,
+            &self.hold,
             || driver.delete(&operation, &prior),
             look,
         )
@@ -258,6 +259,7 @@ impl Executor<'_, '_> {
         let created = repeated(
             self.engine,
             pace,
+            &self.hold,
             || driver.create(&operation, &desired),
             look,
         )
@@ -339,6 +341,7 @@ impl Executor<'_, '_> {
         let updated = repeated(
             self.engine,
             pace,
+            &self.hold,
             || driver.update(operation, &prior, desired),
             unclear_when_unknown,
         )
@@ -385,6 +388,7 @@ impl Executor<'_, '_> {
         let updated = repeated(
             self.engine,
             pace,
+            &self.hold,
             || driver.update(&operation, &prior, &desired),
             unclear_when_unknown,
         )
