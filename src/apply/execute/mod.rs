@@ -54,6 +54,8 @@ struct Failure {
     lost_lock: bool,
     /// The state could not be written: nothing more may be started.
     store: bool,
+    /// Something may have come of it: it is on record as tainted, or its intent stays open.
+    left_over: bool,
 }
 
 impl Failure {
@@ -65,7 +67,14 @@ impl Failure {
             evidence: Vec::new(),
             lost_lock: false,
             store: false,
+            left_over: false,
         }
+    }
+
+    /// A failure of which something may have come.
+    fn with_rest(mut self: Box<Self>) -> Box<Self> {
+        self.left_over = true;
+        self
     }
 
     fn store(error: &StoreError) -> Self {

@@ -183,7 +183,8 @@ impl Executor<'_, '_> {
             Ok(()) => {}
             Err(error) if error.class == ErrorClass::NotFound => {}
             Err(error) => {
-                if error.class != ErrorClass::Unknown {
+                // "Failed for now" does not say that nothing was done before it failed.
+                if !matches!(error.class, ErrorClass::Unknown | ErrorClass::Transient) {
                     self.outcome(&operation, Outcome::DeleteFailed).await?;
                 }
                 return Err(Failure::driver(&error, Outcome::DeleteFailed));
@@ -223,7 +224,7 @@ impl Executor<'_, '_> {
         let ended = self.create_one(action, driver, pace).await;
         if let Err(failure) = &ended
             && !failure.store
-            && failure.class != Some(ErrorClass::Unknown)
+            && !failure.left_over
         {
             deposed::forget(self.engine, self.lease, address)
                 .await
@@ -244,7 +245,14 @@ impl Executor<'_, '_> {
         .await?;
         let by_name = by_name(action);
         // A create whose answer was lost is never repeated blindly: look first.
+        // The old one of a pair goes by the same name.
+        let old = self
+            .deposed
+            .borrow()
+            .get(&action.address)
+            .map(|old| old.provider_id.clone());
         let look = async |_: &DriverError| match within(self.engine, driver.read(&by_name)).await {
+            Ok(observed) if Some(&observed.provider_id) == old.as_ref() => Look::NotYet,
             Ok(observed) => Look::Happened(observed),
             Err(error) if error.class == ErrorClass::NotFound => Look::NotYet,
             Err(error) => Look::Unclear(DriverError::new(
@@ -452,9 +460,12 @@ impl Executor<'_, '_> {
                     .await?;
             }
             None if error.class == ErrorClass::Unknown => {}
-            None => self.outcome(operation, Outcome::Error).await?,
+            None => {
+                self.outcome(operation, Outcome::Error).await?;
+                return Err(failure);
+            }
         }
-        Err(failure)
+        Err(failure.with_rest())
     }
 
     /// Books what a create answered. An answer that cannot be right is not recorded, and what this
@@ -470,7 +481,8 @@ impl Executor<'_, '_> {
             // The intent stays open: what was made can only be found by its name.
             return Err(Box::new(Failure::plain(
                 "the provider answered without an id; nothing was recorded, and the next run looks the resource up by name",
-            )));
+            ))
+            .with_rest());
         }
         let Some(wrong) = odd_answer(driver, &observed) else {
             return self.record(operation, driver, desired, observed, "").await;
@@ -485,6 +497,7 @@ impl Executor<'_, '_> {
         match within(self.engine, driver.delete(operation, &made)).await {
             Err(error) if error.class != ErrorClass::NotFound => Err(Box::new(Failure {
                 outcome: Outcome::CompensationFailed,
+                left_over: true,
                 ..Failure::plain(format!(
                     "{wrong}; and what was made could not be removed: {} ({})",
                     error.message,

@@ -290,7 +290,7 @@ async fn work(
         for one in &settled {
             truth.count(&format!("recovery: {}", one.finding));
         }
-        truth.check_recovered();
+        truth.check_recovered(lease.fence);
     }
     if twice {
         let before = lock(truth).records.clone();
@@ -416,7 +416,8 @@ fn grow(dice: &mut Dice, modules: &mut BTreeMap<usize, Module>, new_one_first: b
             region: dice.below(2),
             uses,
             waits_for: below,
-            adopt: dice.chance(120),
+            // A name that somebody else may have taken, in a cloud where names are unique.
+            adopt: number == 1 && !new_one_first,
             new_one_first: new_one_first && dice.chance(500),
             secret: dice.chance(300),
         },
@@ -458,7 +459,8 @@ pub(super) fn live(seed: u64, defect: Option<Defect>, log: bool) -> Told {
     truth.doubles = dice.chance(500);
     truth.fault_rate = dice.pick(&[0, 30, 120, 300]);
     truth.store_fault_rate = dice.pick(&[0, 0, 10, 40]);
-    let new_one_first = truth.doubles && dice.chance(500);
+    let doubles = truth.doubles;
+    let new_one_first = doubles && dice.chance(500);
     let mut world = World {
         truth: Arc::new(Mutex::new(truth)),
         clock: Arc::new(VirtualClock::default()),
@@ -475,7 +477,7 @@ pub(super) fn live(seed: u64, defect: Option<Defect>, log: bool) -> Told {
         grow(&mut dice, &mut modules, new_one_first);
     }
     for (number, module) in &modules {
-        if module.adopt && dice.chance(500) {
+        if module.adopt && !doubles && dice.chance(500) {
             lock(&world.truth).plant(&name(*number));
         }
     }

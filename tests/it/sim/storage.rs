@@ -312,6 +312,7 @@ impl Store for Line {
         } else {
             self.store.lock(holder, wait).await?
         };
+        lock(&self.truth).granted = lease.fence;
         let lease = if self.has(Defect::ReusesFences) {
             *lock(&self.real_lease) = Some(lease.clone());
             Lease { fence: 1, ..lease }

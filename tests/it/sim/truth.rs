@@ -131,6 +131,8 @@ pub(super) struct Truth {
     pub(super) deposed: BTreeSet<Address>,
     writers: BTreeMap<u64, String>,
     last_fence: u64,
+    /// The fence of the last lock that was given.
+    pub(super) granted: u64,
 
     /// The first broken invariant.
     pub(super) broken: Option<String>,
@@ -165,6 +167,7 @@ impl Truth {
             deposed: BTreeSet::new(),
             writers: BTreeMap::new(),
             last_fence: 0,
+            granted: 0,
             broken: None,
             counts: BTreeMap::new(),
             trace: 0xcbf2_9ce4_8422_2325,
@@ -637,7 +640,7 @@ impl Truth {
             let others = self
                 .objects
                 .values()
-                .filter(|other| other.name == object.name)
+                .filter(|other| other.name == object.name && !other.foreign)
                 .count();
             if others > 1 && !kept {
                 wrong = Some(format!("I2: there are {others} of `{address}`"));
@@ -648,8 +651,12 @@ impl Truth {
         }
     }
 
-    /// I3, right after recovery.
-    pub(super) fn check_recovered(&mut self) {
+    /// I3, right after the recovery of the run under `fence`.
+    pub(super) fn check_recovered(&mut self, fence: u64) {
+        if fence < self.granted {
+            // Another run has taken over meanwhile; this one's next write tells it so.
+            return;
+        }
         let dead: Vec<String> = self
             .records
             .iter()
