@@ -27,7 +27,7 @@ use super::survey::{Survey, by_address};
 use super::values::Values;
 use super::{ActionResult, ApplyReport, Engine};
 use crate::config::Resource;
-use crate::plan::{Action, Plan, Step, Steps};
+use crate::plan::{Action, Plan, Step, StepKind, Steps};
 use crate::provider::ability::{Evidence, Sizing};
 use crate::provider::{DriverError, ErrorClass};
 use crate::report::{Event, Outcome};
@@ -367,19 +367,34 @@ impl Executor<'_, '_> {
                 self.conclude(address, *failure, book);
                 for skipped in steps.failed(&end.step) {
                     queues.forget(&self.actions[&skipped.address].provider, &skipped);
-                    let why = format!("it needs `{address}`, which failed");
+                    let why = if skipped.kind == StepKind::Delete {
+                        format!("`{address}` stands on it and failed")
+                    } else {
+                        format!("it needs `{address}`, which failed")
+                    };
                     self.skip(&skipped.address, &why, book);
                 }
             }
         }
     }
 
+    /// Books what was not done. Of a replace one half may have been: that is no skip.
     fn skip(&self, address: &Address, why: &str, book: &mut Book) {
-        let skipped = Failure {
-            outcome: Outcome::Skipped,
-            ..Failure::plain(why)
+        let ending = if !book.started.contains_key(address) {
+            Failure {
+                outcome: Outcome::Skipped,
+                ..Failure::plain(why)
+            }
+        } else if self.actions[address].create_before_destroy {
+            Failure::plain(format!(
+                "its new one is made, its old one is still there, because {why}; the next run deletes it"
+            ))
+        } else {
+            Failure::plain(format!(
+                "its old one is deleted, its new one was not made, because {why}; the next run makes it"
+            ))
         };
-        self.conclude(address, skipped, book);
+        self.conclude(address, ending, book);
     }
 
     /// Writes down how an action ended; the first ending of an address stands.

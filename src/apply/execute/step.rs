@@ -1,5 +1,6 @@
 //! One step: intent, effect, record, outcome.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::call::{Look, repeated, within};
@@ -160,7 +161,11 @@ impl Executor<'_, '_> {
         let operation = self.operation();
         self.intend(&operation, action, ActionKind::Delete, &PublicMap::new())
             .await?;
+        // One try whose outcome nobody knows leaves the whole unknown, however clear the next
+        // refusal is; and "failed for now" does not say that nothing was done before it failed.
+        let is_unclear = Cell::new(false);
         let look = async |error: &DriverError| {
+            is_unclear.set(true);
             if error.class == ErrorClass::Transient {
                 // Deleting what is gone succeeds, so it may be asked for twice.
                 return Look::NotYet;
@@ -183,8 +188,7 @@ impl Executor<'_, '_> {
             Ok(()) => {}
             Err(error) if error.class == ErrorClass::NotFound => {}
             Err(error) => {
-                // "Failed for now" does not say that nothing was done before it failed.
-                if !matches!(error.class, ErrorClass::Unknown | ErrorClass::Transient) {
+                if !is_unclear.get() {
                     self.outcome(&operation, Outcome::DeleteFailed).await?;
                 }
                 return Err(Failure::driver(&error, Outcome::DeleteFailed));
