@@ -446,7 +446,7 @@ fn grow(dice: &mut Dice, modules: &mut BTreeMap<usize, Module>, new_one_first: b
             waits_for: below,
             // A name that somebody else may have taken, in a cloud where names are unique.
             adopt: number == 1 && !new_one_first,
-            new_one_first: new_one_first && dice.chance(500),
+            new_one_first: new_one_first && dice.chance(800),
             secret: dice.chance(300),
         },
     );
@@ -465,12 +465,12 @@ fn edit(dice: &mut Dice, modules: &mut BTreeMap<usize, Module>, new_one_first: b
                     module.waits_for.remove(&gone);
                 }
             }
-            1 | 2 => {
+            1 => {
                 if let Some(module) = modules.get_mut(&dice.pick(&numbers)) {
                     module.size = dice.below(3);
                 }
             }
-            3 => {
+            2 | 3 => {
                 if let Some(module) = modules.get_mut(&dice.pick(&numbers)) {
                     module.region = dice.below(2);
                 }
@@ -488,7 +488,7 @@ pub(super) fn live(seed: u64, defect: Option<Defect>, log: bool) -> Told {
     truth.fault_rate = dice.pick(&[0, 30, 120, 300]);
     truth.store_fault_rate = dice.pick(&[0, 0, 10, 40]);
     let doubles = truth.doubles;
-    let new_one_first = doubles && dice.chance(500);
+    let new_one_first = doubles && dice.chance(700);
     let mut world = World {
         truth: Arc::new(Mutex::new(truth)),
         clock: Arc::new(VirtualClock::default()),
