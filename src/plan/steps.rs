@@ -89,6 +89,7 @@ impl Steps {
         // (earlier, later)
         let mut edges: Vec<(u32, u32)> = Vec::new();
         let mut soft: Vec<(u32, u32)> = Vec::new();
+        let mut careful: Vec<(u32, u32)> = Vec::new();
         let none = Slots::default();
         for action in &plan.actions {
             let own = slots.get(&action.address).copied().unwrap_or(none);
@@ -105,6 +106,17 @@ impl Steps {
                     } else {
                         (delete, forward)
                     });
+                    if !own.new_one_first {
+                        careful.extend(
+                            action
+                                .depends_on
+                                .iter()
+                                .filter_map(|name| slots.get(name))
+                                .filter(|slot| slot.delete.is_none())
+                                .filter_map(|slot| slot.forward)
+                                .map(|earlier| (earlier, delete)),
+                        );
+                    }
                 }
             }
             // What used to stand on `below` goes (or moves away) before it does.
@@ -126,14 +138,17 @@ impl Steps {
         }
         // A dependent's update before the delete of what it used to need is a courtesy; where it
         // would close a circle (possible only with old records) the courtesy is dropped.
-        let mut all = edges.clone();
-        all.extend(soft);
-        let all = Wiring::new(steps.len(), all);
-        let wiring = if all.is_acyclic() {
-            all
-        } else {
-            Wiring::new(steps.len(), edges)
-        };
+        // So is keeping an old one until what its new one needs is there: nothing goes that could
+        // not come again.
+        let wishes: [&[&[(u32, u32)]]; 2] = [&[&soft, &careful], &[&soft]];
+        let wiring = wishes
+            .into_iter()
+            .map(|wishes| {
+                let all = std::iter::once(edges.as_slice()).chain(wishes.iter().copied());
+                Wiring::new(steps.len(), all.flatten().copied().collect())
+            })
+            .find(Wiring::is_acyclic)
+            .unwrap_or_else(|| Wiring::new(steps.len(), edges));
         let ready = (0_u32..)
             .zip(&wiring.waits_for)
             .filter(|(_, count)| **count == 0)

@@ -3,6 +3,8 @@
 //!
 //! `TIDEGATE_KILLS=10000 cargo test --test it kill:: -- --nocapture` is the long form.
 
+mod calls;
+
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use super::hold::Hold;
 use super::pace::Pace;
 use crate::apply::Engine;
 use crate::provider::{DriverError, ErrorClass};
@@ -29,6 +30,7 @@ pub(super) enum Look<T> {
 pub(super) async fn repeated<T, C, F>(
     engine: &Engine<'_>,
     pace: &Pace,
+    hold: &Hold<'_>,
     call: C,
     look: impl AsyncFn(&DriverError) -> Look<T>,
 ) -> Result<T, DriverError>
@@ -42,6 +44,7 @@ where
     let mut asked_before = false;
     loop {
         hold_back(engine, pace).await?;
+        hold.is_sure().await?;
         let error = match within(engine, call()).await {
             Ok(done) => {
                 pace.well();

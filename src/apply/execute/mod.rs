@@ -5,6 +5,7 @@
 
 mod call;
 mod evidence;
+mod hold;
 mod journal;
 mod pace;
 mod step;
@@ -19,18 +20,19 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use self::evidence::Budget;
+use self::hold::Hold;
 use self::journal::Journal;
 use self::pace::Pace;
 use super::survey::{Survey, by_address};
 use super::values::Values;
 use super::{ActionResult, ApplyReport, Engine};
 use crate::config::Resource;
-use crate::plan::{Action, Plan, Step, Steps};
+use crate::plan::{Action, Plan, Step, StepKind, Steps};
 use crate::provider::ability::{Evidence, Sizing};
 use crate::provider::{DriverError, ErrorClass};
 use crate::report::{Event, Outcome};
 use crate::resource::{ActionKind, Address, ProviderId, Recorded};
-use crate::state::{Lease, Record, StoreError};
+use crate::state::{Lease, Record, StoreError, StoreResult};
 
 pub use self::call::TRIES;
 pub use self::evidence::sentence;
@@ -52,6 +54,8 @@ struct Failure {
     lost_lock: bool,
     /// The state could not be written: nothing more may be started.
     store: bool,
+    /// Something may have come of it: it is on record as tainted, or its intent stays open.
+    left_over: bool,
 }
 
 impl Failure {
@@ -63,7 +67,14 @@ impl Failure {
             evidence: Vec::new(),
             lost_lock: false,
             store: false,
+            left_over: false,
         }
+    }
+
+    /// A failure of which something may have come.
+    fn with_rest(mut self: Box<Self>) -> Box<Self> {
+        self.left_over = true;
+        self
     }
 
     fn store(error: &StoreError) -> Self {
@@ -96,6 +107,7 @@ struct Executor<'a, 'e> {
     engine: &'a Engine<'e>,
     lease: &'a Lease,
     journal: Journal<'a>,
+    hold: Hold<'a>,
     resources: BTreeMap<&'a Address, &'a Resource>,
     actions: BTreeMap<Address, Action>,
     records: BTreeMap<Address, Record>,
@@ -190,6 +202,7 @@ pub async fn execute(engine: &Engine<'_>, lease: &Lease, survey: Survey) -> (App
         engine,
         lease,
         journal: Journal::new(engine.store.as_ref(), lease),
+        hold: Hold::new(engine.store.as_ref(), lease, engine.clock.as_ref()),
         resources: by_address(engine),
         actions,
         records: survey.records,
@@ -215,8 +228,7 @@ impl Executor<'_, '_> {
         let mut report = ApplyReport::default();
         let mut stopping = false;
         let mut grace: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(std::future::pending());
-        let mut renew: Pin<Box<dyn Future<Output = ()> + '_>> =
-            Box::pin(engine.clock.sleep(RENEW_EVERY));
+        let mut renew = Box::pin(self.renew_later());
         let cancelled = engine.cancel.cancelled();
         tokio::pin!(cancelled);
 
@@ -265,8 +277,8 @@ impl Executor<'_, '_> {
                     grace = Box::pin(engine.clock.sleep(GRACE));
                 }
                 () = &mut grace => break,
-                () = &mut renew => {
-                    match engine.store.renew(self.lease).await {
+                renewed = &mut renew => {
+                    match renewed {
                         Ok(()) => {}
                         Err(StoreError::LostLock { .. }) => {
                             report.lost_lock = true;
@@ -277,7 +289,7 @@ impl Executor<'_, '_> {
                             RENEW_EVERY.as_secs()
                         )),
                     }
-                    renew = Box::pin(engine.clock.sleep(RENEW_EVERY));
+                    renew = Box::pin(self.renew_later());
                 }
             }
         }
@@ -307,6 +319,12 @@ impl Executor<'_, '_> {
             .filter_map(|action| book.results.remove(&action.address))
             .collect();
         report
+    }
+
+    /// A store that takes its time over this holds up nothing else.
+    async fn renew_later(&self) -> StoreResult<()> {
+        self.engine.clock.sleep(RENEW_EVERY).await;
+        self.hold.renew().await
     }
 
     fn begin(&self, step: &Step, book: &mut Book) {
@@ -349,19 +367,34 @@ impl Executor<'_, '_> {
                 self.conclude(address, *failure, book);
                 for skipped in steps.failed(&end.step) {
                     queues.forget(&self.actions[&skipped.address].provider, &skipped);
-                    let why = format!("it needs `{address}`, which failed");
+                    let why = if skipped.kind == StepKind::Delete {
+                        format!("`{address}` stands on it and failed")
+                    } else {
+                        format!("it needs `{address}`, which failed")
+                    };
                     self.skip(&skipped.address, &why, book);
                 }
             }
         }
     }
 
+    /// Books what was not done. Of a replace one half may have been: that is no skip.
     fn skip(&self, address: &Address, why: &str, book: &mut Book) {
-        let skipped = Failure {
-            outcome: Outcome::Skipped,
-            ..Failure::plain(why)
+        let ending = if !book.started.contains_key(address) {
+            Failure {
+                outcome: Outcome::Skipped,
+                ..Failure::plain(why)
+            }
+        } else if self.actions[address].create_before_destroy {
+            Failure::plain(format!(
+                "its new one is made, its old one is still there, because {why}; the next run deletes it"
+            ))
+        } else {
+            Failure::plain(format!(
+                "its old one is deleted, its new one was not made, because {why}; the next run makes it"
+            ))
         };
-        self.conclude(address, skipped, book);
+        self.conclude(address, ending, book);
     }
 
     /// Writes down how an action ended; the first ending of an address stands.

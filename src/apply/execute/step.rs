@@ -1,5 +1,6 @@
 //! One step: intent, effect, record, outcome.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
 use super::call::{Look, repeated, within};
@@ -160,7 +161,11 @@ impl Executor<'_, '_> {
         let operation = self.operation();
         self.intend(&operation, action, ActionKind::Delete, &PublicMap::new())
             .await?;
+        // One try whose outcome nobody knows leaves the whole unknown, however clear the next
+        // refusal is; and "failed for now" does not say that nothing was done before it failed.
+        let is_unclear = Cell::new(false);
         let look = async |error: &DriverError| {
+            is_unclear.set(true);
             if error.class == ErrorClass::Transient {
                 // Deleting what is gone succeeds, so it may be asked for twice.
                 return Look::NotYet;
@@ -174,6 +179,7 @@ impl Executor<'_, '_> {
         let deleted = repeated(
             self.engine,
             pace,
+            &self.hold,
             || driver.delete(&operation, &prior),
             look,
         )
@@ -182,7 +188,7 @@ impl Executor<'_, '_> {
             Ok(()) => {}
             Err(error) if error.class == ErrorClass::NotFound => {}
             Err(error) => {
-                if error.class != ErrorClass::Unknown {
+                if !is_unclear.get() {
                     self.outcome(&operation, Outcome::DeleteFailed).await?;
                 }
                 return Err(Failure::driver(&error, Outcome::DeleteFailed));
@@ -222,7 +228,7 @@ impl Executor<'_, '_> {
         let ended = self.create_one(action, driver, pace).await;
         if let Err(failure) = &ended
             && !failure.store
-            && failure.class != Some(ErrorClass::Unknown)
+            && !failure.left_over
         {
             deposed::forget(self.engine, self.lease, address)
                 .await
@@ -243,7 +249,14 @@ impl Executor<'_, '_> {
         .await?;
         let by_name = by_name(action);
         // A create whose answer was lost is never repeated blindly: look first.
+        // The old one of a pair goes by the same name.
+        let old = self
+            .deposed
+            .borrow()
+            .get(&action.address)
+            .map(|old| old.provider_id.clone());
         let look = async |_: &DriverError| match within(self.engine, driver.read(&by_name)).await {
+            Ok(observed) if Some(&observed.provider_id) == old.as_ref() => Look::NotYet,
             Ok(observed) => Look::Happened(observed),
             Err(error) if error.class == ErrorClass::NotFound => Look::NotYet,
             Err(error) => Look::Unclear(DriverError::new(
@@ -258,6 +271,7 @@ impl Executor<'_, '_> {
         let created = repeated(
             self.engine,
             pace,
+            &self.hold,
             || driver.create(&operation, &desired),
             look,
         )
@@ -339,6 +353,7 @@ impl Executor<'_, '_> {
         let updated = repeated(
             self.engine,
             pace,
+            &self.hold,
             || driver.update(operation, &prior, desired),
             unclear_when_unknown,
         )
@@ -385,6 +400,7 @@ impl Executor<'_, '_> {
         let updated = repeated(
             self.engine,
             pace,
+            &self.hold,
             || driver.update(&operation, &prior, &desired),
             unclear_when_unknown,
         )
@@ -448,9 +464,12 @@ impl Executor<'_, '_> {
                     .await?;
             }
             None if error.class == ErrorClass::Unknown => {}
-            None => self.outcome(operation, Outcome::Error).await?,
+            None => {
+                self.outcome(operation, Outcome::Error).await?;
+                return Err(failure);
+            }
         }
-        Err(failure)
+        Err(failure.with_rest())
     }
 
     /// Books what a create answered. An answer that cannot be right is not recorded, and what this
@@ -466,7 +485,8 @@ impl Executor<'_, '_> {
             // The intent stays open: what was made can only be found by its name.
             return Err(Box::new(Failure::plain(
                 "the provider answered without an id; nothing was recorded, and the next run looks the resource up by name",
-            )));
+            ))
+            .with_rest());
         }
         let Some(wrong) = odd_answer(driver, &observed) else {
             return self.record(operation, driver, desired, observed, "").await;
@@ -481,6 +501,7 @@ impl Executor<'_, '_> {
         match within(self.engine, driver.delete(operation, &made)).await {
             Err(error) if error.class != ErrorClass::NotFound => Err(Box::new(Failure {
                 outcome: Outcome::CompensationFailed,
+                left_over: true,
                 ..Failure::plain(format!(
                     "{wrong}; and what was made could not be removed: {} ({})",
                     error.message,
