@@ -28,6 +28,7 @@ pub mod signals;
 pub mod start;
 pub mod state;
 pub mod status;
+mod served;
 pub mod stores;
 pub mod summary;
 pub mod teardown;

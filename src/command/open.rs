@@ -115,7 +115,7 @@ impl Desk {
         let sinks = self.open_sinks(config, &variables, &access, &mut problems);
         let secret_stores = self.open_secret_stores(config, &variables, &access, &mut problems);
         let providers = self.open_providers(config, &mut problems).await;
-        let store = match self.open_store(config, Some(&providers)) {
+        let store = match self.open_store(config, Some(&providers)).await {
             Ok(store) => Some(store),
             Err(problem) => {
                 problems.push(problem);

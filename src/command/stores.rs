@@ -41,21 +41,21 @@ const POSTGRES_KEYS: &[&str] = &[
 ];
 
 /// The module's settings, with the place problems are said at.
-struct Declared {
-    backend: String,
-    settings: Map,
+pub(super) struct Declared {
+    pub(super) backend: String,
+    pub(super) settings: Map,
     ephemeral: bool,
-    at: Option<Span>,
+    pub(super) at: Option<Span>,
 }
 
 impl Declared {
-    fn problem(&self, code: &'static str, message: impl Into<String>) -> Report {
+    pub(super) fn problem(&self, code: &'static str, message: impl Into<String>) -> Report {
         Report::error(code, message)
             .at_maybe(self.at.clone())
             .exit(Exit::Usage)
     }
 
-    fn text(&self, key: &str, code: &'static str) -> Result<Option<&str>, Report> {
+    pub(super) fn text(&self, key: &str, code: &'static str) -> Result<Option<&str>, Report> {
         match self.settings.get(key) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
@@ -82,7 +82,7 @@ impl Declared {
 
 impl Desk {
     /// Opens the state of the config's environment. Touches nothing outside yet.
-    pub(super) fn open_store(
+    pub(super) async fn open_store(
         &self,
         config: &Config,
         providers: Option<&Providers>,
@@ -122,12 +122,7 @@ impl Desk {
                 self.warn_of_unknown(&declared, POSTGRES_KEYS);
                 self.open_postgres(config, &declared, key, encrypts)
             }
-            other => Err(declared
-                .problem(
-                    "state/unknown-backend",
-                    format!("the state backend `{other}` is not available in this version"),
-                )
-                .fix("use `backend: filesystem` or `backend: postgres`")),
+            _ => self.open_served(config, &declared, key, encrypts).await,
         }
     }
 
@@ -424,7 +419,7 @@ impl Desk {
     }
 }
 
-type Key = Zeroizing<[u8; 32]>;
+pub(super) type Key = Zeroizing<[u8; 32]>;
 
 /// Are whole records encrypted? Only with a key from outside: one beside them would protect nothing.
 fn encrypts(declared: &Declared, has_key: bool) -> Result<bool, Report> {

@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod query;
 pub mod record;
 pub mod recovery;
+pub mod served;
 pub mod snapshot;
 pub mod tfstate;
 pub mod upstream;
@@ -38,6 +39,7 @@ pub use memory::Memory;
 pub use postgres::Postgres;
 pub use query::{Expected, Filter, Listing, Page};
 pub use record::Record;
+pub use served::Served;
 pub use snapshot::Snapshot;
 
 /// Who holds (or wants) the lock.

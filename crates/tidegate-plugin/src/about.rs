@@ -25,6 +25,8 @@ pub struct About {
     /// Secrets a host must hand over in the plugin's environment; nothing else of its environment
     /// needs to reach the plugin.
     pub required_secrets: Vec<RequiredSecret>,
+    /// Variables a host may hand over that are no secrets: regions, endpoints, names of files.
+    pub settings: Vec<String>,
     /// Config keys a host passes on; empty means the contract's usual set.
     pub canonical_keys: Vec<String>,
 }
@@ -56,6 +58,7 @@ impl About {
             repository: String::new(),
             min_engine_version: "0.1.0".to_owned(),
             required_secrets: Vec::new(),
+            settings: Vec::new(),
             canonical_keys: Vec::new(),
         }
     }
@@ -93,6 +96,13 @@ impl About {
             name: name.into(),
             description: description.into(),
         });
+        self
+    }
+
+    /// Names a variable the plugin reads from its environment that is no secret.
+    #[must_use]
+    pub fn reads_setting(mut self, name: impl Into<String>) -> Self {
+        self.settings.push(name.into());
         self
     }
 

@@ -23,6 +23,7 @@
 //! [`launch`]), for hosts. `proto/contract.tsv` lists every service, message, field number and
 //! type of it, and a test compares that list with what was compiled.
 
+pub mod convention;
 mod error;
 mod wire;
 
@@ -61,7 +62,7 @@ pub use self::{
     },
     provider::{Driver, Provider},
     serve::{Plugin, serve},
-    state::{StateBackend, StateRecord, StateStore, matches},
+    state::{Before, StateBackend, StateRecord, StateStore, matches},
 };
 #[cfg(feature = "serve")]
 pub use async_trait::async_trait;

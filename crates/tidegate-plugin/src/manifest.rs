@@ -121,6 +121,13 @@ impl Declared {
                 .map(|secret| json!({ "name": secret.name, "sensitive": true, "description": secret.description }))
                 .collect();
         }
+        if !about.settings.is_empty() {
+            manifest["required_config"] = about
+                .settings
+                .iter()
+                .map(|name| json!({ "name": name, "sensitive": false }))
+                .collect();
+        }
         manifest
     }
 }

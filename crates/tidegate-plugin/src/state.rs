@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 
-use crate::{Map, Result, iac};
+use crate::{Map, Result, convention, iac};
 
 /// One record. Its JSON fields are raw bytes, shared with the connection they came from: a backend
 /// that only stores them never parses or copies them.
@@ -37,15 +37,41 @@ pub trait StateStore: Send + Sync + 'static {
     async fn lock(&self, id: &str) -> Result<()>;
     /// Gives the lock back; one that is not held is an error.
     async fn unlock(&self, id: &str) -> Result<()>;
+
+    /// Whether [`StateStore::save_if`] compares and writes in one step. Hosts that know how to ask
+    /// then use it instead of the lock.
+    fn compares(&self) -> bool {
+        false
+    }
+    /// Stores the whole record if what is there is `before`, or is
+    /// [`Error::conflict`](crate::Error::conflict). The version of a record is its `provider_id`,
+    /// chosen by its writer.
+    async fn save_if(&self, record: StateRecord, before: Before) -> Result<()> {
+        drop((record, before));
+        Err(crate::Error::unimplemented(
+            "this state backend cannot compare before it writes",
+        ))
+    }
+}
+
+/// What a writer believes to be there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Before {
+    /// No record of that id.
+    Nothing,
+    /// The record of this version.
+    Version(String),
 }
 
 /// Whether a record passes a filter. The keys `resource_type`, `provider` and `status` count;
-/// others are ignored.
+/// others are ignored,
+/// but for [`convention::UNDER`].
 pub fn matches(record: &StateRecord, filter: &BTreeMap<String, String>) -> bool {
     filter.iter().all(|(key, wanted)| match key.as_str() {
         "resource_type" => record.resource_type == *wanted,
         "provider" => record.provider == *wanted,
         "status" => record.status == *wanted,
+        convention::UNDER => record.resource_id.starts_with(wanted.as_str()),
         _ => true,
     })
 }

@@ -21,7 +21,7 @@ impl Room<'_> {
     }
 
     async fn migrate_to(&self, arguments: &MigrateArgs, to: &str) -> CommandResult {
-        let target = self.target(to)?;
+        let target = self.target(to).await?;
         if target.location() == self.store.location() {
             return Err(Report::error(
                 "state/same-store",
@@ -139,7 +139,7 @@ impl Room<'_> {
     }
 
     /// The store that `--to` means.
-    fn target(&self, to: &str) -> Result<Arc<dyn Store>, Problems> {
+    async fn target(&self, to: &str) -> Result<Arc<dyn Store>, Problems> {
         let (word, folder) = to.split_once('=').unwrap_or((to, ""));
         if word == "filesystem" {
             let config = Config {
@@ -153,6 +153,6 @@ impl Room<'_> {
             file: Some(PathBuf::from(to)),
         };
         let config = self.desk.load_other(&arguments)?;
-        Ok(self.desk.open_store(&config, None)?)
+        Ok(self.desk.open_store(&config, None).await?)
     }
 }

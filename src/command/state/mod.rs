@@ -29,7 +29,7 @@ const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Runs one of the commands.
 pub async fn run(desk: &Desk, command: &StateCommand) -> CommandResult {
-    let room = Room::open(desk, command.name())?;
+    let room = Room::open(desk, command.name()).await?;
     match command {
         StateCommand::List(arguments) => room.list(arguments).await,
         StateCommand::Show { name } => room.show(name).await,
@@ -65,9 +65,9 @@ fn on_disk(error: DiskError) -> Problems {
 }
 
 impl<'a> Room<'a> {
-    fn open(desk: &'a Desk, command: &'static str) -> Result<Self, Problems> {
+    async fn open(desk: &'a Desk, command: &'static str) -> Result<Self, Problems> {
         let config = desk.load(&ConfigArgs::default())?;
-        let store = desk.open_store(&config, None)?;
+        let store = desk.open_store(&config, None).await?;
         Ok(Self {
             desk,
             command,

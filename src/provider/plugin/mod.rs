@@ -6,6 +6,7 @@
 //! decide whether it may be used, `driver` and `abilities` speak for it.
 
 mod abilities;
+mod backend;
 mod connection;
 mod convert;
 mod driver;
@@ -40,6 +41,7 @@ use connection::Connection;
 use driver::PluginDriver;
 use launch::Running;
 
+pub use backend::{BackendError, StateBackend};
 pub use connection::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 pub use gates::DEFAULT_CANONICAL_KEYS;
 

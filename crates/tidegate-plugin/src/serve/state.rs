@@ -8,7 +8,7 @@ use super::core::{Core, required};
 use crate::iac;
 use crate::iac::ia_c_state_backend_server::IaCStateBackend;
 use crate::noun::map_from;
-use crate::{Error, StateBackend, StateStore};
+use crate::{Before, Error, StateBackend, StateStore, convention};
 
 impl Core {
     fn backend(&self) -> Result<&dyn StateBackend, Error> {
@@ -55,7 +55,17 @@ impl IaCStateBackend for Core {
         &self,
         request: Request<iac::GetStateRequest>,
     ) -> Result<Response<iac::GetStateResponse>, Status> {
-        let state = self.store()?.get(&request.get_ref().resource_id).await?;
+        let store = self.store()?;
+        let id = &request.get_ref().resource_id;
+        let state = if id == convention::PROBE && store.compares() {
+            Some(iac::IaCState {
+                resource_id: id.clone(),
+                status: convention::COMPARES.to_owned(),
+                ..iac::IaCState::default()
+            })
+        } else {
+            store.get(id).await?
+        };
         Ok(Response::new(iac::GetStateResponse {
             exists: state.is_some(),
             state,
@@ -67,9 +77,21 @@ impl IaCStateBackend for Core {
         request: Request<iac::SaveStateRequest>,
     ) -> Result<Response<iac::SaveStateResponse>, Status> {
         let store = self.store()?;
-        let record = required(request.into_inner().state, "state")?;
+        let mut record = required(request.into_inner().state, "state")?;
         if record.resource_id.is_empty() {
             return Err(Error::invalid("the record has no id").into());
+        }
+        if record.resource_type == convention::OBJECT && store.compares() {
+            let before = std::mem::take(&mut record.config_hash);
+            if before == convention::NOTHING {
+                store.save_if(record, Before::Nothing).await?;
+                return Ok(Response::new(iac::SaveStateResponse {}));
+            }
+            if let Some(version) = before.strip_prefix(convention::VERSION) {
+                let before = Before::Version(version.to_owned());
+                store.save_if(record, before).await?;
+                return Ok(Response::new(iac::SaveStateResponse {}));
+            }
         }
         store.save(record).await?;
         Ok(Response::new(iac::SaveStateResponse {}))

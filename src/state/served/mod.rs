@@ -1,0 +1,718 @@
+//! State in a storage that a plugin serves: a [`Shelf`] of small objects, and nothing else assumed.
+//!
+//! Every write goes through the environment's head object. It is first announced there, by a
+//! compare-and-swap that also proves the lease, and then done, by a compare-and-swap of its own. Who
+//! takes the lock over rewrites what was announced and not done: whatever the one before still has
+//! under way finds another version than it expects, and is refused. Readers need no lock.
+
+mod change;
+mod head;
+mod remove;
+mod shelf;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use zeroize::Zeroizing;
+
+use crate::clock::Clock;
+use crate::random::{Random, encode_hex, hex_of};
+use crate::resource::Address;
+
+use super::codec::Codec;
+use super::journal::{self, Entry};
+use super::lease::{Process, Renewal, Verdict, Watched};
+use super::own::{KeepsakeFile, Key, key_check};
+use super::{
+    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult, name,
+};
+use change::Change;
+use head::{HeadFile, Held};
+use shelf::Guarded;
+
+pub use shelf::{Before, Object, SEPARATOR, Shelf};
+
+/// Between two looks at a lock that somebody holds.
+const LOCK_POLL: Duration = Duration::from_millis(500);
+/// How often a race with another handle is run again before giving up.
+const TRIES: u32 = 40;
+/// Requests under way at once when many objects are written or removed.
+const PARALLEL: usize = 16;
+/// How often a write that is just under way is waited for by a reader.
+const SETTLE_LOOKS: u32 = 20;
+/// Between two such looks.
+const SETTLE_PAUSE: Duration = Duration::from_millis(25);
+
+/// The head as we last wrote it, and the version it has there.
+type Known = (HeadFile, String);
+
+/// The state of one environment on a shelf.
+pub struct Served {
+    guarded: Guarded,
+    root: String,
+    environment: String,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    renewal: Renewal,
+    key: Option<Key>,
+    codec: Codec,
+    /// One write at a time; with it the head whose last write is known to be done.
+    turn: tokio::sync::Mutex<Option<Known>>,
+    /// Since when the head of a held lock has this version, on our own clock.
+    watched: Mutex<Option<(String, Duration)>>,
+}
+
+impl fmt::Debug for Served {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Served")
+            .field("root", &self.root)
+            .field("environment", &self.environment)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Served {
+    /// The state of `project`'s `environment` on `shelf`.
+    ///
+    /// # Errors
+    /// [`StoreError::Invalid`] when `environment` is empty.
+    pub fn open(
+        shelf: Arc<dyn Shelf>,
+        project: &str,
+        environment: &str,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> StoreResult<Self> {
+        if environment.is_empty() {
+            return Err(StoreError::Invalid(
+                "the state store needs an environment name".to_owned(),
+            ));
+        }
+        let root = format!("tidegate{SEPARATOR}{}", name::encode(project));
+        let guard = format!(
+            "{root}{SEPARATOR}head{SEPARATOR}{}",
+            name::encode(environment)
+        );
+        Ok(Self {
+            guarded: Guarded {
+                shelf,
+                clock: Arc::clone(&clock),
+                guard,
+            },
+            root,
+            environment: environment.to_owned(),
+            codec: Codec::plain(environment, Arc::clone(&random)),
+            clock,
+            random,
+            renewal: Renewal::DEFAULT,
+            key: None,
+            turn: tokio::sync::Mutex::new(None),
+            watched: Mutex::new(None),
+        })
+    }
+
+    /// Uses this state key instead of one of its own.
+    #[must_use]
+    pub fn with_key(mut self, key: [u8; 32]) -> Self {
+        self.codec = self.codec.with_key(&key, false);
+        self.key = Some(Key::new(key));
+        self
+    }
+
+    /// Encrypts whole records with this key from now on.
+    #[must_use]
+    pub fn with_encryption(mut self, key: &[u8; 32]) -> Self {
+        self.codec = self.codec.with_key(key, true);
+        self
+    }
+
+    fn shelf(&self) -> &dyn Shelf {
+        self.guarded.shelf.as_ref()
+    }
+
+    fn head_id(&self) -> &str {
+        &self.guarded.guard
+    }
+
+    fn parent(&self, room: &str, kind: &str) -> String {
+        let environment = name::encode(&self.environment);
+        [&self.root, "room", environment.as_str(), room, kind].join(&SEPARATOR.to_string())
+    }
+
+    fn record_id(&self, room: &str, address: &Address) -> String {
+        let parent = self.parent(room, "record");
+        format!("{parent}{SEPARATOR}{}", name::encode(address.as_str()))
+    }
+
+    fn keepsake_id(&self, room: &str, key: &str) -> String {
+        let parent = self.parent(room, "keepsake");
+        format!("{parent}{SEPARATOR}{}", name::encode(key))
+    }
+
+    fn journal_id(&self, room: &str, number: u64) -> String {
+        let parent = self.parent(room, "journal");
+        format!("{parent}{SEPARATOR}{number:020}")
+    }
+
+    fn object(&self, id: String, content: Option<String>) -> Object {
+        Object {
+            id,
+            version: hex_of::<8>(self.random.as_ref()),
+            content,
+        }
+    }
+
+    /// The head as it is there now, also while it is leaving.
+    async fn read_head(&self) -> StoreResult<Option<Known>> {
+        let Some(object) = self.shelf().get(self.head_id()).await? else {
+            return Ok(None);
+        };
+        let text = object.content.as_deref().unwrap_or_default();
+        let head = HeadFile::decode(text, &self.environment)?;
+        Ok(Some((head, object.version)))
+    }
+
+    /// The head of a state that is there.
+    async fn standing(&self) -> StoreResult<Option<HeadFile>> {
+        let known = self.read_head().await?;
+        Ok(known.map(|(head, _)| head).filter(|head| !head.is_leaving))
+    }
+
+    /// Writes the head over the version `before`; `None` when somebody else was faster.
+    async fn save_head(
+        &self,
+        head: &HeadFile,
+        before: Before<'_>,
+    ) -> StoreResult<Option<String>> {
+        let object = self.object(self.head_id().to_owned(), Some(head.encode()?));
+        let is_saved = self.guarded.save_if(&object, before).await?;
+        Ok(is_saved.then_some(object.version))
+    }
+
+    fn decode(&self, address: &Address, text: &str) -> StoreResult<Record> {
+        let what = format!("record `{address}`");
+        let record = self.codec.decode(text.as_bytes(), &what)?;
+        if record.resource_id == *address {
+            Ok(record)
+        } else {
+            Err(StoreError::Corrupt {
+                what,
+                reason: format!("it is the record of `{}`", record.resource_id),
+            })
+        }
+    }
+
+    /// A record that was found by listing: its own name is in it.
+    fn decode_listed(&self, object: &Object, text: &str) -> StoreResult<Record> {
+        let last = object.id.rsplit(SEPARATOR).next().unwrap_or_default();
+        let shown = name::decode(last).unwrap_or_else(|| last.to_owned());
+        let what = format!("record `{shown}`");
+        let record = self.codec.decode(text.as_bytes(), &what)?;
+        if name::encode(record.resource_id.as_str()) == last {
+            Ok(record)
+        } else {
+            Err(StoreError::Corrupt {
+                what,
+                reason: format!("it is the record of `{}`", record.resource_id),
+            })
+        }
+    }
+
+    /// Everything of one kind, as one head describes it. A write that is just under way is waited
+    /// for, so that what a head counts is also there.
+    async fn objects(&self, kind: &str) -> StoreResult<Option<(HeadFile, Vec<Object>)>> {
+        let mut looks = 0;
+        loop {
+            let Some(head) = self.standing().await? else {
+                return Ok(None);
+            };
+            let parent = self.parent(&head.room, kind);
+            let objects = self.shelf().children(&parent).await?;
+            let is_moved = self
+                .standing()
+                .await?
+                .is_none_or(|after| after.room != head.room);
+            let is_done = head.pending.as_ref().is_none_or(|pending| {
+                Object::parent(&pending.id) != parent
+                    || objects
+                        .iter()
+                        .any(|object| object.id == pending.id && object.version == pending.version)
+            });
+            looks += 1;
+            if !is_moved && (is_done || looks > SETTLE_LOOKS) {
+                return Ok(Some((head, objects)));
+            }
+            if looks > TRIES {
+                return Err(self.too_busy());
+            }
+            self.clock.sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    fn too_busy(&self) -> StoreError {
+        StoreError::Storage(format!(
+            "{} changes all the time; try again when the run that writes it has ended",
+            self.location()
+        ))
+    }
+
+    fn records(&self, objects: &[Object]) -> StoreResult<Vec<Record>> {
+        let mut records = Vec::with_capacity(objects.len());
+        for object in objects {
+            if let Some(text) = &object.content {
+                records.push(self.decode_listed(object, text)?);
+            }
+        }
+        records.sort_by(|one: &Record, two: &Record| one.resource_id.cmp(&two.resource_id));
+        Ok(records)
+    }
+
+    fn keepsakes_in(objects: &[Object]) -> StoreResult<BTreeMap<String, Keepsake>> {
+        let mut all = BTreeMap::new();
+        for object in objects {
+            if let Some(text) = &object.content {
+                let last = object.id.rsplit(SEPARATOR).next().unwrap_or_default();
+                let what = format!("keepsake `{last}`");
+                let file: KeepsakeFile = super::own::parse_own(text.as_bytes(), &what)?;
+                if name::encode(&file.key) != last {
+                    return Err(StoreError::Corrupt {
+                        what,
+                        reason: format!("it is the keepsake `{}`", file.key),
+                    });
+                }
+                all.insert(file.key, file.keepsake);
+            }
+        }
+        Ok(all)
+    }
+
+    fn entries(&self, head: &HeadFile, objects: &[Object]) -> StoreResult<Vec<Entry>> {
+        let by_id: BTreeMap<&str, &Object> = objects
+            .iter()
+            .map(|object| (object.id.as_str(), object))
+            .collect();
+        let mut entries = Vec::new();
+        for number in head.journal_start..head.journal_end {
+            let id = self.journal_id(&head.room, number);
+            let what = || format!("part {number} of the journal");
+            let text = match by_id.get(id.as_str()) {
+                Some(object) => object.content.as_deref(),
+                // Announced, and its writer died before it was written.
+                None if head.pending.as_ref().is_some_and(|last| last.id == id) => None,
+                None => {
+                    return Err(StoreError::Corrupt {
+                        what: what(),
+                        reason: "it is missing".to_owned(),
+                    });
+                }
+            };
+            if let Some(text) = text {
+                let corrupt = |reason| StoreError::Corrupt {
+                    what: what(),
+                    reason,
+                };
+                let part = journal::parse(text.as_bytes()).map_err(corrupt)?;
+                if part.torn_bytes > 0 {
+                    return Err(corrupt("it is cut short".to_owned()));
+                }
+                entries.extend(part.entries);
+            }
+        }
+        Ok(entries)
+    }
+
+    fn left(&self, version: &str, held: &Held) -> Verdict {
+        let now = self.clock.monotonic();
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let since = match watched.as_ref() {
+            Some((seen, since)) if seen == version => *since,
+            _ => {
+                *watched = Some((version.to_owned(), now));
+                now
+            }
+        };
+        Watched {
+            unchanged_for: now.saturating_sub(since),
+            lease: held.lease(),
+            process: Process::Elsewhere,
+        }
+        .verdict()
+    }
+
+    /// The key that was given or the one that is kept in the head, if it is the right one.
+    async fn known_key(&self, head: &HeadFile) -> StoreResult<Option<Key>> {
+        let key = match &self.key {
+            Some(key) => Some(key.clone()),
+            None => head.own_key()?,
+        };
+        let fits = key.as_ref().is_none_or(|key| {
+            head.key_check.is_empty() || head.key_check == key_check(key)
+        });
+        if !fits && self.sealed_values().await? > 0 {
+            return Err(StoreError::Corrupt {
+                what: "the state key that was given".to_owned(),
+                reason: "it is not the key that this state was sealed with".to_owned(),
+            });
+        }
+        Ok(key)
+    }
+
+    async fn sealed_values(&self) -> StoreResult<usize> {
+        let mut count = 0;
+        if let Some((_, objects)) = self.objects("record").await? {
+            for record in self.records(&objects)? {
+                count +=
+                    record.tidegate.sealed.len() + usize::from(!record.tidegate.private.is_empty());
+            }
+        }
+        if let Some((_, objects)) = self.objects("keepsake").await? {
+            let all = Self::keepsakes_in(&objects)?;
+            count += all.values().filter(|one| one.sealed.is_some()).count();
+        }
+        Ok(count)
+    }
+
+    /// Changes the head without a lease, by a pure function of what is there.
+    async fn change_head<T>(
+        &self,
+        mut change: impl FnMut(&mut HeadFile) -> StoreResult<Option<T>>,
+    ) -> StoreResult<Option<T>> {
+        let mut turn = self.turn.lock().await;
+        *turn = None;
+        for attempt in 0..TRIES {
+            self.pause(attempt).await;
+            let Some((mut head, version)) = self.read_head().await? else {
+                return Ok(None);
+            };
+            let Some(answer) = change(&mut head)? else {
+                return Ok(None);
+            };
+            let saved = self.save_head(&head, Before::Version(&version)).await?;
+            if saved.is_some() {
+                return Ok(Some(answer));
+            }
+        }
+        Err(self.too_busy())
+    }
+
+    /// Before another try, for a time nobody else waits.
+    async fn pause(&self, attempt: u32) {
+        if attempt > 0 {
+            let mut byte = [0];
+            self.random.fill(&mut byte);
+            let steps = (u64::from(byte[0]) % 16 + 1) * u64::from(attempt.min(8));
+            self.clock.sleep(Duration::from_millis(steps)).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Served {
+    fn location(&self) -> String {
+        format!(
+            "{} (environment {})",
+            self.shelf().place(),
+            self.environment
+        )
+    }
+
+    fn environment(&self) -> &str {
+        &self.environment
+    }
+
+    async fn environments(&self) -> StoreResult<Vec<String>> {
+        let parent = format!("{}{SEPARATOR}head", self.root);
+        let mut names = Vec::new();
+        for object in self.shelf().children(&parent).await? {
+            let last = object.id.rsplit(SEPARATOR).next().unwrap_or_default();
+            let what = format!("the head of environment `{last}`");
+            let text = object.content.as_deref().unwrap_or_default();
+            let head: HeadFile = super::own::parse_own(text.as_bytes(), &what)?;
+            if !head.is_leaving {
+                names.push(head.environment);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    async fn head(&self) -> StoreResult<Option<Head>> {
+        Ok(self.standing().await?.map(|head| head.public()))
+    }
+
+    async fn list(&self) -> StoreResult<Vec<Record>> {
+        match self.objects("record").await? {
+            Some((_, objects)) => self.records(&objects),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
+        let Some(head) = self.standing().await? else {
+            return Ok(None);
+        };
+        let id = self.record_id(&head.room, address);
+        let object = self.shelf().get(&id).await?;
+        match object.and_then(|object| object.content) {
+            Some(text) => self.decode(address, &text).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
+        let expected = None;
+        self.change(lease, Change::Put { record, expected }).await
+    }
+
+    async fn put_if(
+        &self,
+        lease: &Lease,
+        record: &Record,
+        expected: &Expected,
+    ) -> StoreResult<u64> {
+        let expected = Some(expected);
+        self.change(lease, Change::Put { record, expected }).await
+    }
+
+    async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
+        self.change(lease, Change::Delete(address)).await
+    }
+
+    async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
+        let started = self.clock.monotonic();
+        let mut races = 0;
+        loop {
+            let (verdict, known) = match self.read_head().await? {
+                None => (Verdict::Take, None),
+                Some((head, version)) => {
+                    let verdict = match &head.held {
+                        None => Verdict::Take,
+                        Some(held) => self.left(&version, held),
+                    };
+                    (verdict, Some((head, version)))
+                }
+            };
+            if verdict == Verdict::Take {
+                if let Some(lease) = self.take(holder, known).await? {
+                    return Ok(lease);
+                }
+                // Somebody was faster; whether they hold it now is seen at once.
+                races += 1;
+                if races > TRIES {
+                    return Err(self.too_busy());
+                }
+                self.pause(races).await;
+                continue;
+            }
+            let left = wait.saturating_sub(self.clock.monotonic().saturating_sub(started));
+            let held = known.and_then(|(head, _)| head.held);
+            if let (true, Some(held), Verdict::Wait(expires_in)) = (left.is_zero(), held, verdict) {
+                return Err(StoreError::Locked {
+                    environment: self.environment.clone(),
+                    holder: Box::new(held.holder),
+                    expires_in,
+                });
+            }
+            self.clock.sleep(LOCK_POLL.min(left)).await;
+        }
+    }
+
+    async fn renew(&self, lease: &Lease) -> StoreResult<()> {
+        self.change(lease, Change::Renew).await.map(drop)
+    }
+
+    async fn unlock(&self, lease: &Lease) -> StoreResult<()> {
+        match self.change(lease, Change::Unlock).await {
+            // Given back already, or everything was removed.
+            Err(StoreError::LostLock { ours, current, .. }) if ours == current || current == 0 => {
+                Ok(())
+            }
+            other => other.map(drop),
+        }
+    }
+
+    async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>> {
+        let Some((head, version)) = self.read_head().await? else {
+            return Ok(None);
+        };
+        Ok(head.held.and_then(|held| match self.left(&version, &held) {
+            Verdict::Take => None,
+            Verdict::Wait(expires_in) => Some((held.holder, expires_in)),
+        }))
+    }
+
+    async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
+        self.change_head(|head| {
+            let Some(held) = head.held.take() else {
+                return Ok(None);
+            };
+            if held.holder.run_id == run_id {
+                return Ok(Some(held.holder));
+            }
+            Err(StoreError::Locked {
+                environment: self.environment.clone(),
+                expires_in: held.lease(),
+                holder: Box::new(held.holder),
+            })
+        })
+        .await
+    }
+
+    async fn journal_append(&self, lease: &Lease, entries: &[Entry]) -> StoreResult<()> {
+        let mut lines = String::new();
+        for entry in entries {
+            journal::write_line(&mut lines, lease.fence, entry)
+                .map_err(|error| StoreError::Storage(error.to_string()))?;
+        }
+        self.change(lease, Change::Append(&lines)).await.map(drop)
+    }
+
+    async fn journal_read(&self) -> StoreResult<Vec<Entry>> {
+        match self.objects("journal").await? {
+            Some((head, objects)) => self.entries(&head, &objects),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn journal_clear(&self, lease: &Lease) -> StoreResult<()> {
+        self.change(lease, Change::Clear).await.map(drop)
+    }
+
+    async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
+        let Some(head) = self.standing().await? else {
+            return Ok(None);
+        };
+        let object = self.shelf().get(&self.keepsake_id(&head.room, key)).await?;
+        match object.and_then(|object| object.content) {
+            Some(text) => KeepsakeFile::decode(text.as_bytes(), key).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
+        let content = text(KeepsakeFile::new(key, value).encode()?)?;
+        let change = Change::Keepsake {
+            key,
+            content: Some(&content),
+        };
+        self.change(lease, change).await.map(drop)
+    }
+
+    async fn keepsakes(&self) -> StoreResult<Vec<String>> {
+        match self.objects("keepsake").await? {
+            Some((_, objects)) => Ok(Self::keepsakes_in(&objects)?.into_keys().collect()),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
+        let content = None;
+        self.change(lease, Change::Keepsake { key, content })
+            .await
+            .map(drop)
+    }
+
+    async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
+        let standing = self.standing().await?;
+        if !create {
+            return match &standing {
+                Some(head) => self.known_key(head).await,
+                None => Ok(self.key.clone()),
+            };
+        }
+        if standing.is_none() {
+            let head = HeadFile::new(&self.environment, self.random.as_ref());
+            // Refused means that somebody made it just now.
+            self.save_head(&head, Before::Nothing).await?;
+        }
+        let Some(head) = self.standing().await? else {
+            return Err(self.too_busy());
+        };
+        if let Some(key) = self.known_key(&head).await?
+            && head.key_check == key_check(&key)
+        {
+            return Ok(Some(key));
+        }
+        let mut fresh = Key::default();
+        self.random.fill(&mut *fresh);
+        let given = self.key.clone();
+        self.change_head(|head| {
+            let key = match (&given, head.own_key()?) {
+                (Some(given), _) => given.clone(),
+                (None, Some(own)) => own,
+                (None, None) => {
+                    head.key = Some(encode_hex(&*fresh));
+                    fresh.clone()
+                }
+            };
+            head.key_check = key_check(&key);
+            Ok(Some(key))
+        })
+        .await
+    }
+
+    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
+        let own = match self.standing().await? {
+            Some(head) => self.known_key(&head).await?,
+            None => None,
+        };
+        match own {
+            Some(own) if *own == *key => self.change(lease, Change::Renew).await.map(drop),
+            Some(own) if self.key.is_some() || self.sealed_values().await? > 0 => {
+                Err(StoreError::Conflict {
+                    what: "the state key".to_owned(),
+                    expected: format!("the key with check value {}", key_check(key)),
+                    found: format!("the key with check value {}", key_check(&own)),
+                })
+            }
+            _ => self.change(lease, Change::KeepKey(key)).await.map(drop),
+        }
+    }
+
+    async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
+        let records = self.list().await?.len();
+        let entries = self.journal_read().await?;
+        let intents = journal::open_intents(&entries).len();
+        // A lease that is not ours any more is the better reason to refuse.
+        self.change(&lease, Change::Renew).await?;
+        if records > 0 || intents > 0 {
+            return Err(StoreError::Storage(format!(
+                "cannot remove the state of environment `{}`: {records} records remain, and \
+                 {intents} intents have no known outcome",
+                self.environment
+            )));
+        }
+        self.leave(&lease).await
+    }
+
+    async fn wipe(&self, lease: Lease) -> StoreResult<Vec<Address>> {
+        let records = self.list().await?;
+        self.leave(&lease).await?;
+        Ok(records
+            .into_iter()
+            .map(|record| record.resource_id)
+            .collect())
+    }
+
+    async fn wipe_damaged(&self, lease: Lease) -> StoreResult<()> {
+        self.leave(&lease).await
+    }
+
+    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
+        if snapshot.environment != self.environment {
+            return Err(StoreError::Invalid(format!(
+                "the state of environment `{}` cannot become that of `{}`",
+                snapshot.environment, self.environment
+            )));
+        }
+        self.replace_all(lease, snapshot).await
+    }
+}
+
+/// Our own encodings are JSON, which is text.
+fn text(bytes: Vec<u8>) -> StoreResult<String> {
+    String::from_utf8(bytes).map_err(|error| StoreError::Storage(error.to_string()))
+}
