@@ -4,6 +4,11 @@
 //!
 //! `TIDEGATE_KILL_POINTS=10000 cargo test --test it kill:: -- --nocapture` is the long form.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what was hit is worth showing with --nocapture"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
