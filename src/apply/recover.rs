@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use super::survey::{by_address, owner_of, sort_outputs};
 use super::{Engine, deposed};
-use crate::provider::ErrorClass;
+use crate::provider::{ErrorClass, Operation};
 use crate::report::Report;
 use crate::resource::{
     ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Recorded, Spec,
@@ -47,7 +47,19 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
         else {
             continue;
         };
-        let finding = settle(engine, lease, address, kind, provider, *action).await?;
+        let operation_again = Operation {
+            id: operation.clone(),
+            environment: engine.config.environment.clone(),
+        };
+        let finding = settle(
+            engine,
+            lease,
+            address,
+            kind,
+            provider,
+            (*action, &operation_again),
+        )
+        .await?;
         engine
             .store
             .journal_append(
@@ -77,7 +89,7 @@ async fn settle(
     address: &Address,
     kind: &Kind,
     provider: &str,
-    action: ActionKind,
+    (action, operation): (ActionKind, &Operation),
 ) -> Result<String, Report> {
     let record = engine.store.get(address).await.map_err(Report::from)?;
     let owner = record.as_ref().map_or_else(
@@ -186,6 +198,13 @@ async fn settle(
                     Ok("it is still there".to_owned())
                 }
                 Err(error) if error.class == ErrorClass::NotFound => {
+                    // What cannot be read any more may still be half there: deleting what is gone
+                    // succeeds, and lets the driver clear what it was killed in.
+                    if let Err(error) = driver.delete(operation, &prior).await
+                        && error.class != ErrorClass::NotFound
+                    {
+                        return Err(unsettled(address, "deleted", &error.message));
+                    }
                     engine
                         .store
                         .delete(lease, address)

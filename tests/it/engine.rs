@@ -1,5 +1,6 @@
 //! Planner and executor on a virtual clock, against a provider that does what it is told.
 
+mod more;
 mod world;
 
 use std::time::Duration;
@@ -276,7 +277,12 @@ fn a_stop_between_the_halves_of_a_replace_creates_nothing() {
     world.cloud.act("delete", "db", Act::Interrupt);
     let report = world.apply();
     assert!(report.interrupted);
-    assert_eq!(endings(&report), ["db skipped", "web skipped"]);
+    assert_eq!(endings(&report), ["db error", "web skipped"]);
+    let said = &report.actions[0].message;
+    assert!(
+        said.contains("its old one is deleted, its new one was not made"),
+        "{said}"
+    );
     assert_eq!(world.cloud.calls(), ["delete db"]);
     assert!(!world.records().contains_key("db"), "the old one is gone");
     assert!(all_well(&world.apply()));

@@ -25,6 +25,7 @@ mod package;
 mod plan;
 mod plugin;
 mod runner;
+mod scenarios;
 mod sim;
 mod sink;
 mod state;

@@ -6,6 +6,11 @@
 //! `TIDEGATE_SIM_SECONDS=60 cargo test --test it sim::` runs longer, `TIDEGATE_SIM_SEEDS=1000000`
 //! runs that many, and `TIDEGATE_SEED=17` lives one life again and tells it step by step.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "what was seen is worth showing with --nocapture"
+)]
+
 mod cloud;
 mod defects;
 mod dice;

@@ -19,6 +19,8 @@ pub(super) struct Hold<'a> {
     clock: &'a dyn Clock,
     /// When the last renewal that succeeded was asked for.
     proven: Cell<Option<Duration>>,
+    /// One renewal is enough for all who wait for it.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl<'a> Hold<'a> {
@@ -28,6 +30,7 @@ impl<'a> Hold<'a> {
             lease,
             clock,
             proven: Cell::new(None),
+            turn: tokio::sync::Mutex::new(()),
         }
     }
 
@@ -51,6 +54,10 @@ impl<'a> Hold<'a> {
     /// # Errors
     /// When it is not: then nothing may be asked for.
     pub(super) async fn is_sure(&self) -> Result<(), DriverError> {
+        if self.is_fresh() {
+            return Ok(());
+        }
+        let _turn = self.turn.lock().await;
         for _ in 0..TRIES {
             if self.is_fresh() {
                 return Ok(());

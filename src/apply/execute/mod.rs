@@ -228,7 +228,8 @@ impl Executor<'_, '_> {
         let mut report = ApplyReport::default();
         let mut stopping = false;
         let mut grace: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(std::future::pending());
-        let mut renew = Box::pin(self.renew_later());
+        let mut renew: Pin<Box<dyn Future<Output = ()> + '_>> =
+            Box::pin(engine.clock.sleep(RENEW_EVERY));
         let cancelled = engine.cancel.cancelled();
         tokio::pin!(cancelled);
 
@@ -277,8 +278,8 @@ impl Executor<'_, '_> {
                     grace = Box::pin(engine.clock.sleep(GRACE));
                 }
                 () = &mut grace => break,
-                renewed = &mut renew => {
-                    match renewed {
+                () = &mut renew => {
+                    match self.renew().await {
                         Ok(()) => {}
                         Err(StoreError::LostLock { .. }) => {
                             report.lost_lock = true;
@@ -289,7 +290,7 @@ impl Executor<'_, '_> {
                             RENEW_EVERY.as_secs()
                         )),
                     }
-                    renew = Box::pin(self.renew_later());
+                    renew = Box::pin(engine.clock.sleep(RENEW_EVERY));
                 }
             }
         }
@@ -321,10 +322,15 @@ impl Executor<'_, '_> {
         report
     }
 
-    /// A store that takes its time over this holds up nothing else.
-    async fn renew_later(&self) -> StoreResult<()> {
-        self.engine.clock.sleep(RENEW_EVERY).await;
-        self.hold.renew().await
+    /// A store that takes its time over this holds nobody up for long.
+    async fn renew(&self) -> StoreResult<()> {
+        tokio::select! {
+            biased;
+            renewed = self.hold.renew() => renewed,
+            () = self.engine.clock.sleep(GRACE) => Err(StoreError::Storage(
+                format!("no answer within {} s", GRACE.as_secs()),
+            )),
+        }
     }
 
     fn begin(&self, step: &Step, book: &mut Book) {

@@ -12,9 +12,7 @@ use tidegate::provider::identity::IdFormat;
 use tidegate::provider::{
     Driver, DriverError, DriverResult, ErrorClass, Health, Operation, Provider, config_changes,
 };
-use tidegate::resource::{
-    Address, Diff, Kind, Observed, Output, Outputs, Private, Recorded, Spec,
-};
+use tidegate::resource::{Address, Diff, Kind, Observed, Output, Outputs, Private, Recorded, Spec};
 
 use super::defects::Defect;
 use super::lock;
@@ -51,10 +49,7 @@ fn observed(name: &str, id: &str) -> Observed {
 
 fn error(class: ErrorClass) -> DriverError {
     // A provider that repeats what it was given, secrets included.
-    DriverError::new(
-        class,
-        format!("simulated {} with {CANARY}", class.word()),
-    )
+    DriverError::new(class, format!("simulated {} with {CANARY}", class.word()))
 }
 
 /// A request under way. Given up, it may still have been sent.
@@ -163,7 +158,10 @@ impl Cloud {
         self.sleep(course.after).await;
         drop(ticket);
         if lock(&self.truth).has(Defect::FailureTakenForSuccess)
-            && matches!(course.answer, Answer::Fail(ErrorClass::Denied | ErrorClass::Invalid))
+            && matches!(
+                course.answer,
+                Answer::Fail(ErrorClass::Denied | ErrorClass::Invalid)
+            )
         {
             course.answer = Answer::Lie;
         }
@@ -280,15 +278,9 @@ impl Driver for Cloud {
             name: prior.address.to_string(),
             id: prior.provider_id.clone(),
         };
-        self.ask(
-            "delete",
-            operation,
-            &prior.address,
-            &BTreeSet::new(),
-            wish,
-        )
-        .await
-        .map(drop)
+        self.ask("delete", operation, &prior.address, &BTreeSet::new(), wish)
+            .await
+            .map(drop)
     }
 
     async fn diff(&self, prior: &Recorded, desired: &Spec) -> DriverResult<Diff> {

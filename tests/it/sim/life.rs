@@ -15,9 +15,7 @@ use tidegate::clock::Clock;
 use tidegate::config::{Config, ProviderDeclaration, Resource};
 use tidegate::random::{Random, SeededRandom};
 use tidegate::report::{Event, Outcome, Reporter, Span};
-use tidegate::resource::{
-    ActionKind, Address, Kind, Part, ProviderId, Reference, Template, Value,
-};
+use tidegate::resource::{ActionKind, Address, Kind, Part, ProviderId, Reference, Template, Value};
 use tidegate::secret::{Keyring, Masker};
 use tidegate::state::{Holder, Lease, Memory, Store, StoreError, memory};
 
@@ -62,7 +60,11 @@ fn name(number: usize) -> String {
 }
 
 fn provider_of(number: usize) -> ProviderId {
-    ProviderId::new(if number.is_multiple_of(2) { "cloud" } else { "other" })
+    ProviderId::new(if number.is_multiple_of(2) {
+        "cloud"
+    } else {
+        "other"
+    })
 }
 
 struct World {
@@ -592,7 +594,9 @@ fn drive_them(world: &World, tasks: Vec<Task<'_, RunEnd>>) -> Vec<RunEnd> {
         if let RunEnd::Applied(report) = answer {
             if report.lost_lock {
                 truth.count("run: lost its lock");
-                let slept = truth.counts.contains_key("fate: paused for longer than its lease");
+                let slept = truth
+                    .counts
+                    .contains_key("fate: paused for longer than its lease");
                 if !slept && truth.store_fault_rate == 0 {
                     truth.violated("I8: a run that was awake all the time lost its lock");
                 }
@@ -663,14 +667,19 @@ fn calm(world: &mut World, modules: &BTreeMap<usize, Module>) {
     let mut wrong = Vec::new();
     for (id, object) in &truth.objects {
         let address = Address::new(&object.name);
-        let Some((_, module)) = modules.iter().find(|(number, _)| name(**number) == object.name)
+        let Some((_, module)) = modules
+            .iter()
+            .find(|(number, _)| name(**number) == object.name)
         else {
             continue;
         };
         let is_right = object.config.get("size") == Some(&json!(module.size))
             && object.config.get("region") == Some(&json!(module.region));
         if !object.lied && !is_right {
-            wrong.push(format!("`{address}` is {:?}, not {module:?}", object.config));
+            wrong.push(format!(
+                "`{address}` is {:?}, not {module:?}",
+                object.config
+            ));
         }
         if truth.records.get(&address).map(|seen| &seen.provider_id) != Some(id) {
             wrong.push(format!("`{address}` ({id}) is not what is on record"));

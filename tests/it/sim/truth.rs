@@ -302,7 +302,9 @@ impl Truth {
             }
             3 => {
                 self.count("fault: answer lost, done");
-                let class = self.dice.pick(&[ErrorClass::Transient, ErrorClass::Unknown]);
+                let class = self
+                    .dice
+                    .pick(&[ErrorClass::Transient, ErrorClass::Unknown]);
                 course.answer = Answer::Fail(class);
             }
             4 => {

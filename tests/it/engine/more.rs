@@ -1,0 +1,164 @@
+//! More of the scenarios in `docs/scenarios.md`.
+
+use tidegate::provider::ErrorClass;
+
+use super::planned;
+use super::world::{Act, World, all_well, endings};
+
+#[test]
+fn two_providers_of_one_type_leave_each_others_records_alone() {
+    let mut world = World::new(&[("mine", "x: 1"), ("theirs", "provider: other, x: 1")]);
+    assert!(all_well(&world.apply()));
+    world.declare(&[("mine", "x: 2"), ("theirs", "provider: other, x: 1")]);
+    let (report, _) = world
+        .try_apply(|survey| {
+            assert_eq!(planned(&survey.plan), ["mine update", "theirs no-op"]);
+        })
+        .unwrap();
+    assert!(all_well(&report));
+    assert_eq!(world.records()["theirs"].provider_ref, "other");
+}
+
+#[test]
+fn the_last_resource_of_a_provider_is_deleted_when_it_leaves_the_config() {
+    let mut world = World::new(&[("mine", ""), ("theirs", "provider: other")]);
+    world.apply();
+    world.declare(&[("mine", "")]);
+    let (report, _) = world
+        .try_apply(|survey| {
+            assert_eq!(planned(&survey.plan), ["mine no-op", "theirs delete"]);
+        })
+        .unwrap();
+    assert!(all_well(&report));
+    assert_eq!(world.cloud.names(), ["mine"]);
+}
+
+#[test]
+fn a_replace_whose_create_fails_says_so_and_the_next_run_makes_it() {
+    let mut world = World::new(&[("db", "region: fra")]);
+    world.apply();
+    world.declare(&[("db", "region: nyc")]);
+    world
+        .cloud
+        .act("create", "db", Act::Fail(ErrorClass::Denied));
+    assert_eq!(endings(&world.apply()), ["db error"]);
+    assert!(world.records().is_empty() && world.cloud.names().is_empty());
+    let (report, _) = world
+        .try_apply(|survey| assert_eq!(planned(&survey.plan), ["db create"]))
+        .unwrap();
+    assert!(all_well(&report));
+}
+
+#[test]
+fn a_replaced_one_stays_until_what_its_new_one_needs_is_there() {
+    let mut world = World::new(&[("web", "region: fra")]);
+    world.apply();
+    world.declare(&[("db", ""), ("web", "region: nyc, uses: \"${db.id}\"")]);
+    world
+        .cloud
+        .act("create", "db", Act::Fail(ErrorClass::Denied));
+    assert_eq!(endings(&world.apply()), ["db error", "web skipped"]);
+    assert_eq!(world.cloud.names(), ["web"], "the old one still serves");
+}
+
+#[test]
+fn a_stop_before_the_second_action_skips_the_rest_and_keeps_the_first() {
+    let mut world = World::new(&[("a", ""), ("b", ""), ("c", "")]);
+    world.parallelism = 1;
+    world.cloud.act("create", "a", Act::Interrupt);
+    let report = world.apply();
+    assert_eq!(endings(&report), ["a success", "b skipped", "c skipped"]);
+    assert!(report.interrupted);
+    assert_eq!(world.records().keys().collect::<Vec<_>>(), ["a"]);
+}
+
+#[test]
+fn a_stop_right_after_a_delete_still_removes_the_record() {
+    let mut world = World::new(&[("a", "")]);
+    world.apply();
+    world.declare(&[]);
+    world.cloud.act("delete", "a", Act::Interrupt);
+    assert_eq!(endings(&world.apply()), ["a success"]);
+    assert!(world.records().is_empty());
+}
+
+#[test]
+fn a_second_removal_goes_on_where_the_first_one_failed() {
+    let mut world = World::new(&[
+        ("a-net", ""),
+        ("b-db", "depends_on: [a-net]"),
+        ("c-app", "depends_on: [b-db]"),
+    ]);
+    world.apply();
+    world.declare(&[]);
+    world
+        .cloud
+        .act("delete", "b-db", Act::Fail(ErrorClass::Denied));
+    assert_eq!(
+        endings(&world.apply()),
+        ["c-app success", "b-db delete-failed", "a-net skipped"]
+    );
+    assert_eq!(
+        world.records().keys().collect::<Vec<_>>(),
+        ["a-net", "b-db"]
+    );
+    world.cloud.calls();
+    assert!(all_well(&world.apply()));
+    assert_eq!(world.cloud.calls(), ["delete b-db", "delete a-net"]);
+    assert!(world.records().is_empty());
+}
+
+#[test]
+fn an_adoption_that_may_not_look_stops_everything_and_one_that_finds_nothing_creates() {
+    let world = World::new(&[("db", "adopt_existing: true"), ("web", "")]);
+    world.cloud.act("read", "db", Act::Fail(ErrorClass::Denied));
+    let problems = world.try_apply(|_| ()).unwrap_err();
+    assert!(problems[0].message.contains("`db`"), "{problems:?}");
+    assert_eq!(world.cloud.calls(), ["read db"], "nothing was changed");
+    let (report, _) = world
+        .try_apply(|survey| assert_eq!(planned(&survey.plan), ["db create", "web create"]))
+        .unwrap();
+    assert!(all_well(&report));
+}
+
+#[test]
+fn a_delete_refused_after_a_lost_answer_is_looked_at_by_the_next_run() {
+    let mut world = World::new(&[("db", "")]);
+    world.apply();
+    world.declare(&[]);
+    world
+        .cloud
+        .act("delete", "db", Act::LoseAnswer(ErrorClass::Transient));
+    world
+        .cloud
+        .act("delete", "db", Act::Fail(ErrorClass::Conflict));
+    assert_eq!(endings(&world.apply()), ["db delete-failed"]);
+    // The config wants it back: what the record says must be looked at first.
+    world.declare(&[("db", "")]);
+    let (report, findings) = world
+        .try_apply(|survey| assert_eq!(planned(&survey.plan), ["db create"]))
+        .unwrap();
+    assert_eq!(findings, ["db: it was deleted"]);
+    assert!(all_well(&report));
+}
+
+#[test]
+fn the_old_one_of_a_pair_is_not_taken_for_its_new_one() {
+    let config =
+        |region: &str| format!("region: {region}, lifecycle: {{create_before_destroy: true}}");
+    let mut world = World::new(&[("db", &config("fra"))]);
+    world.cloud.new_one_first = true;
+    world.apply();
+    let old = world.cloud.id_of("db").unwrap();
+    world.declare(&[("db", &config("nyc"))]);
+    world
+        .cloud
+        .act("create", "db", Act::Fail(ErrorClass::Transient));
+    assert!(all_well(&world.apply()));
+    assert_eq!(world.cloud.names(), ["db"]);
+    assert_ne!(world.records()["db"].provider_id, old);
+    assert_eq!(
+        Some(&world.records()["db"].provider_id),
+        world.cloud.id_of("db").as_ref()
+    );
+}
