@@ -101,6 +101,7 @@ impl Served {
                 shelf,
                 clock: Arc::clone(&clock),
                 guard,
+                holding: Arc::default(),
             },
             root,
             environment: environment.to_owned(),
