@@ -45,7 +45,9 @@ impl Records {
 
     fn record(object: &Object, before: Option<Before<'_>>) -> iac::IaCState {
         let outputs_json = object.content.as_ref().map_or_else(Vec::new, |content| {
-            serde_json::json!({ "content": content }).to_string().into_bytes()
+            serde_json::json!({ "content": content })
+                .to_string()
+                .into_bytes()
         });
         iac::IaCState {
             resource_id: object.id.clone(),
@@ -57,7 +59,12 @@ impl Records {
                 Some(Before::Nothing) => convention::NOTHING.to_owned(),
                 Some(Before::Version(version)) => format!("{}{version}", convention::VERSION),
             },
-            status: if object.content.is_some() { THERE } else { REMOVED }.to_owned(),
+            status: if object.content.is_some() {
+                THERE
+            } else {
+                REMOVED
+            }
+            .to_owned(),
             outputs_json: outputs_json.into(),
             ..iac::IaCState::default()
         }
@@ -120,10 +127,7 @@ impl Shelf for Records {
         let filter = HashMap::from([
             ("resource_type".to_owned(), convention::OBJECT.to_owned()),
             ("provider".to_owned(), parent.to_owned()),
-            (
-                convention::UNDER.to_owned(),
-                format!("{parent}{SEPARATOR}"),
-            ),
+            (convention::UNDER.to_owned(), format!("{parent}{SEPARATOR}")),
         ]);
         let records = self
             .backend
@@ -184,7 +188,11 @@ impl Desk {
             self.global.plugin_dir.as_deref(),
             &self.settings.variables,
         )];
-        let beside = self.settings.executable.parent().map(|folder| folder.join("plugins"));
+        let beside = self
+            .settings
+            .executable
+            .parent()
+            .map(|folder| folder.join("plugins"));
         folders.extend(beside);
         folders
     }

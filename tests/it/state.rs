@@ -11,6 +11,7 @@ mod lock;
 mod names;
 mod pooler;
 mod postgres;
+mod served;
 
 use std::path::Path;
 use std::sync::Arc;

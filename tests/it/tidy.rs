@@ -100,6 +100,7 @@ const BACKENDS: &[&str] = &[
     "state::filesystem",
     "state::memory",
     "state::postgres",
+    "state::served",
     "sink::dotenv",
     "sink::github_env",
     "sink::github_secret",

@@ -49,7 +49,9 @@ impl Layout {
     pub(crate) fn folder(&self, start: &str) -> Option<Path> {
         let whole = format!("{}{}", self.prefix, escape(start));
         let (folder, _) = whole.rsplit_once('/')?;
-        Path::parse(folder).ok().filter(|path| !path.as_ref().is_empty())
+        Path::parse(folder)
+            .ok()
+            .filter(|path| !path.as_ref().is_empty())
     }
 
     /// Whether a key that was listed is one of our records'.
@@ -105,7 +107,8 @@ mod tests {
     fn no_two_ids_share_a_key() {
         let layout = Layout::new(DEFAULT_PREFIX).unwrap();
         let ids = [
-            "a/b", "a_b", "a\\b", "a%2Fb", "A", "a", ".", "..", "a b", "größe", "a!b", "a.json", "a\0b",
+            "a/b", "a_b", "a\\b", "a%2Fb", "A", "a", ".", "..", "a b", "größe", "a!b", "a.json",
+            "a\0b",
         ];
         let keys: BTreeSet<String> = ids
             .iter()

@@ -81,9 +81,9 @@ fn about() -> About {
         env!("CARGO_PKG_DESCRIPTION"),
     )
     .published(env!("CARGO_PKG_LICENSE"), env!("CARGO_PKG_REPOSITORY"));
-    let about = SECRETS
-        .into_iter()
-        .fold(about, |about, (name, words)| about.requires_secret(name, words));
+    let about = SECRETS.into_iter().fold(about, |about, (name, words)| {
+        about.requires_secret(name, words)
+    });
     SETTINGS.into_iter().fold(about, About::reads_setting)
 }
 

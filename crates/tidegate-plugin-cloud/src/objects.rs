@@ -204,9 +204,12 @@ impl StateStore for Objects {
                 open(&self.locked).insert(path, ());
                 Ok(())
             }
-            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
-                Err(Error::conflict(format!("{id:?} is locked already ({path})")))
-            }
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Err(Error::conflict(format!(
+                "{id:?} is locked already ({path})"
+            ))),
             Err(error) => Err(failed(error)),
         }
     }

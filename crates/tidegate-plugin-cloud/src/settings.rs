@@ -18,7 +18,14 @@ pub(crate) const BACKENDS: [&str; 4] = ["s3", "spaces", "gcs", "azure_blob"];
 
 /// Keys that are the host's business.
 const OF_HOSTS: [&str; 8] = [
-    "backend", "encrypt", "key_file", "project", "ephemeral", "env", "environment", "directory",
+    "backend",
+    "encrypt",
+    "key_file",
+    "project",
+    "ephemeral",
+    "env",
+    "environment",
+    "directory",
 ];
 
 /// A bucket and the place in it.
@@ -109,7 +116,11 @@ pub(crate) fn open(backend: &str, all: &Map) -> Result<Opened> {
         "spaces" => spaces(&mut settings)?,
         "gcs" => gcs(&mut settings)?,
         "azure_blob" => azure(&mut settings)?,
-        other => return Err(Error::invalid(format!("there is no backend {other:?} here"))),
+        other => {
+            return Err(Error::invalid(format!(
+                "there is no backend {other:?} here"
+            )));
+        }
     };
     settings.say_unknown();
     Ok(Opened { store, layout })
@@ -174,7 +185,11 @@ fn s3(
 fn spaces(settings: &mut Settings<'_>) -> Result<Arc<dyn ObjectStore>> {
     let region = settings.required(&["region"])?;
     let mut builder = AmazonS3Builder::new();
-    let variable = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+    let variable = |name| {
+        std::env::var(name)
+            .ok()
+            .filter(|value: &String| !value.is_empty())
+    };
     if let (Some(access), Some(secret)) = (
         variable("DO_SPACES_ACCESS_KEY"),
         variable("DO_SPACES_SECRET_KEY"),
@@ -191,8 +206,8 @@ fn spaces(settings: &mut Settings<'_>) -> Result<Arc<dyn ObjectStore>> {
 }
 
 fn gcs(settings: &mut Settings<'_>) -> Result<Arc<dyn ObjectStore>> {
-    let mut builder = GoogleCloudStorageBuilder::from_env()
-        .with_bucket_name(settings.required(&["bucket"])?);
+    let mut builder =
+        GoogleCloudStorageBuilder::from_env().with_bucket_name(settings.required(&["bucket"])?);
     if let Some(key) = settings.text(&["service_account_key", "serviceAccountKey"])? {
         builder = builder.with_service_account_key(key);
     }

@@ -47,13 +47,14 @@ const OWN_TYPES: [&str; 4] = [
 ];
 
 /// State backends that exist.
-const BACKENDS: [&str; 7] = [
+const BACKENDS: [&str; 8] = [
     "filesystem",
     "memory",
     "postgres",
     "spaces",
     "s3",
     "gcs",
+    "azure_blob",
     "azure",
 ];
 

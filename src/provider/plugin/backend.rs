@@ -57,9 +57,14 @@ fn serving(tools: &Tools, folders: &[&Path], wanted: &str) -> Result<Found, Repo
     for folder in folders {
         let (found, skipped) = find::list(tools.disk.as_ref(), folder)?;
         left_out.extend(skipped);
-        let (mut serving, others): (Vec<Found>, Vec<Found>) = found
-            .into_iter()
-            .partition(|plugin| plugin.manifest.state_backends.iter().any(|name| name == wanted));
+        let (mut serving, others): (Vec<Found>, Vec<Found>) =
+            found.into_iter().partition(|plugin| {
+                plugin
+                    .manifest
+                    .state_backends
+                    .iter()
+                    .any(|name| name == wanted)
+            });
         if let [one, other, ..] = serving.as_slice() {
             return Err(Report::error(
                 "plugin/backend-twice",
@@ -133,7 +138,7 @@ impl StateBackend {
             backend_name: wanted.to_owned(),
             config_json,
         };
-        match unary!(connection, IaCStateBackendClient.configure(request), setup) .await {
+        match unary!(connection, IaCStateBackendClient.configure(request), setup).await {
             Ok(iac::ConfigureResponse {}) => {}
             Err(error) if error.code() == Some(Code::Unimplemented) => {
                 return Err(Report::error(

@@ -115,9 +115,7 @@ impl Served {
                 continue;
             };
             if let Some(object) = object {
-                let before = before
-                    .as_deref()
-                    .map_or(Before::Nothing, Before::Version);
+                let before = before.as_deref().map_or(Before::Nothing, Before::Version);
                 if !self.guarded.save_if(&object, before).await? {
                     continue;
                 }
@@ -254,10 +252,7 @@ impl Served {
         *turn = None;
         let (mut head, before) = match known {
             Some((head, version)) => (head, Some(version)),
-            None => (
-                HeadFile::new(&self.environment, self.random.as_ref()),
-                None,
-            ),
+            None => (HeadFile::new(&self.environment, self.random.as_ref()), None),
         };
         let taken_over = head.held.take().map(|held| Box::new(held.holder));
         let left_room = head.is_leaving.then(|| head.room.clone());

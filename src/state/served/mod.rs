@@ -101,6 +101,7 @@ impl Served {
                 shelf,
                 clock: Arc::clone(&clock),
                 guard,
+                holding: Arc::default(),
             },
             root,
             environment: environment.to_owned(),
@@ -182,11 +183,7 @@ impl Served {
     }
 
     /// Writes the head over the version `before`; `None` when somebody else was faster.
-    async fn save_head(
-        &self,
-        head: &HeadFile,
-        before: Before<'_>,
-    ) -> StoreResult<Option<String>> {
+    async fn save_head(&self, head: &HeadFile, before: Before<'_>) -> StoreResult<Option<String>> {
         let object = self.object(self.head_id().to_owned(), Some(head.encode()?));
         let is_saved = self.guarded.save_if(&object, before).await?;
         Ok(is_saved.then_some(object.version))
@@ -348,9 +345,9 @@ impl Served {
             Some(key) => Some(key.clone()),
             None => head.own_key()?,
         };
-        let fits = key.as_ref().is_none_or(|key| {
-            head.key_check.is_empty() || head.key_check == key_check(key)
-        });
+        let fits = key
+            .as_ref()
+            .is_none_or(|key| head.key_check.is_empty() || head.key_check == key_check(key));
         if !fits && self.sealed_values().await? > 0 {
             return Err(StoreError::Corrupt {
                 what: "the state key that was given".to_owned(),

@@ -92,6 +92,8 @@ pub(super) struct Guarded {
     pub(super) clock: Arc<dyn Clock>,
     /// The one id whose lock guards every write of this environment.
     pub(super) guard: String,
+    /// True while that lock is, or may be, held by us. Stays true when a call is given up midway.
+    pub(super) holding: Arc<tokio::sync::Mutex<bool>>,
 }
 
 impl Guarded {
@@ -120,7 +122,8 @@ impl Guarded {
 
     /// Without compare-and-swap: under the storage's lock look, write, and look again.
     async fn save_by_hand(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {
-        self.take_guard().await?;
+        let mut holding = self.holding.lock().await;
+        self.take_guard(&mut holding).await?;
         let written = async {
             let now = self.shelf.get(&object.id).await?;
             if !before.holds(now.as_ref()) {
@@ -132,13 +135,19 @@ impl Guarded {
         }
         .await;
         let freed = self.shelf.unlock(&self.guard).await;
+        *holding = false;
         match (written, freed) {
             (Ok(written), Ok(())) => Ok(written),
             (Err(error), _) | (Ok(_), Err(error)) => Err(error),
         }
     }
 
-    async fn take_guard(&self) -> StoreResult<()> {
+    async fn take_guard(&self, holding: &mut bool) -> StoreResult<()> {
+        if *holding {
+            // Left by a call that was given up. Whether it was taken shows below.
+            drop(self.shelf.unlock(&self.guard).await);
+        }
+        *holding = true;
         let started = self.clock.monotonic();
         loop {
             let Err(error) = self.shelf.lock(&self.guard).await else {
@@ -146,6 +155,7 @@ impl Guarded {
             };
             let waited = self.clock.monotonic().saturating_sub(started);
             if waited >= GUARD_WAIT {
+                *holding = false;
                 return Err(StoreError::Storage(format!(
                     "the storage's own lock on `{}` was not free for {} s; if no run is writing, \
                      one was killed while it held it: remove the lock there ({error})",

@@ -1,0 +1,500 @@
+//! State in a storage that a plugin serves: the contract over a shelf of objects with and without
+//! compare-and-swap, then the real plugin in front of a real S3 server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use tidegate::clock::ManualClock;
+use tidegate::random::SystemRandom;
+use tidegate::state::served::{Before, Object, Served, Shelf};
+use tidegate::state::{Record, Store, StoreError, StoreResult};
+
+use super::contract::{Bench, store_contract};
+use super::{NO_WAIT, address, holder, manual_clock, mark, record, run};
+use crate::harness::{self, Run};
+
+/// Objects in this process. Every call gives way once, as one that crosses a wire does.
+#[derive(Debug, Default)]
+struct Fake {
+    compares: bool,
+    objects: Mutex<BTreeMap<String, Object>>,
+    locked: Mutex<BTreeSet<String>>,
+    questions: AtomicU64,
+    /// Saves of this id stop here until they are let go.
+    held_up: tokio::sync::RwLock<Option<String>>,
+    gate: tokio::sync::Notify,
+}
+
+fn open<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Fake {
+    async fn asked(&self) {
+        self.questions.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+
+    async fn wait_for_gate(&self, id: &str) {
+        let is_held = self.held_up.read().await.as_deref() == Some(id);
+        if is_held {
+            self.gate.notified().await;
+        }
+    }
+
+    fn id_of(&self, environment: &str, name: &str) -> String {
+        let encode = tidegate::state::name::encode;
+        let (room, end) = (
+            format!("!room!{}!", encode(environment)),
+            format!("!record!{}", encode(name)),
+        );
+        let objects = open(&self.objects);
+        let mut ids = objects
+            .keys()
+            .filter(|id| id.contains(&room) && id.ends_with(&end));
+        ids.next().expect("the record").clone()
+    }
+}
+
+#[async_trait]
+impl Shelf for Fake {
+    fn place(&self) -> String {
+        "a fake shelf".to_owned()
+    }
+
+    fn compares(&self) -> bool {
+        self.compares
+    }
+
+    async fn get(&self, id: &str) -> StoreResult<Option<Object>> {
+        self.asked().await;
+        Ok(open(&self.objects).get(id).cloned())
+    }
+
+    async fn children(&self, parent: &str) -> StoreResult<Vec<Object>> {
+        self.asked().await;
+        let objects = open(&self.objects);
+        let children = objects
+            .values()
+            .filter(|object| Object::parent(&object.id) == parent);
+        Ok(children.cloned().collect())
+    }
+
+    async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {
+        assert!(self.compares, "a shelf that cannot compare was asked to");
+        self.wait_for_gate(&object.id).await;
+        self.asked().await;
+        let mut objects = open(&self.objects);
+        let holds = before.holds(objects.get(&object.id));
+        if holds {
+            objects.insert(object.id.clone(), object.clone());
+        }
+        Ok(holds)
+    }
+
+    async fn save(&self, object: &Object) -> StoreResult<()> {
+        self.asked().await;
+        open(&self.objects).insert(object.id.clone(), object.clone());
+        Ok(())
+    }
+
+    async fn delete(&self, id: &str) -> StoreResult<()> {
+        self.asked().await;
+        open(&self.objects).remove(id);
+        Ok(())
+    }
+
+    async fn lock(&self, id: &str) -> StoreResult<()> {
+        self.asked().await;
+        if open(&self.locked).insert(id.to_owned()) {
+            Ok(())
+        } else {
+            Err(StoreError::Storage("locked".to_owned()))
+        }
+    }
+
+    async fn unlock(&self, id: &str) -> StoreResult<()> {
+        self.asked().await;
+        open(&self.locked).remove(id);
+        Ok(())
+    }
+}
+
+struct OnShelf {
+    fake: Arc<Fake>,
+    clock: ManualClock,
+}
+
+impl OnShelf {
+    fn new(compares: bool) -> Self {
+        let fake = Fake {
+            compares,
+            ..Fake::default()
+        };
+        Self {
+            fake: Arc::new(fake),
+            clock: manual_clock(),
+        }
+    }
+
+    fn store(&self, environment: &str) -> Served {
+        let shelf: Arc<dyn Shelf> = Arc::clone(&self.fake) as _;
+        let clock = Arc::new(self.clock.clone());
+        Served::open(shelf, "shop", environment, clock, Arc::new(SystemRandom)).expect("a store")
+    }
+}
+
+impl Bench for OnShelf {
+    fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    fn open(&self, environment: &str) -> Arc<dyn Store> {
+        Arc::new(self.store(environment))
+    }
+
+    fn open_elsewhere(&self, environment: &str) -> Arc<dyn Store> {
+        self.open(environment)
+    }
+
+    fn damage(&self, environment: &str, name: &str) {
+        let id = self.fake.id_of(environment, name);
+        let mut objects = open(&self.fake.objects);
+        let content = objects
+            .get_mut(&id)
+            .and_then(|object| object.content.as_mut());
+        let content = content.expect("a record");
+        content.truncate(content.len() / 2);
+    }
+
+    fn replace(&self, environment: &str, record: &Record) {
+        use sha2::Digest as _;
+        let text = serde_json::to_string_pretty(record).unwrap();
+        let body = text.strip_suffix("\n}").unwrap();
+        let sum = tidegate::random::encode_hex(&sha2::Sha256::digest(body.as_bytes()));
+        let text = format!("{body},\n  \"tidegate_checksum\": \"{sum}\"\n}}\n");
+        let id = self.fake.id_of(environment, record.resource_id.as_str());
+        let mut objects = open(&self.fake.objects);
+        objects.get_mut(&id).expect("a record").content = Some(text);
+    }
+
+    fn is_gone(&self) -> bool {
+        open(&self.fake.objects).is_empty()
+    }
+
+    fn questions(&self) -> u64 {
+        self.fake.questions.load(Ordering::Relaxed)
+    }
+}
+
+mod comparing {
+    use super::store_contract;
+    store_contract!(Some(super::OnShelf::new(true)));
+}
+
+mod by_hand {
+    use super::store_contract;
+    store_contract!(Some(super::OnShelf::new(false)));
+}
+
+/// The write of a holder that was stopped after it had announced it, and wakes when somebody else
+/// holds the lock, changes nothing: not a record that was there, and not one that was not.
+#[test]
+fn an_announced_write_that_comes_too_late_is_refused() {
+    for name in ["there", "new"] {
+        run(async {
+            let bench = OnShelf::new(true);
+            let (one, two) = (bench.store("dev"), bench.store("dev"));
+            let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            one.put(&lease, &record("there", "first")).await.unwrap();
+            one.put(&lease, &record("new", "first")).await.unwrap();
+            let id = bench.fake.id_of("dev", name);
+            if name == "new" {
+                // As if it had never been there.
+                open(&bench.fake.objects).remove(&id);
+            }
+            *bench.fake.held_up.write().await = Some(id.clone());
+            let next = record(name, "late");
+            let mut late = one.put(&lease, &next);
+            for _ in 0..50 {
+                tokio::select! {
+                    biased;
+                    done = &mut late => panic!("it was not held up: {done:?}"),
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            *bench.fake.held_up.write().await = None;
+            two.force_unlock("r1").await.unwrap();
+            let other = two.lock(&holder("r2"), NO_WAIT).await.unwrap();
+            bench.fake.gate.notify_waiters();
+            let late = late.await;
+            assert!(matches!(late, Err(StoreError::LostLock { .. })), "{late:?}");
+            let now = two.get(&address(name)).await.unwrap();
+            let expected = (name == "there").then_some("first");
+            assert_eq!(now.as_ref().map(mark), expected);
+            two.put(&other, &record(name, "second")).await.unwrap();
+        });
+    }
+}
+
+/// moto's S3 server on a port of its own. Ends with this value.
+struct Moto {
+    server: Child,
+    endpoint: String,
+}
+
+impl Drop for Moto {
+    fn drop(&mut self) {
+        drop(self.server.kill());
+        drop(self.server.wait());
+    }
+}
+
+impl Moto {
+    fn start() -> Option<Self> {
+        let Some(program) = harness::lab_tool("aws/bin/moto_server") else {
+            harness::skip_without("moto_server");
+            return None;
+        };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        drop(listener);
+        let server = Command::new(program)
+            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("moto starts");
+        let moto = Self {
+            server,
+            endpoint: format!("http://127.0.0.1:{port}"),
+        };
+        harness::wait_for("moto", || {
+            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+        });
+        moto.curl(&["-X", "PUT"], "/bucket");
+        Some(moto)
+    }
+
+    fn curl(&self, arguments: &[&str], path: &str) -> String {
+        let output = Command::new("curl")
+            .args(["--silent", "--show-error", "--fail", "--max-time", "30"])
+            .args(arguments)
+            .arg(format!("{}{path}", self.endpoint))
+            .output()
+            .expect("curl runs");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).expect("text")
+    }
+
+    fn keys(&self) -> Vec<String> {
+        let text = self.curl(&[], "/bucket?list-type=2");
+        text.split("<Key>")
+            .skip(1)
+            .filter_map(|rest| rest.split_once("</Key>"))
+            .map(|(key, _)| key.to_owned())
+            .collect()
+    }
+}
+
+/// A config and the cloud plugin, as a release would lay them out.
+struct Shop {
+    folder: tempfile::TempDir,
+}
+
+impl Shop {
+    fn new(moto: &Moto, state: &str) -> Option<Self> {
+        let built = harness::binary().with_file_name("tidegate-plugin-cloud");
+        if !built.exists() {
+            harness::skip_without("tidegate-plugin-cloud");
+            return None;
+        }
+        let folder = tempfile::tempdir().expect("a folder");
+        let plugin = folder.path().join("plugins/tidegate-plugin-cloud");
+        fs::create_dir_all(&plugin).unwrap();
+        fs::copy(&built, plugin.join("tidegate-plugin-cloud")).unwrap();
+        let manifest = Command::new(&built).arg("--manifest").output().unwrap();
+        assert!(manifest.status.success(), "{manifest:?}");
+        fs::write(plugin.join("plugin.json"), manifest.stdout).unwrap();
+        let config = format!(
+            "modules:\n  - name: state\n    type: iac.state\n    config: {{bucket: bucket, region: \
+             us-east-1, endpoint: \"{}\", {state}}}\n  - name: here\n    type: iac.provider\n    \
+             config: {{provider: local, root: ./resources}}\n  - name: uploads\n    type: \
+             infra.storage\n    config: {{provider: here}}\n  - name: more\n    type: \
+             infra.storage\n    config: {{provider: here}}\n",
+            moto.endpoint
+        );
+        fs::write(folder.path().join("infra.yaml"), config).unwrap();
+        Some(Self { folder })
+    }
+
+    fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn run(&self, arguments: &[&str]) -> Run {
+        let plugins: PathBuf = self.path().join("plugins");
+        Run::new(self.path(), arguments)
+            .env("TIDEGATE_PLUGIN_DIR", plugins.to_str().unwrap())
+            .env("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE")
+            .env("AWS_SECRET_ACCESS_KEY", "canary-of-the-s3-state-0123456789")
+    }
+}
+
+const S3: &str = "backend: s3, project: shop";
+
+#[test]
+fn a_shop_lives_and_dies_with_its_state_in_s3() {
+    let Some(moto) = Moto::start() else { return };
+    let Some(shop) = Shop::new(&moto, S3) else {
+        return;
+    };
+    let first = shop.run(&["up", "-y"]).output().expect_code(0);
+    assert!(first.stderr().contains("2 to create"), "{}", first.stderr());
+    let keys = moto.keys();
+    assert!(
+        keys.contains(&"iac-state/tidegate/shop/head/default.json".to_owned()),
+        "{keys:?}"
+    );
+    assert!(
+        keys.iter().any(|key| key.ends_with("/record/uploads.json")),
+        "{keys:?}"
+    );
+    let second = shop.run(&["up", "-y"]).output().expect_code(0);
+    assert!(
+        second.stderr().contains("No changes"),
+        "{}",
+        second.stderr()
+    );
+    let list = shop
+        .run(&["state", "list", "--json"])
+        .output()
+        .expect_code(0);
+    assert!(list.stdout().contains("uploads"), "{}", list.stdout());
+    shop.run(&["infra", "destroy", "-y"])
+        .output()
+        .expect_code(0);
+    assert_eq!(moto.keys(), Vec::<String>::new());
+    for finished in [first, second, list] {
+        let all = finished.stdout() + &finished.stderr();
+        assert!(!all.contains("canary-of-the-s3-state"), "{all}");
+    }
+}
+
+#[test]
+fn of_two_runs_at_once_one_works_and_nothing_is_lost() {
+    let Some(moto) = Moto::start() else { return };
+    let Some(shop) = Shop::new(&moto, S3) else {
+        return;
+    };
+    let spawn = || {
+        let mut command = shop
+            .run(&["up", "-y", "--lock-timeout", "60s"])
+            .into_command();
+        command.stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().expect("it starts")
+    };
+    let mut runs = [spawn(), spawn(), spawn()];
+    for run in &mut runs {
+        let status = run.wait().expect("it ends");
+        // Later ones find nothing to do, or that the state is not what they planned on.
+        assert!(matches!(status.code(), Some(0 | 5)), "{status:?}");
+    }
+    let again = shop.run(&["up", "-y"]).output().expect_code(0);
+    assert!(again.stderr().contains("No changes"), "{}", again.stderr());
+    shop.run(&["infra", "destroy", "-y"])
+        .output()
+        .expect_code(0);
+    assert_eq!(moto.keys(), Vec::<String>::new());
+}
+
+#[test]
+fn a_backend_nobody_serves_is_an_error_that_says_so() {
+    let Some(moto) = Moto::start() else { return };
+    let Some(shop) = Shop::new(&moto, "backend: azure, project: shop") else {
+        return;
+    };
+    let finished = shop.run(&["up", "-y"]).output();
+    let text = finished.stderr();
+    assert_ne!(finished.code(), 0);
+    for expected in ["plugin/no-backend", "`azure`", "tidegate-plugin-cloud"] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    // A second plugin that claims the same name.
+    let plugins = shop.path().join("plugins");
+    let twin = plugins.join("twin");
+    fs::create_dir_all(&twin).unwrap();
+    for (from, to) in [
+        ("plugin.json", "plugin.json"),
+        ("tidegate-plugin-cloud", "twin"),
+    ] {
+        fs::copy(
+            plugins.join("tidegate-plugin-cloud").join(from),
+            twin.join(to),
+        )
+        .unwrap();
+    }
+    let config = fs::read_to_string(shop.path().join("infra.yaml")).unwrap();
+    fs::write(
+        shop.path().join("infra.yaml"),
+        config.replace("azure", "s3"),
+    )
+    .unwrap();
+    let text = shop.run(&["up", "-y"]).output().stderr();
+    for expected in ["plugin/backend-twice", "`tidegate-plugin-cloud`", "`twin`"] {
+        assert!(text.contains(expected), "{expected} in {text}");
+    }
+    // And one whose manifest promises what it does not serve.
+    let manifest = fs::read_to_string(twin.join("plugin.json")).unwrap();
+    fs::remove_dir_all(plugins.join("tidegate-plugin-cloud")).unwrap();
+    for (lie, code) in [
+        ("\"s4\"", "plugin/backend-mismatch"),
+        ("\"filesystem\"", "plugin/backend-reserved"),
+    ] {
+        fs::write(twin.join("plugin.json"), manifest.replace("\"gcs\"", lie)).unwrap();
+        let text = shop.run(&["up", "-y"]).output().stderr();
+        assert!(text.contains(code), "{code} in {text}");
+    }
+}
+
+#[test]
+fn the_core_depends_on_no_cloud() {
+    let cargo = option_env!("CARGO").unwrap_or("cargo");
+    let output = Command::new(cargo)
+        .args([
+            "tree",
+            "--offline",
+            "-p",
+            "tidegate",
+            "-e",
+            "normal,build",
+            "--prefix",
+            "none",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .output()
+        .expect("cargo runs");
+    assert!(output.status.success(), "{output:?}");
+    let tree = String::from_utf8(output.stdout).expect("text");
+    let names: BTreeSet<&str> = tree
+        .lines()
+        .filter_map(|line| line.split(' ').next())
+        .collect();
+    assert!(
+        names.contains("tidegate") && names.contains("tonic"),
+        "{names:?}"
+    );
+    for name in &names {
+        let is_cloud = *name == "object_store"
+            || *name == "tidegate-plugin-cloud"
+            || ["aws-", "azure_", "google-cloud", "rusoto", "gcloud"]
+                .iter()
+                .any(|start| name.starts_with(start));
+        assert!(!is_cloud, "{name} is below the core");
+    }
+}
