@@ -26,7 +26,9 @@ pub fn page(plan: &Plan, config: &str, masker: &Masker) -> String {
     if !risky.is_empty() {
         let section = page.section("");
         rows(section, &risky);
-        details(page.section("Changes"), &risky);
+        if risky.iter().any(|action| !action.changes.is_empty()) {
+            details(page.section("Changes"), &risky);
+        }
     }
     page.render_within(PAGE_BYTES_MAX)
 }
