@@ -41,6 +41,12 @@ async fn opened_run(
         let engine = opened.engine(desk, config, parallelism, false).await?;
         let survey = survey(&engine).await?;
         preview(desk, &survey.plan);
+        if !arguments.dry_run && opened.store.has_remains().await.map_err(problem)? {
+            let lease = opened
+                .lock(desk, "infra destroy", arguments.run.lock_timeout)
+                .await?;
+            opened.store.remove_empty(lease).await.map_err(problem)?;
+        }
         desk.emit(&document(
             config,
             &survey.plan,

@@ -522,6 +522,20 @@ impl Store for Filesystem {
         self.state_key(create).await
     }
 
+    async fn has_remains(&self) -> StoreResult<bool> {
+        if self.head().await?.is_some() {
+            return Ok(false);
+        }
+        if self.disk.entry(&self.directory).map_err(storage)?.is_some() {
+            return Ok(true);
+        }
+        match self.disk.list(&self.root) {
+            Ok(names) => Ok(names == [GITIGNORE]),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(storage(error)),
+        }
+    }
+
     async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
         self.remove_environment(&lease, false).await
     }

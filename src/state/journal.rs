@@ -6,8 +6,6 @@
 //! line that was cut off while it was appended (no line end, and shorter than it says) is told
 //! apart from one that was damaged later.
 
-pub mod writer;
-
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +13,6 @@ use sha2::{Digest, Sha256};
 
 use crate::random::encode_hex;
 use crate::resource::{ActionKind, Address, Kind};
-
-pub use writer::Writer;
 
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

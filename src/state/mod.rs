@@ -222,6 +222,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// The 32-byte state key of this store, made on first use (under the lock) when `create`.
     async fn key(&self, create: bool) -> StoreResult<Option<zeroize::Zeroizing<[u8; 32]>>>;
+    /// True when something of this environment is there although it has no head: the remains of a
+    /// run that was killed while it removed the last of it. [`Store::remove_empty`] clears them.
+    async fn has_remains(&self) -> StoreResult<bool> {
+        Ok(false)
+    }
     /// Removes everything of this environment, and the store's own folders when nothing else is
     /// left in them. Refused while any record remains.
     async fn remove_empty(&self, lease: Lease) -> StoreResult<()>;

@@ -76,6 +76,7 @@ const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
     ("github", "http", "the one HTTP client"),
     ("package", "http", "the one HTTP client"),
     ("package", "github", "where its API is"),
+    ("provider", "package", "what a lock calls this platform"),
     ("provider", "http", "the one HTTP client"),
     ("provider", "postgres", "the one way to PostgreSQL"),
     ("state", "postgres", "the one way to PostgreSQL"),

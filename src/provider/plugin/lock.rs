@@ -13,6 +13,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::find::Found;
 use crate::disk::Disk;
+use crate::package::name::this_platform;
 use crate::random::encode_hex;
 use crate::report::Report;
 
@@ -46,20 +47,6 @@ struct Platform {
 pub struct Pin {
     sha256: String,
     said_by: PathBuf,
-}
-
-/// This machine as locks call it: `linux-amd64`.
-pub fn platform() -> String {
-    let os = match std::env::consts::OS {
-        "macos" => "darwin",
-        other => other,
-    };
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
-    format!("{os}-{arch}")
 }
 
 fn unreadable(path: &Path, why: &dyn std::error::Error) -> Report {
@@ -101,7 +88,7 @@ pub fn pins(disk: &dyn Disk, base: &Path, plugin: &Found) -> Result<Vec<Pin>, Re
         };
         let here = entry
             .platforms
-            .get(&platform())
+            .get(&this_platform())
             .and_then(|platform| platform.binary_sha256.as_ref())
             .or(entry.sha256.as_ref());
         if let Some(sha256) = here.filter(|sha256| !sha256.is_empty()) {
