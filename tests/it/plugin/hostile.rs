@@ -487,7 +487,7 @@ async fn h38_a_locked_digest_is_held_at_launch() {
         .map(|byte| format!("{byte:02X}"))
         .collect();
     let other = "0".repeat(64);
-    let platform = tidegate::provider::plugin::lock::platform();
+    let platform = tidegate::package::name::this_platform();
     for (file, text, code) in [
         (
             ".wfctl-lock.yaml",
