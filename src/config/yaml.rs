@@ -15,6 +15,8 @@ use super::scalar::{is_null, plain_or_text, scalar};
 use super::source::Mark;
 use crate::report::Report;
 
+/// The code of a file without content.
+pub(super) const EMPTY: &str = "config/empty";
 /// Deepest nesting of lists and maps.
 pub(super) const DEPTH_MAX: usize = 64;
 /// Nodes any file may have; one more for every [`BYTES_PER_NODE`] bytes.
@@ -190,7 +192,7 @@ pub(super) fn read(source: u16, problems: &mut Problems) -> Option<Node> {
                         start: 0,
                         end: 0,
                     },
-                    Report::error("config/empty", format!("`{path}` has no content")).fix(
+                    Report::error(EMPTY, format!("`{path}` has no content")).fix(
                         "describe at least one resource under `modules:`, or name another file",
                     ),
                 );
