@@ -20,9 +20,11 @@ pub enum PluginCommand {
     /// Archives are fetched, compared with the digests their source publishes, and opened.
     Lock(FilesArgs),
     /// Install what the lock pins, byte for byte; never changes manifest or lock
+    ///
+    /// With --url or --local it installs one plugin that no lock pins.
     Install(InstallArgs),
     /// Install in CI: manifest and lock must be there and agree completely
-    Ci(InstallArgs),
+    Ci(LockedArgs),
     /// Show manifest, lock and installed plugins side by side
     List(PlaceArgs),
     /// Show everything known about one plugin
@@ -64,6 +66,9 @@ pub struct PlaceArgs {
     /// The plugin folder [default: WFCTL_PLUGIN_DIR, or data/plugins]
     #[arg(long, value_name = "DIR")]
     pub plugin_dir: Option<PathBuf>,
+    /// The user's own plugin folder, for all projects
+    #[arg(short, long, conflicts_with = "plugin_dir")]
+    pub global: bool,
 }
 
 /// `plugin add`
@@ -114,9 +119,29 @@ pub struct UpdateArgs {
     pub files: FilesArgs,
 }
 
-/// `plugin install`, `plugin ci`
+/// `plugin install`
 #[derive(Clone, Debug, Default, Args)]
 pub struct InstallArgs {
+    /// Change nothing: fail unless exactly what is locked is installed
+    #[arg(long)]
+    pub check: bool,
+    /// Install this one archive, which no lock pins
+    #[arg(long, value_name = "URL", requires = "sha256", conflicts_with_all = ["check", "local", "mirror"])]
+    pub url: Option<String>,
+    /// SHA-256 that the archive of --url must have
+    #[arg(long, value_name = "HEX", requires = "url")]
+    pub sha256: Option<String>,
+    /// Install what was built here: a folder with `plugin.json` and the executable, or an archive
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["check", "mirror"])]
+    pub local: Option<PathBuf>,
+    /// What is locked
+    #[command(flatten)]
+    pub locked: LockedArgs,
+}
+
+/// `plugin ci`, and what `plugin install` has in common with it
+#[derive(Clone, Debug, Default, Args)]
+pub struct LockedArgs {
     /// Only this plugin
     #[arg(value_name = "NAME")]
     pub name: Option<String>,

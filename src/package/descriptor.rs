@@ -1,7 +1,7 @@
-//! `plugin.json`, as far as an installation decides on it. What a plugin can do is the host's
-//! question, not ours.
+//! `plugin.json`: what a plugin says about itself. The one reader of it, for whoever installs a
+//! plugin and for whoever is about to start one; checked whole, by both.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::name;
 
@@ -10,108 +10,226 @@ use super::name;
 pub const ENGINE_VERSION: &str = "0.85.4";
 
 /// Largest `plugin.json`.
-const DESCRIPTOR_BYTES_MAX: usize = 4 << 20;
+pub const BYTES_MAX: u64 = 4 << 20;
 
 /// Longest text of a plugin repeated in a message.
 const SHOWN_MAX: usize = 80;
 
-/// What was read.
+/// A checked `plugin.json`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Its name, long or short.
+    /// The plugin's name, long or short; the folder it stands in may have a shorter one.
     pub name: String,
-    /// Its version; `0.0.0` means that it is set when the plugin is built.
+    /// `X.Y.Z`, without a leading `v`; `0.0.0` means that it is set when the plugin is built.
     pub version: String,
     /// One line about it.
     pub description: String,
-    /// The oldest engine it works with.
+    /// The oldest engine it works with, as it is written.
     pub min_engine_version: Option<String>,
+    /// What `provider:` of an `iac.provider` module names.
+    pub provider: Option<String>,
+    /// What it says about how plans are driven; `None` when it says nothing.
+    pub plan_version: Option<String>,
+    /// Variables it needs whose values are secret.
+    pub secrets: Vec<String>,
+    /// Variables it needs whose values are not.
+    pub settings: Vec<String>,
+    /// State backends it says it serves, sorted.
+    pub state_backends: Vec<String>,
 }
 
-/// Why a `plugin.json` is refused.
+/// Why a `plugin.json` that can be read is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DescriptorError {
-    /// It does not say what it must, or says something else than the lock.
+    /// It says something else than the lock.
     Wrong(String),
     /// It needs a newer engine.
     NeedsEngine(String),
 }
 
+fn refuse<T>(why: impl Into<String>) -> Result<T, String> {
+    Err(why.into())
+}
+
+/// A member by its name; authors' spelling of capitals is forgiven, as Go's decoder does.
+fn member<'a>(object: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    object
+        .get(name)
+        .or_else(|| {
+            object
+                .iter()
+                .find(|(key, _)| key.eq_ignore_ascii_case(name))
+                .map(|(_, value)| value)
+        })
+        .filter(|value| !value.is_null())
+}
+
+fn text<'a>(object: &'a Map<String, Value>, name: &str) -> Result<Option<&'a str>, String> {
+    match member(object, name) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text)),
+        Some(_) => refuse(format!("`{name}` must be text")),
+    }
+}
+
+fn required<'a>(object: &'a Map<String, Value>, name: &str) -> Result<&'a str, String> {
+    match text(object, name)? {
+        Some(text) if !text.is_empty() => Ok(text),
+        _ => refuse(format!("`{name}` is missing")),
+    }
+}
+
+fn object<'a>(
+    parent: &'a Map<String, Value>,
+    name: &str,
+) -> Result<Option<&'a Map<String, Value>>, String> {
+    match member(parent, name) {
+        None => Ok(None),
+        Some(Value::Object(object)) => Ok(Some(object)),
+        Some(_) => refuse(format!("`{name}` must be an object")),
+    }
+}
+
+/// The names in a list of `{name, …}`.
+fn names(parent: &Map<String, Value>, list: &str) -> Result<Vec<String>, String> {
+    match member(parent, list) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| match item {
+                Value::Object(item) => required(item, "name").map(str::to_owned),
+                _ => refuse(format!("every item of `{list}` must be an object")),
+            })
+            .collect(),
+        Some(_) => refuse(format!("`{list}` must be a list")),
+    }
+}
+
+fn words(parent: &Map<String, Value>, list: &str) -> Result<Vec<String>, String> {
+    match member(parent, list) {
+        None => Ok(Vec::new()),
+        Some(Value::Array(items)) => items
+            .iter()
+            .map(|item| match item {
+                Value::String(text) => Ok(text.clone()),
+                _ => refuse(format!("every item of `{list}` must be text")),
+            })
+            .collect(),
+        Some(_) => refuse(format!("`{list}` must be a list")),
+    }
+}
+
+/// The three numbers of a version that has nothing else.
+fn plain_version(text: &str) -> Option<[u32; 3]> {
+    let is_plain = text
+        .bytes()
+        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    is_plain.then(|| name::version_numbers(text)).flatten()
+}
+
+/// Each names a plugin and how new it must be.
+fn dependencies(root: &Map<String, Value>) -> Result<(), String> {
+    let Some(Value::Array(dependencies)) = member(root, "dependencies") else {
+        return Ok(());
+    };
+    for dependency in dependencies {
+        let has = |key: &str| {
+            dependency
+                .as_object()
+                .and_then(|fields| member(fields, key))
+                .and_then(Value::as_str)
+                .is_some_and(|text| !text.is_empty())
+        };
+        let is_bounded = ["constraint", "minVersion", "maxVersion"]
+            .map(has)
+            .contains(&true);
+        if !has("name") || !is_bounded {
+            return refuse("an entry of `dependencies` has no name or no constraint");
+        }
+    }
+    Ok(())
+}
+
 impl Descriptor {
     /// Reads and checks one by itself.
+    ///
+    /// # Errors
+    /// The first thing wrong with it, one clause.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() > DESCRIPTOR_BYTES_MAX {
-            return Err(format!(
-                "it is larger than {} MiB",
-                DESCRIPTOR_BYTES_MAX >> 20
-            ));
+        if bytes.len() as u64 > BYTES_MAX {
+            return refuse(format!("it is larger than {} MiB", BYTES_MAX >> 20));
         }
-        let document: Value =
-            serde_json::from_slice(bytes).map_err(|error| format!("it is not JSON: {error}"))?;
-        let Value::Object(fields) = &document else {
-            return Err("it is not a JSON object".to_owned());
+        let root: Map<String, Value> = match serde_json::from_slice(bytes) {
+            Ok(Value::Object(root)) => root,
+            Ok(_) => return refuse("it is not a JSON object"),
+            Err(error) => return refuse(format!("it is not JSON: {error}")),
         };
-        // Authors' keys are matched as the plugins' own language does: without regard to case.
-        let text = |key: &str| match field(fields, key) {
-            None | Some(Value::Null) => Ok(String::new()),
-            Some(Value::String(text)) => Ok(text.clone()),
-            Some(_) => Err(format!("`{key}` is not text")),
+        let name = required(&root, "name")?;
+        if !name::is_name(name) {
+            return refuse(
+                "`name` must be lower-case letters, digits and hyphens, beginning with a letter",
+            );
+        }
+        let version = required(&root, "version")?;
+        let version = version.strip_prefix('v').unwrap_or(version);
+        if plain_version(version).is_none() {
+            return refuse("`version` must be three numbers such as `1.4.2`, without a suffix");
+        }
+        required(&root, "author")?;
+        let description = required(&root, "description")?;
+        let tier = text(&root, "tier")?.unwrap_or_default();
+        if !["", "core", "community", "premium"].contains(&tier) {
+            return refuse(format!("`tier` is {}, which is no tier", shown(tier)));
+        }
+        dependencies(&root)?;
+        let nothing = Map::new();
+        let capabilities = match member(&root, "capabilities") {
+            None | Some(Value::Array(_)) => &nothing,
+            Some(Value::Object(capabilities)) => capabilities,
+            Some(_) => return refuse("`capabilities` must be an object or a list"),
         };
-        let required = |key: &str| match text(key)? {
-            empty if empty.is_empty() => Err(format!("`{key}` is missing")),
-            text => Ok(text),
-        };
-        let name = required("name")?;
-        if !name::is_name(&name) {
-            return Err(format!(
-                "`name` is {}, which is no plugin name",
-                shown(&name)
-            ));
-        }
-        let version = required("version")?;
-        let core = version.strip_prefix('v').unwrap_or(&version);
-        if core.contains(['-', '+']) || name::version_numbers(core).is_none() {
-            return Err(format!(
-                "`version` is {}, which is not three numbers",
-                shown(&version)
-            ));
-        }
-        required("author")?;
-        let description = required("description")?;
-        let tier = text("tier")?;
-        if !["", "core", "community", "premium"].contains(&tier.as_str()) {
-            return Err(format!("`tier` is {}, which is no tier", shown(&tier)));
-        }
-        match field(fields, "capabilities") {
-            None | Some(Value::Null | Value::Object(_) | Value::Array(_)) => {}
-            Some(_) => return Err("`capabilities` is neither an object nor a list".to_owned()),
-        }
-        if let Some(dependencies) = field(fields, "dependencies").and_then(Value::as_array) {
-            for dependency in dependencies {
-                let has = |key: &str| {
-                    dependency
-                        .as_object()
-                        .and_then(|fields| field(fields, key))
-                        .and_then(Value::as_str)
-                        .is_some_and(|text| !text.is_empty())
-                };
-                if !has("name")
-                    || !["constraint", "minVersion", "maxVersion"]
-                        .map(has)
-                        .contains(&true)
-                {
-                    return Err(
-                        "an entry of `dependencies` has no name or no constraint".to_owned()
-                    );
-                }
+        let nested = object(capabilities, "iacProvider")?;
+        let outer = object(&root, "iacProvider")?;
+        let mut plan_version = None;
+        for provider in [outer, nested].into_iter().flatten() {
+            let said = text(provider, "computePlanVersion")?.filter(|said| !said.is_empty());
+            if let (Some(one), Some(other)) = (&plan_version, said)
+                && one != other
+            {
+                return refuse(
+                    "`computePlanVersion` is declared twice, and the two are not the same",
+                );
+            }
+            match said {
+                None => {}
+                Some(said @ ("v1" | "v2")) => plan_version = Some(said.to_owned()),
+                Some(_) => return refuse("`computePlanVersion` must be `v1` or `v2`"),
+            }
+            match member(provider, "resourceReplacer") {
+                None | Some(Value::Bool(_)) => {}
+                Some(_) => return refuse("`resourceReplacer` must be true or false"),
             }
         }
-        let min_engine_version = text("minEngineVersion")?;
+        let provider = match nested {
+            Some(nested) => text(nested, "name")?.filter(|name| !name.is_empty()),
+            None => None,
+        };
+        let mut state_backends = words(&root, "iacStateBackends")?;
+        state_backends.extend(words(capabilities, "iacStateBackends")?);
+        state_backends.sort();
+        state_backends.dedup();
         Ok(Self {
-            name,
-            version,
-            description,
-            min_engine_version: (!min_engine_version.is_empty()).then_some(min_engine_version),
+            name: name.to_owned(),
+            version: version.to_owned(),
+            description: description.to_owned(),
+            min_engine_version: text(&root, "minEngineVersion")?
+                .filter(|version| !version.is_empty())
+                .map(str::to_owned),
+            provider: provider.map(str::to_owned),
+            plan_version,
+            secrets: names(&root, "required_secrets")?,
+            settings: names(&root, "required_config")?,
+            state_backends,
         })
     }
 
@@ -141,15 +259,6 @@ impl Descriptor {
     }
 }
 
-fn field<'a>(fields: &'a serde_json::Map<String, Value>, key: &str) -> Option<&'a Value> {
-    fields.get(key).or_else(|| {
-        fields
-            .iter()
-            .find(|(name, _)| name.eq_ignore_ascii_case(key))
-            .map(|(_, value)| value)
-    })
-}
-
 /// A plugin's own text, cut and quoted.
 fn shown(text: &str) -> String {
     let cut: String = text.chars().take(SHOWN_MAX).collect();
@@ -159,6 +268,82 @@ fn shown(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    fn base() -> Value {
+        json!({
+            "name": "workflow-plugin-cloud", "version": "1.2.3", "author": "a", "description": "d",
+            "capabilities": {"iacProvider": {"name": "cloud", "computePlanVersion": "v2"}},
+        })
+    }
+
+    fn changed(change: Value) -> Result<Descriptor, String> {
+        let mut all = base();
+        for (key, value) in change.as_object().unwrap() {
+            all[key] = value.clone();
+        }
+        Descriptor::parse(all.to_string().as_bytes())
+    }
+
+    #[test]
+    fn a_manifest_of_an_existing_plugin_is_read() {
+        let manifest = changed(json!({
+            "version": "v1.2.3", "minEngineVersion": "0.80.0", "unknown": [1],
+            "required_secrets": [{"name": "CLOUD_TOKEN", "sensitive": true}],
+            "required_config": [{"name": "CLOUD_REGION"}],
+            "iacStateBackends": ["s3"],
+            "iacProvider": {"computePlanVersion": "v2", "resourceReplacer": true},
+        }))
+        .unwrap();
+        assert_eq!(
+            (manifest.version.as_str(), manifest.provider.as_deref()),
+            ("1.2.3", Some("cloud"))
+        );
+        assert_eq!(manifest.plan_version.as_deref(), Some("v2"));
+        assert_eq!((manifest.secrets.len(), manifest.settings.len()), (1, 1));
+        assert_eq!(manifest.state_backends, ["s3"]);
+    }
+
+    #[test]
+    fn every_rule_of_the_schema_refuses() {
+        for (change, expected) in [
+            (json!({"name": "Cloud"}), "`name` must be"),
+            (json!({"name": "cloud-"}), "`name` must be"),
+            (json!({"name": ""}), "`name` is missing"),
+            (json!({"version": "1.2"}), "three numbers"),
+            (json!({"version": "1.2.3-rc1"}), "three numbers"),
+            (json!({"version": "1.2.+3"}), "three numbers"),
+            (json!({"tier": "gold"}), "`tier` is"),
+            (json!({"tier": 1}), "`tier` must be text"),
+            (json!({"dependencies": [{"name": "x"}]}), "`dependencies`"),
+            (json!({"author": ""}), "`author` is missing"),
+            (json!({"description": null}), "`description` is missing"),
+            (json!({"capabilities": "all"}), "`capabilities` must be"),
+            (
+                json!({"iacProvider": {"computePlanVersion": "v3"}}),
+                "must be `v1` or `v2`",
+            ),
+            (
+                json!({"iacProvider": {"computePlanVersion": 2}}),
+                "must be text",
+            ),
+            (
+                json!({"iacProvider": {"computePlanVersion": "v1"}}),
+                "declared twice",
+            ),
+            (
+                json!({"iacProvider": {"resourceReplacer": "yes"}}),
+                "`resourceReplacer` must be",
+            ),
+            (json!({"required_secrets": ["X"]}), "must be an object"),
+        ] {
+            let error = changed(change.clone()).unwrap_err();
+            assert!(error.contains(expected), "{change}: {error}");
+        }
+        assert!(Descriptor::parse(b"[]").is_err() && Descriptor::parse(b"{").is_err());
+        // The list form of `capabilities` can name no provider.
+        assert_eq!(changed(json!({"capabilities": []})).unwrap().provider, None);
+    }
 
     fn with(change: &str) -> Result<Descriptor, String> {
         let text = r#"{"name":"demo","version":"1.2.3","author":"a","description":"d","x":1}"#;

@@ -72,6 +72,11 @@ impl Package {
             .because(error.to_string())
             .fix("ask its author for a plain `tar.gz` of regular files")
         })?;
+        Self::of(contents, asked)
+    }
+
+    /// Checks that these files are the plugin that was asked for.
+    pub fn of(contents: Contents, asked: &Identity<'_>) -> Result<Self, Report> {
         let mut files = without_leading_folder(contents);
         let folder = name::folder(asked.name).to_owned();
         let descriptor_bytes = files.get(DESCRIPTOR_FILE).ok_or_else(|| {
@@ -269,6 +274,25 @@ pub fn executable(folder: &str, platform: &str) -> String {
     } else {
         folder.to_owned()
     }
+}
+
+/// What the plugin in these files says about itself.
+pub fn describe(contents: &Contents) -> Result<Descriptor, Report> {
+    let refused =
+        |why: String| Report::error("package/bad-descriptor", "the plugin is refused").because(why);
+    let inside = |path: &&String| {
+        path.as_str() == DESCRIPTOR_FILE
+            || path
+                .split_once('/')
+                .is_some_and(|(_, rest)| rest == DESCRIPTOR_FILE)
+    };
+    let path = contents
+        .keys()
+        .filter(inside)
+        .min_by_key(|path| path.len())
+        .ok_or_else(|| refused("it has no `plugin.json`".to_owned()))?;
+    Descriptor::parse(&contents[path].bytes)
+        .map_err(|why| refused(format!("its `plugin.json`: {why}")))
 }
 
 /// Takes away the one folder everything is in, unless `plugin.json` already stands outside of it.

@@ -38,6 +38,9 @@ pub struct Locked {
     pub source: String,
     /// By platform (`linux-amd64`).
     pub platforms: BTreeMap<String, Artifact>,
+    /// The SHA-256 of the executable whatever the platform, from locks of older tools. It is left
+    /// out when the plugin is locked again.
+    pub sha256: Option<String>,
 }
 
 /// One archive.
@@ -54,17 +57,32 @@ pub struct Artifact {
 }
 
 impl Lock {
-    /// Reads one. On failure: everything that is wrong with it.
-    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Report>> {
+    /// Reads one, whoever wrote it. On failure: everything that is wrong with it.
+    ///
+    /// For those who only compare: other tools count `lockfile_sha256` in their own way, and what it
+    /// protects is compared by itself.
+    pub fn read(path: &Path, text: &str) -> Result<Self, Vec<Report>> {
+        Self::read_with_digest(path, text).map(|(lock, _)| lock)
+    }
+
+    fn read_with_digest(path: &Path, text: &str) -> Result<(Self, Option<String>), Vec<Report>> {
         let document = Document::parse(path, text)?;
         let mut reader = Reader {
             document: &document,
             problems: Vec::new(),
         };
-        let (lock, own_digest) = reader.lock();
-        if !reader.problems.is_empty() {
-            return Err(reader.problems);
+        let read = reader.lock();
+        if reader.problems.is_empty() {
+            Ok(read)
+        } else {
+            Err(reader.problems)
         }
+    }
+
+    /// Reads one to build upon: it must be as it was written. On failure: everything that is wrong
+    /// with it.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Vec<Report>> {
+        let (lock, own_digest) = Self::read_with_digest(path, text)?;
         if let Some(said) = own_digest {
             let found = lock.digest();
             if !said.eq_ignore_ascii_case(&found) {
@@ -83,11 +101,13 @@ impl Lock {
         Ok(lock)
     }
 
-    /// The SHA-256 that the executable of a plugin must have on a platform, by the name of its
-    /// folder: what a host compares before it launches. `None` when nothing is locked for it.
-    pub fn binary_sha256(&self, folder: &str, platform: &str) -> Option<&str> {
-        let (_, locked) = self.get(folder)?;
-        locked.platforms.get(platform)?.binary_sha256.as_deref()
+    /// The SHA-256 that the executable of a plugin must have on a platform, by its name or its
+    /// folder's: what a host compares before it launches. `None` when nothing is locked for it.
+    pub fn binary_sha256(&self, name: &str, platform: &str) -> Option<&str> {
+        let (_, locked) = self.get(name)?;
+        let here = locked.platforms.get(platform);
+        here.and_then(|artifact| artifact.binary_sha256.as_deref())
+            .or(locked.sha256.as_deref())
     }
 
     /// A locked plugin, by its name or its folder's.
@@ -183,6 +203,31 @@ impl Lock {
     }
 }
 
+/// The older `.wfctl.yaml`, as far as it says which executables are trusted: SHA-256 by name. What
+/// else stands in it is not ours.
+pub fn older_digests(path: &Path, text: &str) -> Result<BTreeMap<String, String>, Vec<Report>> {
+    let document = Document::parse(path, text)?;
+    let mut reader = Reader {
+        document: &document,
+        problems: Vec::new(),
+    };
+    let mut digests = BTreeMap::new();
+    for field in reader.map(&document.root, "plugins") {
+        // An empty one is none.
+        let said = reader.text(&field.value, "sha256").unwrap_or_default();
+        if !said.is_empty()
+            && let Some(digest) = reader.digest(&field.value, "sha256")
+        {
+            digests.insert(field.key.clone(), digest);
+        }
+    }
+    if reader.problems.is_empty() {
+        Ok(digests)
+    } else {
+        Err(reader.problems)
+    }
+}
+
 struct Reader<'d> {
     document: &'d Document,
     problems: Vec<Report>,
@@ -241,6 +286,7 @@ impl Reader<'_> {
             version,
             source: self.text(tree, "source").unwrap_or_default(),
             platforms: BTreeMap::new(),
+            sha256: self.digest(tree, "sha256"),
         };
         for field in self.map(tree, "platforms") {
             let value = &field.value;
@@ -331,6 +377,7 @@ mod tests {
                     version: "v1.4.2".to_owned(),
                     source: "github.com/acme/wf-do".to_owned(),
                     platforms: BTreeMap::from([("linux-amd64".to_owned(), artifact)]),
+                    sha256: None,
                 },
             )]),
         }
@@ -388,6 +435,28 @@ mod tests {
             lock.plugins["a"].platforms["linux-amd64"].sha256,
             "ab".repeat(32)
         );
+    }
+
+    #[test]
+    fn who_only_compares_reads_what_another_tool_counted_in_its_own_way() {
+        let text = sample().to_yaml().replacen("abab", "abac", 1);
+        assert!(Lock::parse(Path::new("l"), &text).is_err());
+        assert!(Lock::read(Path::new("l"), &text).is_ok());
+    }
+
+    #[test]
+    fn the_older_file_says_digests_and_may_say_more() {
+        let digest = "AB".repeat(32);
+        let read = |text: &str| older_digests(Path::new(".wfctl.yaml"), text);
+        let text = format!(
+            "registries: [{{name: x}}]\nplugins: {{a: {{sha256: {digest}}}, b: {{sha256: \"\"}}, c: {{}}}}"
+        );
+        let found = read(&text).unwrap();
+        assert_eq!(found, BTreeMap::from([("a".to_owned(), "ab".repeat(32))]));
+        assert!(read("registries: []").unwrap().is_empty());
+        for wrong in ["plugins: [", "plugins: []", "plugins: {a: {sha256: x}}"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

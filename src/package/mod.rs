@@ -10,6 +10,7 @@
 pub mod archive;
 pub mod cache;
 pub mod descriptor;
+pub mod direct;
 pub mod download;
 pub mod edit;
 pub mod install;
@@ -126,6 +127,7 @@ impl Workshop {
                             version: plugin.version.clone(),
                             source,
                             platforms,
+                            sha256: None,
                         },
                     );
                 }
@@ -463,6 +465,27 @@ impl Workshop {
         let value = self.variables.get(variable).unwrap_or_default();
         let token = self.masker.admit(variable, value.to_owned());
         Credential::new(variable, &token, server).map(Some)
+    }
+}
+
+/// The user's own plugin folder, for all projects.
+pub fn global_folder(variables: &Variables) -> Result<PathBuf, Report> {
+    let data = variables
+        .non_empty("XDG_DATA_HOME")
+        .map(PathBuf::from)
+        .or_else(|| {
+            let home = variables.non_empty("HOME")?;
+            Some(Path::new(home).join(".local/share"))
+        });
+    match data {
+        Some(data) if data.is_absolute() => Ok(data.join("tidegate").join("plugins")),
+        _ => Err(Report::error(
+            "package/no-home",
+            "nobody says where the user's own plugin folder is",
+        )
+        .because("neither `XDG_DATA_HOME` nor `HOME` is an absolute path")
+        .fix("name a folder with --plugin-dir")
+        .exit(Exit::Usage)),
     }
 }
 

@@ -12,7 +12,10 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::path::Path;
+use std::pin::Pin;
 use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{HeaderMap, Request, Response};
@@ -22,8 +25,11 @@ use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use serde_json::Value;
+use tidegate_plugin::tls::{Identity, Peer};
 use tidegate_plugin::{iac, launch, plugin};
-use tokio::net::UnixListener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
 
 const PACKAGE: &str = "workflow.plugin.external.iac.";
 /// `Unimplemented` and `Internal`.
@@ -38,6 +44,10 @@ fn main() -> ExitCode {
         std::thread::sleep(Duration::from_secs(600));
         return ExitCode::SUCCESS;
     }
+    // A decent one would say why, and fail.
+    if std::env::var_os("WORKFLOW_PLUGIN").is_none() {
+        return ExitCode::SUCCESS;
+    }
     let text = std::fs::read("mode.json").unwrap_or_default();
     let mode: Value = serde_json::from_slice(&text).unwrap_or_default();
     if mode["fork"] == true {
@@ -50,6 +60,10 @@ fn main() -> ExitCode {
     }
     if let Some(text) = mode["stderr"].as_str() {
         eprintln!("{text}");
+    }
+    if mode["exit_when_offered_tls"] == true && std::env::var_os("PLUGIN_CLIENT_CERT").is_some() {
+        eprintln!("no TLS here");
+        return ExitCode::FAILURE;
     }
     if let Some(code) = mode["exit"].as_u64() {
         return ExitCode::from(u8::try_from(code).unwrap_or(1));
@@ -83,23 +97,129 @@ fn main() -> ExitCode {
 
 async fn serve(mode: Value) {
     let folder = std::env::var("PLUGIN_UNIX_SOCKET_DIR").expect("a host sets it");
-    let path = Path::new(&folder).join("plugin1");
+    let path = Path::new(&folder).join(format!("plugin{}", std::process::id()));
     let listener = UnixListener::bind(&path).expect("a socket");
-    println!("1|1|unix|{}|grpc||true", path.display());
+    // One certificate is shown at the door, and another inside.
+    let impostor = (mode["impostor"] == true).then(|| {
+        let offered = std::env::var("PLUGIN_CLIENT_CERT").expect("a host offers TLS");
+        let host = Peer::from_pem(&offered).expect("a certificate");
+        let (shown, used) = (Identity::generate(), Identity::generate());
+        let config = used.expect("a certificate").server(host).expect("TLS");
+        (
+            shown.expect("a certificate").field(),
+            TlsAcceptor::from(config),
+        )
+    });
+    let field = impostor.as_ref().map_or("", |(field, _)| field);
+    println!("1|1|unix|{}|grpc|{field}|true", path.display());
     if mode["handshake_twice"] == true {
         println!("1|1|unix|/nowhere|grpc||true");
     }
     while let Ok((stream, _)) = listener.accept().await {
         let mode = mode.clone();
+        let impostor = impostor.clone();
         tokio::spawn(async move {
+            if let Some((_, tls)) = impostor {
+                let _refused = tls.accept(stream).await;
+                return;
+            }
             let service = hyper::service::service_fn(move |request: Request<Incoming>| {
                 let mode = mode.clone();
                 async move { answer(&mode, request).await }
             });
             let _ended = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-                .serve_connection(TokioIo::new(stream), service)
+                .serve_connection(TokioIo::new(Counting::new(stream)), service)
                 .await;
         });
+    }
+}
+
+/// Adds a line to `calls.txt`.
+fn note(line: &str) {
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open("calls.txt");
+    let _written = writeln!(file.expect("a file"), "{line}");
+}
+
+/// A connection that notes every ping of the other side.
+struct Counting {
+    stream: UnixStream,
+    /// Bytes still to pass before the next frame begins; first of all the preface.
+    left: usize,
+    head: Vec<u8>,
+}
+
+impl Counting {
+    fn new(stream: UnixStream) -> Self {
+        Self {
+            stream,
+            left: b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".len(),
+            head: Vec::new(),
+        }
+    }
+
+    fn look(&mut self, mut bytes: &[u8]) {
+        const HEAD: usize = 9;
+        const PING: u8 = 6;
+        const ACKNOWLEDGED: u8 = 1;
+        while !bytes.is_empty() {
+            if self.left > 0 {
+                let passed = self.left.min(bytes.len());
+                self.left -= passed;
+                bytes = &bytes[passed..];
+                continue;
+            }
+            self.head.push(bytes[0]);
+            bytes = &bytes[1..];
+            if self.head.len() == HEAD {
+                if self.head[3] == PING && self.head[4] & ACKNOWLEDGED == 0 {
+                    note("PING");
+                }
+                let size = [0, self.head[0], self.head[1], self.head[2]];
+                self.left = u32::from_be_bytes(size) as usize;
+                self.head.clear();
+            }
+        }
+    }
+}
+
+impl AsyncRead for Counting {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        let read = buffer.filled()[before..].to_vec();
+        self.look(&read);
+        polled
+    }
+}
+
+impl AsyncWrite for Counting {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<std::io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<std::io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
@@ -138,6 +258,9 @@ fn refuse(code: u32, text: &str) -> Response<Body> {
 async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Body>, Infallible> {
     let path = request.uri().path().to_owned();
     let (_, call) = path.rsplit_once('.').unwrap_or_default();
+    if mode["notes_calls"] == true {
+        note(call);
+    }
     if mode["hang_on"] == call {
         std::future::pending::<()>().await;
     }
@@ -194,6 +317,18 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
         "ResourceDriver/Create" => ok(&created(mode, "web")),
         "ResourceDriver/Read" => refuse(2, "iac: resource not found: web"),
         "ResourceDriver/SensitiveKeys" => ok(&iac::SensitiveKeysResponse::default()),
+        "IaCProviderFinalizer/FinalizeApply" => ok(&iac::FinalizeApplyResponse {
+            errors: match mode["unfinished"].as_str() {
+                Some(error) => vec![iac::ActionError {
+                    resource: "db".to_owned(),
+                    action: "deferred_update".to_owned(),
+                    error: error.to_owned(),
+                }],
+                None => Vec::new(),
+            },
+        }),
+        call if call.starts_with("IaCStateBackend/") => state(mode, call),
+        "GRPCController/Shutdown" if mode["no_controller"] == true => refuse(UNIMPLEMENTED, ""),
         "GRPCController/Shutdown" if mode["ignores_shutdown"] == true => {
             std::future::pending::<()>().await;
             ok(&launch::Empty {})
@@ -201,6 +336,32 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
         "GRPCController/Shutdown" => std::process::exit(0),
         _ => refuse(UNIMPLEMENTED, ""),
     })
+}
+
+/// A state backend that has nothing.
+fn state(mode: &Value, call: &str) -> Response<Body> {
+    const FAILED_PRECONDITION: u32 = 9;
+    static CONFIGURED: AtomicBool = AtomicBool::new(false);
+    match call {
+        "IaCStateBackend/ListBackendNames" => ok(&iac::ListBackendNamesResponse {
+            backend_names: mode["backends"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter_map(|name| name.as_str().map(str::to_owned))
+                .collect(),
+        }),
+        "IaCStateBackend/Configure" if mode["configures"] == true => {
+            CONFIGURED.store(true, Ordering::Relaxed);
+            ok(&iac::ConfigureResponse {})
+        }
+        "IaCStateBackend/Configure" => refuse(UNIMPLEMENTED, ""),
+        _ if !CONFIGURED.load(Ordering::Relaxed) => {
+            refuse(FAILED_PRECONDITION, "Configure comes first")
+        }
+        "IaCStateBackend/GetState" => ok(&iac::GetStateResponse::default()),
+        _ => refuse(UNIMPLEMENTED, ""),
+    }
 }
 
 fn registry(mode: &Value) -> Response<Body> {

@@ -2,6 +2,7 @@
 //! own on loopback. `corpus` holds the archive reader against hostile archives and against Python.
 
 mod corpus;
+mod direct;
 mod faults;
 mod server;
 mod tarball;

@@ -1,11 +1,15 @@
 //! The plugin host against programs: a Go plugin on the launch library that existing plugins use,
 //! and a hostile one that breaks every rule there is.
 //!
-//! Names that begin with `hNN_` hold the row of that number of the contract's checklist.
+//! Names that begin with `hNN_` or `sNN_` hold the row of that number of `docs/plugin-checklist.md`.
 
+mod apply;
+mod checklist;
 mod go;
 mod hostile;
 mod journey;
+mod sdk;
+mod state;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -69,11 +73,12 @@ impl Lab {
                 .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
                 .collect(),
             deadlines: Deadlines {
-                handshake: Duration::from_secs(5),
-                setup: Duration::from_secs(3),
-                initialize: Duration::from_secs(3),
-                look: Duration::from_secs(10),
-                effect: Duration::from_secs(10),
+                // Generous: the machine may have better things to do.
+                handshake: Duration::from_secs(30),
+                setup: Duration::from_secs(30),
+                initialize: Duration::from_secs(30),
+                look: Duration::from_secs(30),
+                effect: Duration::from_secs(30),
                 stop: Duration::from_millis(500),
             },
         };

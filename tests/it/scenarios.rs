@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::harness::{Finished, Run};
 
 /// Rows without a test. It may become smaller, never larger.
-const NOT_COVERED: usize = 11;
+const NOT_COVERED: usize = 10;
 
 fn sources(folder: &Path, found: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {
@@ -24,11 +24,11 @@ fn sources(folder: &Path, found: &mut String) {
     }
 }
 
-#[test]
-fn every_row_of_the_table_names_a_test_that_exists() {
+/// Every test of this repository, by name.
+pub(crate) fn every_test() -> BTreeSet<String> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut code = String::new();
-    for folder in ["src", "tests", "crates"] {
+    for folder in ["src", "tests", "crates", "examples"] {
         sources(&root.join(folder), &mut code);
     }
     // Only what stands right under a test attribute counts.
@@ -43,6 +43,13 @@ fn every_row_of_the_table_names_a_test_that_exists() {
             is_test = false;
         }
     }
+    tests
+}
+
+#[test]
+fn every_row_of_the_table_names_a_test_that_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let tests = every_test();
     let text = fs::read_to_string(root.join("docs/scenarios.md")).unwrap();
     let mut numbers = Vec::new();
     let mut not_covered = 0;

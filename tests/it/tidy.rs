@@ -76,7 +76,11 @@ const BETWEEN_DOORS: &[(&str, &str, &str)] = &[
     ("github", "http", "the one HTTP client"),
     ("package", "http", "the one HTTP client"),
     ("package", "github", "where its API is"),
-    ("provider", "package", "what a lock calls this platform"),
+    (
+        "provider",
+        "package",
+        "the one reader of `plugin.json` and of the lock",
+    ),
     ("provider", "http", "the one HTTP client"),
     ("provider", "postgres", "the one way to PostgreSQL"),
     ("state", "postgres", "the one way to PostgreSQL"),
@@ -136,8 +140,7 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("tokio_postgres_rustls", &["postgres.rs"]),
     ("clap", &["cli", "command", "main.rs", "settings.rs"]),
     ("clap_complete", &["cli", "command"]),
-    // The second place reads which executables a project trusts.
-    ("serde_yaml", &["config", "provider/plugin"]),
+    ("serde_yaml", &["config"]),
     ("tidegate_yaml", &["config"]),
     ("tidegate_matcher", &["secret"]),
     ("tonic", &["provider/plugin"]),

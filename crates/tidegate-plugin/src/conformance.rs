@@ -25,10 +25,12 @@
     reason = "this runs in the author's tests, outside the seams of the host"
 )]
 
+mod ability;
 mod launch;
 mod life;
 mod process;
 mod store;
+mod work;
 
 use std::fmt;
 use std::future::Future;
@@ -50,6 +52,8 @@ pub struct Conformance {
     samples: Vec<Sample>,
     backends: Vec<(String, Value)>,
     environment: Vec<(String, String)>,
+    bootstrap: Option<Value>,
+    job: Option<String>,
 }
 
 /// A resource that can be made, changed and removed.
@@ -142,6 +146,8 @@ impl Conformance {
             samples: Vec::new(),
             backends: Vec::new(),
             environment: Vec::new(),
+            bootstrap: None,
+            job: None,
         }
     }
 
@@ -163,6 +169,20 @@ impl Conformance {
     #[must_use]
     pub fn state_backend(mut self, name: impl Into<String>, settings: Value) -> Self {
         self.backends.push((name.into(), settings));
+        self
+    }
+
+    /// Settings of a state module whose place the provider is to make; it is made twice.
+    #[must_use]
+    pub fn bootstraps(mut self, settings: Value) -> Self {
+        self.bootstrap = Some(settings);
+        self
+    }
+
+    /// A command that a job of the provider can run, and that succeeds.
+    #[must_use]
+    pub fn job(mut self, command: impl Into<String>) -> Self {
+        self.job = Some(command.into());
         self
     }
 
@@ -189,6 +209,14 @@ impl Conformance {
             store::scenarios(self, &mut book).await;
             Outcome { ended: book.ended }
         })
+    }
+
+    /// Launches the plugin, for scenarios of the author's own.
+    ///
+    /// # Errors
+    /// When it does not answer the handshake.
+    pub async fn launch(&self) -> Result<Launched, String> {
+        Launched::start(self).await
     }
 
     fn config_json(&self) -> Vec<u8> {

@@ -20,11 +20,13 @@
 //! two traits it says through the optional methods of [`Provider`]; only what it says is advertised.
 //!
 //! Without the default feature `serve` the crate holds the wire only ([`iac`], [`plugin`],
-//! [`launch`]), for hosts. `proto/contract.tsv` lists every service, message, field number and
+//! [`launch`]), for hosts; the feature `tls` adds the TLS that both sides may speak. `proto/contract.tsv` lists every service, message, field number and
 //! type of it, and a test compares that list with what was compiled.
 
 pub mod convention;
 mod error;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod wire;
 
 pub use error::{Error, ErrorClass, Result};

@@ -12,6 +12,17 @@ use std::process::Command;
 /// S1, S2, S3, S4, S7, S8, S10, S12, S14 and S17, as that library sees them.
 #[test]
 fn s17_the_go_launch_library_drives_it() {
+    drive(&[]);
+}
+
+/// The library makes a P-521 certificate, sends it in the environment and takes ours from the
+/// handshake line.
+#[test]
+fn s17_the_go_launch_library_drives_it_over_mutual_tls() {
+    drive(&[("AUTO_MTLS", "1")]);
+}
+
+fn drive(variables: &[(&str, &str)]) {
     if Command::new("go").arg("version").output().is_err() {
         eprintln!(
             "SKIPPED: `go` is not installed, so the launch library of existing hosts was not tried"
@@ -37,6 +48,7 @@ fn s17_the_go_launch_library_drives_it() {
     std::fs::write(&descriptors, tidegate_plugin::FILE_DESCRIPTOR_SET).unwrap();
     let config = serde_json::json!({ "directory": folder.path().join("files") });
     let ran = Command::new(host)
+        .envs(variables.iter().copied())
         .arg(env!("CARGO_BIN_EXE_tidegate-plugin-files"))
         .arg(descriptors)
         .args([

@@ -105,7 +105,7 @@ pub(super) async fn remove(desk: &Desk, arguments: &RemoveArgs) -> CommandResult
     if project.lock.is_some() {
         desk.write_lock(&files.lock_file, project.lock.as_ref(), &lock)?;
     }
-    let plugin_dir = desk.plugin_dir(&arguments.place);
+    let plugin_dir = desk.plugin_dir(&arguments.place)?;
     let is_gone = !arguments.keep_installed
         && install::uninstall(&*desk.disk, &plugin_dir, name::folder(name))?;
     desk.ui.note(format!(

@@ -2,18 +2,120 @@
 
 use serde_json::json;
 
-use super::super::{CommandResult, Desk};
-use super::{Project, no_manifest, not_declared};
-use crate::cli::plugin::{FilesArgs, InstallArgs};
-use crate::package::Change;
+use super::super::{CommandResult, Desk, Problems};
+use super::{Project, no_manifest, not_declared, show};
+use crate::cli::plugin::{FilesArgs, InstallArgs, LockedArgs, PlaceArgs};
+use crate::package::direct::Direct;
+use crate::package::lockfile::Lock;
+use crate::package::manifest::Manifest;
 use crate::package::name::{self, Source};
+use crate::package::{self, Change, Workshop};
 use crate::report::{Exit, Report, Reporter as _};
 
-/// Runs either.
-pub(super) async fn run(desk: &Desk, arguments: &InstallArgs, command: &str) -> CommandResult {
+/// `plugin ci`
+pub(super) async fn ci(desk: &Desk, arguments: &LockedArgs) -> CommandResult {
+    let workshop = desk.workshop(&arguments.place.files, arguments.mirror.clone())?;
+    let (manifest, lock, _) = agreed(desk, arguments, true)?;
+    from_lock(desk, arguments, &workshop, &manifest, &lock, "plugin ci").await
+}
+
+/// `plugin install`
+pub(super) async fn install(desk: &Desk, arguments: &InstallArgs) -> CommandResult {
+    const COMMAND: &str = "plugin install";
+    let locked = &arguments.locked;
+    let direct = match (&arguments.url, &arguments.sha256, &arguments.local) {
+        (Some(url), Some(sha256), _) => Some(Direct::Url {
+            url: url.clone(),
+            sha256: sha256.clone(),
+        }),
+        (_, _, Some(path)) => Some(Direct::Local(path.clone())),
+        _ => None,
+    };
+    if let Some(direct) = direct {
+        return install_direct(desk, locked, &direct).await;
+    }
+    if arguments.check {
+        let (manifest, lock, text) = agreed(desk, locked, true)?;
+        let project = Project {
+            text,
+            manifest: Some(manifest),
+            lock: Some(lock),
+        };
+        return show::compare(
+            desk,
+            &project,
+            &locked.place,
+            locked.name.as_deref(),
+            COMMAND,
+        );
+    }
+    let workshop = desk.workshop(&locked.place.files, locked.mirror.clone())?;
+    let (manifest, lock, _) = agreed(desk, locked, false)?;
+    let done = from_lock(desk, locked, &workshop, &manifest, &lock, COMMAND).await;
+    if locked.place.global {
+        tell_where(desk, &locked.place)?;
+    }
+    done
+}
+
+/// Hosts look into the project's folder; this one they have to be told of.
+fn tell_where(desk: &Desk, place: &PlaceArgs) -> Result<(), Report> {
+    let folder = desk.plugin_dir(place)?;
+    desk.ui.note(format!(
+        "To use it in a project: {}={}",
+        package::PLUGIN_DIR_VARIABLE,
+        folder.display()
+    ));
+    Ok(())
+}
+
+/// One plugin that no lock pins.
+async fn install_direct(desk: &Desk, arguments: &LockedArgs, from: &Direct) -> CommandResult {
+    let place = &arguments.place;
+    let workshop = desk.workshop(&place.files, None)?;
+    let plugin_dir = desk.plugin_dir(place)?;
+    let installed = desk
+        .until_cancelled(workshop.install_direct(from, arguments.name.as_deref(), &plugin_dir))
+        .await??;
+    let exit = desk.emit_plugins(
+        "plugin install",
+        &place.files,
+        Some(&plugin_dir),
+        true,
+        vec![json!({
+            "name": installed.name,
+            "folder": installed.folder,
+            "version": installed.version,
+            "status": "installed",
+        })],
+        &[],
+    );
+    desk.ui.note(format!(
+        "`{}` {} is in {}; its executable has sha256 {}. No lock pins it.",
+        installed.name,
+        installed.version,
+        plugin_dir.join(&installed.folder).display(),
+        installed.binary_sha256
+    ));
+    if place.global {
+        tell_where(desk, place)?;
+    }
+    Ok(exit)
+}
+
+/// Manifest and lock, which must want the same; with `is_strict` the lock must want nothing more.
+/// And the manifest's text.
+fn agreed(
+    desk: &Desk,
+    arguments: &LockedArgs,
+    is_strict: bool,
+) -> Result<(Manifest, Lock, String), Problems> {
     let files = &arguments.place.files;
-    let workshop = desk.workshop(files, arguments.mirror.clone())?;
-    let Project { manifest, lock, .. } = desk.project(files)?;
+    let Project {
+        manifest,
+        lock,
+        text,
+    } = desk.project(files)?;
     let manifest = manifest.ok_or_else(|| no_manifest(files))?;
     let lock = lock.ok_or_else(|| no_lock(files))?;
     if let Some(only) = &arguments.name
@@ -21,7 +123,7 @@ pub(super) async fn run(desk: &Desk, arguments: &InstallArgs, command: &str) -> 
     {
         return Err(not_declared(files, only).into());
     }
-    if command == "plugin ci" {
+    if is_strict {
         let extra: Vec<&str> = lock
             .plugins
             .keys()
@@ -62,10 +164,22 @@ pub(super) async fn run(desk: &Desk, arguments: &InstallArgs, command: &str) -> 
             .into());
         }
     }
-    let plugin_dir = desk.plugin_dir(&arguments.place);
+    Ok((manifest, lock, text))
+}
+
+async fn from_lock(
+    desk: &Desk,
+    arguments: &LockedArgs,
+    workshop: &Workshop,
+    manifest: &Manifest,
+    lock: &Lock,
+    command: &str,
+) -> CommandResult {
+    let files = &arguments.place.files;
+    let plugin_dir = desk.plugin_dir(&arguments.place)?;
     let started = desk.clock.monotonic();
     let done = desk
-        .until_cancelled(workshop.install(&manifest, &lock, arguments.name.as_deref(), &plugin_dir))
+        .until_cancelled(workshop.install(manifest, lock, arguments.name.as_deref(), &plugin_dir))
         .await??;
     let mut problems = Vec::new();
     let mut plugins = Vec::new();

@@ -34,14 +34,10 @@ pub async fn run(desk: &Desk, command: &PluginCommand) -> (&'static str, Command
             ("plugin update", change::update(desk, arguments).await)
         }
         PluginCommand::Lock(arguments) => ("plugin lock", change::lock(desk, arguments).await),
-        PluginCommand::Install(arguments) => (
-            "plugin install",
-            install::run(desk, arguments, "plugin install").await,
-        ),
-        PluginCommand::Ci(arguments) => (
-            "plugin ci",
-            install::run(desk, arguments, "plugin ci").await,
-        ),
+        PluginCommand::Install(arguments) => {
+            ("plugin install", install::install(desk, arguments).await)
+        }
+        PluginCommand::Ci(arguments) => ("plugin ci", install::ci(desk, arguments).await),
         PluginCommand::List(arguments) => ("plugin list", show::list(desk, arguments)),
         PluginCommand::Info(arguments) => ("plugin info", show::info(desk, arguments)),
         PluginCommand::Verify(arguments) => ("plugin verify", show::verify(desk, arguments)),
@@ -192,15 +188,18 @@ impl Desk {
     }
 
     /// The plugin folder: flag, then variable, then default.
-    pub(super) fn plugin_dir(&self, place: &PlaceArgs) -> PathBuf {
-        place.plugin_dir.clone().unwrap_or_else(|| {
+    pub(super) fn plugin_dir(&self, place: &PlaceArgs) -> Result<PathBuf, Report> {
+        let variables = &self.settings.variables;
+        if place.global {
+            return package::global_folder(variables);
+        }
+        Ok(place.plugin_dir.clone().unwrap_or_else(|| {
             PathBuf::from(
-                self.settings
-                    .variables
+                variables
                     .non_empty(package::PLUGIN_DIR_VARIABLE)
                     .unwrap_or(package::DEFAULT_PLUGIN_DIR),
             )
-        })
+        }))
     }
 
     /// The one document every `plugin` command prints.

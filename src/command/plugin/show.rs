@@ -137,7 +137,7 @@ fn rows<'p>(desk: &Desk, project: &'p Project, plugin_dir: &Path) -> Result<Vec<
 /// `plugin list`
 pub(super) fn list(desk: &Desk, arguments: &PlaceArgs) -> CommandResult {
     let project = desk.project(&arguments.files)?;
-    let plugin_dir = desk.plugin_dir(arguments);
+    let plugin_dir = desk.plugin_dir(arguments)?;
     let rows = rows(desk, &project, &plugin_dir)?;
     let exit = desk.emit_plugins(
         "plugin list",
@@ -181,7 +181,7 @@ pub(super) fn info(desk: &Desk, arguments: &NamedArgs) -> CommandResult {
     let files = &arguments.place.files;
     let (asked, _) = split(&arguments.name)?;
     let project = desk.project(files)?;
-    let plugin_dir = desk.plugin_dir(&arguments.place);
+    let plugin_dir = desk.plugin_dir(&arguments.place)?;
     let row = rows(desk, &project, &plugin_dir)?
         .into_iter()
         .find(|row| name::folder(&row.name) == name::folder(asked))
@@ -231,11 +231,28 @@ pub(super) fn info(desk: &Desk, arguments: &NamedArgs) -> CommandResult {
 
 /// `plugin verify`
 pub(super) fn verify(desk: &Desk, arguments: &VerifyPluginsArgs) -> CommandResult {
-    let files = &arguments.place.files;
-    let project = desk.project(files)?;
-    let plugin_dir = desk.plugin_dir(&arguments.place);
-    let mut checked = rows(desk, &project, &plugin_dir)?;
-    if let Some(only) = &arguments.name {
+    let project = desk.project(&arguments.place.files)?;
+    compare(
+        desk,
+        &project,
+        &arguments.place,
+        arguments.name.as_deref(),
+        "plugin verify",
+    )
+}
+
+/// Compares what is installed with what is locked, and says so in the name of `command`.
+pub(super) fn compare(
+    desk: &Desk,
+    project: &Project,
+    place: &PlaceArgs,
+    only: Option<&str>,
+    command: &str,
+) -> CommandResult {
+    let files = &place.files;
+    let plugin_dir = desk.plugin_dir(place)?;
+    let mut checked = rows(desk, project, &plugin_dir)?;
+    if let Some(only) = only {
         checked.retain(|row| name::folder(&row.name) == name::folder(only));
         if checked.is_empty() {
             return Err(not_declared(files, only).into());
@@ -264,7 +281,7 @@ pub(super) fn verify(desk: &Desk, arguments: &VerifyPluginsArgs) -> CommandResul
         }
     }
     let exit = desk.emit_plugins(
-        "plugin verify",
+        command,
         files,
         Some(&plugin_dir),
         false,

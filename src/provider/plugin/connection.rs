@@ -5,9 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
 use tidegate_plugin::launch::grpc_controller_client::GrpcControllerClient;
 use tidegate_plugin::launch::grpc_stdio_client::GrpcStdioClient;
+use tidegate_plugin::tls;
 use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Uri};
 use tonic::{Code, Request, Response, Status};
 
@@ -89,10 +93,12 @@ pub(super) use unary;
 
 impl Connection {
     /// Dials. The socket must be held by a process of our own user: a plugin cannot send us to
-    /// somebody else's.
+    /// somebody else's. With TLS, whoever answers must be the one whose certificate was in the
+    /// handshake.
     pub(super) async fn open(
         plugin: &str,
         endpoint: Endpoint,
+        tls: Option<Arc<ClientConfig>>,
         tools: &Tools,
     ) -> Result<Self, Report> {
         let unreachable = |why: String| {
@@ -103,7 +109,7 @@ impl Connection {
             .because(tools.excerpt(&why))
             .fix("the plugin is broken: report it to its author")
         };
-        let connector = tower::service_fn(move |_: Uri| dial(endpoint.clone()));
+        let connector = tower::service_fn(move |_: Uri| dial(endpoint.clone(), tls.clone()));
         // The address is a placeholder: the connector knows the way. Keepalive stays off, because
         // Go servers hang up on hosts that ping more often than every five minutes.
         let target =
@@ -235,8 +241,8 @@ impl Connection {
     }
 }
 
-async fn dial(endpoint: Endpoint) -> io::Result<TokioIo<Stream>> {
-    match endpoint {
+async fn dial(endpoint: Endpoint, tls: Option<Arc<ClientConfig>>) -> io::Result<TokioIo<Stream>> {
+    let stream: Stream = match endpoint {
         Endpoint::Unix(path) => {
             let stream = UnixStream::connect(path).await?;
             if stream.peer_cred()?.uid() != rustix::process::getuid().as_raw() {
@@ -245,14 +251,28 @@ async fn dial(endpoint: Endpoint) -> io::Result<TokioIo<Stream>> {
                     "the socket belongs to another user",
                 ));
             }
-            Ok(TokioIo::new(Box::new(stream)))
+            Box::new(stream)
         }
         Endpoint::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
             stream.set_nodelay(true)?;
-            Ok(TokioIo::new(Box::new(stream)))
+            Box::new(stream)
         }
-    }
+    };
+    let Some(config) = tls else {
+        return Ok(TokioIo::new(stream));
+    };
+    let name = ServerName::try_from(tls::NAME).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(config)
+        .connect(name, stream)
+        .await
+        .map_err(|error| {
+            io::Error::new(
+                error.kind(),
+                format!("mutual TLS, which it offered, failed: {error}"),
+            )
+        })?;
+    Ok(TokioIo::new(Box::new(stream)))
 }
 
 type Stream = Box<dyn ReadWrite>;

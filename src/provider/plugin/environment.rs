@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::handshake::PROTOCOL_VERSION;
-use super::manifest::Manifest;
+use crate::package::descriptor::Descriptor;
 use crate::process::Variable;
 use crate::report::{Exit, Report};
 use crate::resource::Value;
@@ -46,12 +46,14 @@ const ONLY_BY_CONFIG: &[&str] = &["GITHUB_TOKEN", "GH_TOKEN"];
 /// Key of a provider module's config that declares variables for its plugin.
 pub const CONFIG_KEY: &str = "env";
 
-/// The whole environment of a plugin. `declared` is the value of `env:` in its module.
+/// The whole environment of a plugin. `declared` is the value of `env:` in its module,
+/// `certificate` offers TLS.
 pub fn environment(
     variables: &Variables,
-    manifest: &Manifest,
+    manifest: &Descriptor,
     declared: Option<&Value>,
     socket_directory: &Path,
+    certificate: Option<String>,
     masker: &Masker,
 ) -> Result<BTreeMap<String, Variable>, Report> {
     let mut all = BTreeMap::new();
@@ -124,6 +126,12 @@ pub fn environment(
     ] {
         all.insert(name.to_owned(), Variable::Public(value));
     }
+    if let Some(certificate) = certificate {
+        all.insert(
+            "PLUGIN_CLIENT_CERT".to_owned(),
+            Variable::Public(certificate),
+        );
+    }
     Ok(all)
 }
 
@@ -179,7 +187,7 @@ mod tests {
     use crate::resource::Map;
     use serde_json::json;
 
-    fn manifest() -> Manifest {
+    fn manifest() -> Descriptor {
         let text = json!({
             "name": "cloud", "version": "1.0.0", "author": "a", "description": "d",
             "required_secrets": [
@@ -188,7 +196,7 @@ mod tests {
             ],
             "required_config": [{"name": "CLOUD_REGION"}, {"name": "CLOUD_API_KEY"}],
         });
-        Manifest::parse(text.to_string().as_bytes()).unwrap()
+        Descriptor::parse(text.to_string().as_bytes()).unwrap()
     }
 
     fn variables() -> Variables {
@@ -224,6 +232,7 @@ mod tests {
             &manifest(),
             declared.as_ref(),
             Path::new("/sockets"),
+            Some("our certificate".to_owned()),
             &Masker::default(),
         )
     }
@@ -253,6 +262,7 @@ mod tests {
                 same("HTTPS_PROXY"),
                 same("LC_ALL"),
                 same("PATH"),
+                ("PLUGIN_CLIENT_CERT", "our certificate".to_owned()),
                 ("PLUGIN_MAX_PORT", "25000".to_owned()),
                 ("PLUGIN_MIN_PORT", "10000".to_owned()),
                 ("PLUGIN_PROTOCOL_VERSIONS", "1".to_owned()),

@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::manifest::{self, Manifest};
 use crate::disk::{Disk, EntryKind};
+use crate::package::descriptor::{self, Descriptor};
 use crate::report::{Exit, Report};
 
 /// A plugin on disk.
@@ -14,7 +14,7 @@ pub struct Found {
     /// The folder's name, which is also the executable's.
     pub name: String,
     /// Its checked manifest.
-    pub manifest: Manifest,
+    pub manifest: Descriptor,
 }
 
 impl Found {
@@ -77,7 +77,7 @@ pub fn list(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Vec<Skipped>)
     Ok((found, skipped))
 }
 
-fn read_manifest(disk: &dyn Disk, directory: &Path) -> Result<Option<Manifest>, String> {
+fn read_manifest(disk: &dyn Disk, directory: &Path) -> Result<Option<Descriptor>, String> {
     let path = directory.join("plugin.json");
     match disk.entry(&path) {
         Ok(Some(EntryKind::File { .. })) => {}
@@ -86,9 +86,9 @@ fn read_manifest(disk: &dyn Disk, directory: &Path) -> Result<Option<Manifest>, 
         Err(error) => return Err(error.to_string()),
     }
     let bytes = disk
-        .read(&path, manifest::BYTES_MAX)
+        .read(&path, descriptor::BYTES_MAX)
         .map_err(|error| error.to_string())?;
-    Manifest::parse(&bytes)
+    Descriptor::parse(&bytes)
         .map(Some)
         .map_err(|error| format!("its plugin.json is refused: {error}"))
 }

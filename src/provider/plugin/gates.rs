@@ -11,7 +11,7 @@ use tonic::Code;
 
 use super::connection::{Connection, unary};
 use super::find::Found;
-use super::manifest::version_numbers;
+use crate::package::name::version_numbers;
 use crate::report::Report;
 use crate::resource::Kind;
 
@@ -25,7 +25,7 @@ pub(super) const DRIVER: &str = "ResourceDriver";
 const PLAN_VERSION: &str = "v2";
 
 /// The release of the engine whose plugin contract `proto/` is; `minEngineVersion` counts those.
-const CONTRACT_VERSION: [u64; 3] = [0, 86, 0];
+const CONTRACT_VERSION: [u32; 3] = [0, 86, 0];
 
 /// Config keys every resource may have at a provider that does not say which.
 pub const DEFAULT_CANONICAL_KEYS: [&str; 32] = [
@@ -66,7 +66,7 @@ pub const DEFAULT_CANONICAL_KEYS: [&str; 32] = [
 /// Gates that need no process: what the manifest says.
 pub(super) fn manifest(plugin: &Found) -> Result<Option<Report>, Report> {
     let manifest = &plugin.manifest;
-    if let Some(wanted) = &manifest.engine_version_min {
+    if let Some(wanted) = &manifest.min_engine_version {
         // A suffix (`-rc.1`, `+build`) does not make it another contract.
         let release = wanted.split(['-', '+']).next().unwrap_or_default();
         let Some(numbers) = version_numbers(release) else {

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tidegate_plugin::tls::Peer;
+
 /// The line format we speak.
 const CORE_VERSION: i64 = 1;
 /// The plugin protocol we offer.
@@ -21,6 +23,15 @@ pub enum Endpoint {
     Unix(PathBuf),
     /// A port of this machine.
     Tcp(SocketAddr),
+}
+
+/// What a plugin's first line says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Greeting {
+    /// Where it listens.
+    pub endpoint: Endpoint,
+    /// The certificate it will show, when it speaks TLS.
+    pub peer: Option<Peer>,
 }
 
 /// Why a handshake line is refused. Each has its own code, because each has its own remedy.
@@ -50,9 +61,12 @@ pub enum HandshakeError {
     /// Field 5 is something else.
     #[error("it speaks `{0}`; allowed is grpc")]
     Protocol(String),
-    /// It wants TLS that was not offered, or its certificate is none.
+    /// Field 6 holds a certificate, and TLS was not offered.
     #[error("it answers with a certificate, although none was asked for")]
-    Certificate,
+    UnaskedCertificate,
+    /// Field 6 holds something, and that is no certificate.
+    #[error("the certificate it answers with cannot be read: {0}")]
+    Certificate(String),
 }
 
 impl HandshakeError {
@@ -67,14 +81,15 @@ impl HandshakeError {
             Self::Network(_) => "plugin/handshake-network",
             Self::Address(_) => "plugin/handshake-address",
             Self::Protocol(_) => "plugin/handshake-protocol",
-            Self::Certificate => "plugin/handshake-certificate",
+            Self::UnaskedCertificate | Self::Certificate(_) => "plugin/handshake-certificate",
         }
     }
 }
 
 /// Reads the first line of a plugin's standard output. Fields are checked in their order, so that
-/// the first thing wrong is what is reported; fields beyond the sixth say nothing to us.
-pub fn parse(line: &[u8]) -> Result<Endpoint, HandshakeError> {
+/// the first thing wrong is what is reported; fields beyond the sixth say nothing to us. TLS was
+/// offered when `is_tls_offered`.
+pub fn parse(line: &[u8], is_tls_offered: bool) -> Result<Greeting, HandshakeError> {
     let text = String::from_utf8_lossy(line);
     let text = text.trim();
     let fields: Vec<&str> = text.split('|').collect();
@@ -115,12 +130,18 @@ pub fn parse(line: &[u8]) -> Result<Endpoint, HandshakeError> {
         None | Some(&"grpc") => {}
         Some(other) => return Err(HandshakeError::Protocol(short(other))),
     }
-    match rest.get(1) {
-        Some(certificate) if certificate.len() > CERTIFICATE_CHARACTERS_MIN => {
-            Err(HandshakeError::Certificate)
-        }
-        _ => Ok(endpoint),
-    }
+    let certificate = rest
+        .get(1)
+        .filter(|field| field.len() > CERTIFICATE_CHARACTERS_MIN);
+    let peer = match certificate {
+        // A plugin that does not know how goes on in the clear, through a folder that is ours alone.
+        None => None,
+        Some(_) if !is_tls_offered => return Err(HandshakeError::UnaskedCertificate),
+        Some(field) => Some(
+            Peer::from_field(field).map_err(|why| HandshakeError::Certificate(why.to_string()))?,
+        ),
+    };
+    Ok(Greeting { endpoint, peer })
 }
 
 fn quoted(text: &str) -> String {
@@ -148,7 +169,7 @@ mod tests {
     use super::*;
 
     fn code(line: &str) -> &'static str {
-        match parse(line.as_bytes()) {
+        match parse(line.as_bytes(), false) {
             Ok(_) => "ok",
             Err(error) => error.code(),
         }
@@ -166,14 +187,18 @@ mod tests {
             "  1|1|unix|/tmp/plugin42|grpc||true\r",
         ] {
             assert_eq!(
-                parse(line.as_bytes()),
-                Ok(Endpoint::Unix("/tmp/plugin42".into())),
+                parse(line.as_bytes(), true),
+                Ok(Greeting {
+                    endpoint: Endpoint::Unix("/tmp/plugin42".into()),
+                    peer: None
+                }),
                 "{line:?}"
             );
         }
+        let tcp = parse(b"1|1|tcp|127.0.0.1:10000|grpc", true).unwrap();
         assert_eq!(
-            parse(b"1|1|tcp|127.0.0.1:10000|grpc"),
-            Ok(Endpoint::Tcp(SocketAddr::from(([127, 0, 0, 1], 10000))))
+            tcp.endpoint,
+            Endpoint::Tcp(SocketAddr::from(([127, 0, 0, 1], 10000)))
         );
     }
 
@@ -201,16 +226,33 @@ mod tests {
             code(&format!("1|1|unix|/s|grpc|{certificate}|true")),
             "plugin/handshake-certificate"
         );
+        // Offered or not, what is there must be a certificate.
+        let garbage = parse(
+            format!("1|1|unix|/s|grpc|{certificate}|true").as_bytes(),
+            true,
+        );
+        assert!(
+            matches!(garbage, Err(HandshakeError::Certificate(_))),
+            "{garbage:?}"
+        );
+        let identity = tidegate_plugin::tls::Identity::generate().unwrap();
+        let line = format!("1|1|unix|/s|grpc|{}|true", identity.field());
+        assert!(parse(line.as_bytes(), true).unwrap().peer.is_some());
+        assert_eq!(
+            parse(line.as_bytes(), false),
+            Err(HandshakeError::UnaskedCertificate)
+        );
         let long = format!("1|1|unix|/{}|grpc", "s".repeat(200));
         assert_eq!(code(&long), "plugin/handshake-address");
     }
 
     #[test]
     fn a_refused_line_is_quoted_but_never_whole() {
-        let Err(HandshakeError::Unrecognised(text)) = parse("x".repeat(5000).as_bytes()) else {
+        let Err(HandshakeError::Unrecognised(text)) = parse("x".repeat(5000).as_bytes(), false)
+        else {
             panic!("a wall of text is no handshake");
         };
         assert!(text.chars().count() < 130, "{}", text.len());
-        assert!(parse(&[0xff, 0xfe, b'|']).is_err());
+        assert!(parse(&[0xff, 0xfe, b'|'], false).is_err());
     }
 }

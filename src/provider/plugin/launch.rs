@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_plugin::tls::Identity;
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, ChildStdout};
 use tokio::task::JoinSet;
@@ -16,7 +17,7 @@ use tokio::task::JoinSet;
 use super::Tools;
 use super::environment::environment;
 use super::find::Found;
-use super::handshake::{self, Endpoint, HandshakeError, LINE_BYTES_MAX};
+use super::handshake::{self, Greeting, HandshakeError, LINE_BYTES_MAX};
 use super::lock;
 use super::relay::{Relay, drain};
 use crate::disk::{Disk, EntryKind};
@@ -29,6 +30,8 @@ use crate::resource::Value;
 const FOLDER_PREFIX: &str = "tidegate-plugin-";
 /// A socket's whole path has to fit into 107 bytes; plugins add about thirty.
 const FOLDER_PARENT_BYTES_MAX: usize = 40;
+/// The code of a plugin that ended before it was ready.
+pub(super) const EXITED: &str = "plugin/exited";
 /// Between two looks whether a process has ended.
 const STEP: Duration = Duration::from_millis(2);
 /// How long the last words of a plugin that broke are waited for.
@@ -113,13 +116,14 @@ fn sweep(disk: &dyn Disk, processes: &dyn Processes, parent: &Path) {
 }
 
 impl Running {
-    /// Starts a plugin and reads its handshake.
+    /// Starts a plugin and reads its handshake. With an identity it is offered TLS.
     pub(super) async fn start(
         plugin: &Found,
         base: &Path,
         declared: Option<&Value>,
+        identity: Option<&Identity>,
         tools: &Tools,
-    ) -> Result<(Self, Endpoint), Report> {
+    ) -> Result<(Self, Greeting), Report> {
         let executable = plugin.executable();
         if let Ok(Some(EntryKind::Directory) | None) = tools.disk.entry(&executable) {
             return Err(Report::error(
@@ -137,6 +141,7 @@ impl Running {
             &plugin.manifest,
             declared,
             &folder.path,
+            identity.map(Identity::pem),
             &tools.masker,
         )?;
         let launch = Launch {
@@ -175,12 +180,12 @@ impl Running {
             is_gone: false,
         };
         // From here on, dropping `running` kills.
-        let endpoint = running.handshake(stdout).await?;
+        let greeting = running.handshake(stdout, identity.is_some()).await?;
         // What was compared is a file; what counts is what runs. Between the two somebody may have
         // put another file there, so the running image is compared as well.
         let image = PathBuf::from(format!("/proc/{pid}/exe"));
         lock::check(tools.disk.as_ref(), &pins, &plugin.name, &image)?;
-        Ok((running, endpoint))
+        Ok((running, greeting))
     }
 
     /// Where this process's output goes.
@@ -193,7 +198,11 @@ impl Running {
         self.readers.spawn(reader);
     }
 
-    async fn handshake(&mut self, mut stdout: ChildStdout) -> Result<Endpoint, Report> {
+    async fn handshake(
+        &mut self,
+        mut stdout: ChildStdout,
+        is_tls_offered: bool,
+    ) -> Result<Greeting, Report> {
         let limit = self.tools.deadlines.handshake;
         let line = tokio::select! {
             biased;
@@ -216,11 +225,11 @@ impl Running {
             }
         };
         match line {
-            FirstLine::Line(line, rest) => match handshake::parse(&line) {
-                Ok(endpoint) => {
+            FirstLine::Line(line, rest) => match handshake::parse(&line, is_tls_offered) {
+                Ok(greeting) => {
                     let relay = Arc::clone(&self.relay);
                     self.readers.spawn(drain(stdout, rest, relay));
-                    Ok(endpoint)
+                    Ok(greeting)
                 }
                 Err(error) => Err(self.refused(&error).await),
             },
@@ -242,7 +251,7 @@ impl Running {
                     Some(status) => {
                         self.is_gone = true;
                         Report::error(
-                            "plugin/exited",
+                            EXITED,
                             format!(
                                 "plugin `{}` ended before it was ready ({status})",
                                 self.name

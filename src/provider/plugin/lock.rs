@@ -1,46 +1,27 @@
 //! Which executable a project trusts: the digests in `.wfctl-lock.yaml` beside the config, and in
-//! the older `.wfctl.yaml`. Read only; `plugin lock` writes them.
+//! the older `.wfctl.yaml`. `package::lockfile` reads both; here they are compared.
 //!
 //! A lock names archives for every platform (`platforms.<os>-<arch>.sha256`); what can be checked
-//! at launch is the executable, so that is what is looked for here: `plugins.<name>.sha256`, or
-//! `binary_sha256` of this platform, which wins.
+//! at launch is the executable: `binary_sha256` of this platform, or `plugins.<name>.sha256` of an
+//! older tool.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 
 use super::find::Found;
 use crate::disk::Disk;
+use crate::package::lockfile::{self, DEFAULT_LOCK, Lock};
 use crate::package::name::this_platform;
 use crate::random::encode_hex;
 use crate::report::Report;
 
 const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// What an older tool wrote.
+const OLDER: &str = ".wfctl.yaml";
 /// How far above the config the older file is looked for.
 const PARENTS_MAX: usize = 3;
-
-#[derive(Debug, Default, Deserialize)]
-struct Lock {
-    #[serde(default)]
-    plugins: BTreeMap<String, Entry>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Entry {
-    #[serde(default)]
-    sha256: Option<String>,
-    #[serde(default)]
-    platforms: BTreeMap<String, Platform>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Platform {
-    #[serde(default)]
-    binary_sha256: Option<String>,
-}
 
 /// A digest an executable must have, and the file that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,54 +30,63 @@ pub struct Pin {
     said_by: PathBuf,
 }
 
-fn unreadable(path: &Path, why: &dyn std::error::Error) -> Report {
-    Report::error(
+fn unreadable(path: &Path, why: impl Iterator<Item = String>) -> Report {
+    let report = Report::error(
         "plugin/lock-unreadable",
         format!("`{}` cannot be read", path.display()),
-    )
-    .caused_by(why)
-    .because("no plugin is started while it is not known which one is trusted")
-    .fix("restore the file, or make it anew with `tidegate plugin lock`")
+    );
+    why.fold(report, Report::because)
+        .because("no plugin is started while it is not known which one is trusted")
+        .fix("restore the file, or make it anew with `tidegate plugin lock`")
+}
+
+/// A file's text, or `None` when there is no file.
+fn text_of(disk: &dyn Disk, path: &Path) -> Result<Option<String>, Report> {
+    match disk.read(path, LOCK_BYTES_MAX) {
+        Ok(bytes) => String::from_utf8(bytes)
+            .map(Some)
+            .map_err(|error| unreadable(path, std::iter::once(error.to_string()))),
+        Err(error) if error.is_not_found() => Ok(None),
+        Err(error) => Err(unreadable(path, std::iter::once(error.to_string()))),
+    }
 }
 
 /// Every digest that is written down for a plugin.
 pub fn pins(disk: &dyn Disk, base: &Path, plugin: &Found) -> Result<Vec<Pin>, Report> {
-    let mut files = vec![base.join(".wfctl-lock.yaml")];
+    let refused = |path: &Path, problems: Vec<Report>| {
+        unreadable(path, problems.into_iter().map(|report| report.message))
+    };
+    let names = [plugin.name.as_str(), plugin.manifest.name.as_str()];
+    let mut pins = Vec::new();
+    let mut pin = |sha256: Option<&str>, said_by: PathBuf| {
+        pins.extend(sha256.map(|sha256| Pin {
+            sha256: sha256.to_owned(),
+            said_by,
+        }));
+    };
+    let path = base.join(DEFAULT_LOCK);
+    if let Some(text) = text_of(disk, &path)? {
+        let lock = Lock::read(&path, &text).map_err(|problems| refused(&path, problems))?;
+        let here = this_platform();
+        let found = names
+            .iter()
+            .find_map(|name| lock.binary_sha256(name, &here));
+        pin(found, path);
+    }
     // Absolute, or there would be no parents.
     let absolute = disk.canonical(base).unwrap_or_else(|_| base.to_path_buf());
     let older = absolute
         .ancestors()
         .take(PARENTS_MAX + 1)
-        .map(|folder| folder.join(".wfctl.yaml"))
+        .map(|folder| folder.join(OLDER))
         .find(|path| matches!(disk.entry(path), Ok(Some(_))));
-    files.extend(older);
-    let mut pins = Vec::new();
-    for path in files {
-        let bytes = match disk.read(&path, LOCK_BYTES_MAX) {
-            Ok(bytes) => bytes,
-            Err(error) if error.is_not_found() => continue,
-            Err(error) => return Err(unreadable(&path, &error)),
-        };
-        let lock: Option<Lock> =
-            serde_yaml::from_slice(&bytes).map_err(|error| unreadable(&path, &error))?;
-        let entries = lock.unwrap_or_default().plugins;
-        let Some(entry) = entries
-            .get(&plugin.name)
-            .or_else(|| entries.get(&plugin.manifest.name))
-        else {
-            continue;
-        };
-        let here = entry
-            .platforms
-            .get(&this_platform())
-            .and_then(|platform| platform.binary_sha256.as_ref())
-            .or(entry.sha256.as_ref());
-        if let Some(sha256) = here.filter(|sha256| !sha256.is_empty()) {
-            pins.push(Pin {
-                sha256: sha256.clone(),
-                said_by: path,
-            });
-        }
+    if let Some(path) = older
+        && let Some(text) = text_of(disk, &path)?
+    {
+        let digests =
+            lockfile::older_digests(&path, &text).map_err(|problems| refused(&path, problems))?;
+        let found = names.iter().find_map(|name| digests.get(*name));
+        pin(found.map(String::as_str), path);
     }
     Ok(pins)
 }

@@ -1,7 +1,7 @@
 //! Providers that are programs of their own: existing Go plugins, unchanged, behind the same two
 //! traits as everybody else.
 //!
-//! `find` and `manifest` say which program, `lock` whether it is the trusted one, `environment`
+//! `find` says which program, `lock` whether it is the trusted one, `environment`
 //! what it may see, `launch` starts and ends it, `handshake` and `connection` reach it, `gates`
 //! decide whether it may be used, `driver` and `abilities` speak for it.
 
@@ -16,7 +16,6 @@ mod gates;
 pub mod handshake;
 mod launch;
 pub mod lock;
-pub mod manifest;
 mod relay;
 mod services;
 mod words;
@@ -27,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tidegate_plugin::tls::{Identity, TlsError};
 use tokio::sync::Mutex;
 
 use crate::clock::Clock;
@@ -205,8 +205,25 @@ async fn start(
     declared: Option<&Value>,
     tools: &Tools,
 ) -> Result<(Running, Connection), Report> {
-    let (mut running, endpoint) = Running::start(found, base, declared, tools).await?;
-    let connection = Connection::open(&found.name, endpoint, tools).await?;
+    let no_tls = |error: &TlsError| {
+        Report::error("plugin/start", "TLS to a plugin cannot be set up").caused_by(error)
+    };
+    let identity = Identity::generate().map_err(|error| no_tls(&error))?;
+    let (mut running, greeting) =
+        match Running::start(found, base, declared, Some(&identity), tools).await {
+            // A plugin that cannot speak TLS may end rather than answer in the clear. Nothing has
+            // happened yet: it is asked once more, without.
+            Err(problem) if problem.code == launch::EXITED => {
+                Running::start(found, base, declared, None, tools).await?
+            }
+            started => started?,
+        };
+    let tls = greeting
+        .peer
+        .map(|peer| identity.client(peer))
+        .transpose()
+        .map_err(|error| no_tls(&error))?;
+    let connection = Connection::open(&found.name, greeting.endpoint, tls, tools).await?;
     let relay = Arc::clone(running.relay());
     running.read(connection.clone().relay_output(relay));
     Ok((running, connection))

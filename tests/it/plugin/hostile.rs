@@ -223,8 +223,10 @@ async fn every_question_of_loading_has_a_deadline_and_a_name() {
     ] {
         for how in ["hang_on", "die_on", "garbage_on", "huge_on"] {
             let mut lab = hostile(&json!({"serve": true, how: call}));
-            lab.deadlines.setup = Duration::from_secs(2);
-            lab.deadlines.initialize = Duration::from_secs(2);
+            if how == "hang_on" {
+                lab.deadlines.setup = Duration::from_secs(3);
+                lab.deadlines.initialize = Duration::from_secs(3);
+            }
             let opened = lab.bad().await;
             lab.refused(opened, code);
         }
@@ -294,7 +296,9 @@ async fn wrong_answers_to_create_are_named() {
         let mut all = mode.clone();
         all["serve"] = json!(true);
         let mut lab = hostile(&all);
-        lab.deadlines.effect = Duration::from_secs(2);
+        if mode.get("hang_on").is_some() {
+            lab.deadlines.effect = Duration::from_secs(2);
+        }
         let plugin = lab.bad().await.unwrap();
         let spec = lab.spec("infra.vpc", "web", &[]);
         let error = driver(&plugin, "infra.vpc")
@@ -496,14 +500,14 @@ async fn h38_a_locked_digest_is_held_at_launch() {
         ),
         (
             ".wfctl-lock.yaml",
-            format!("plugins: {{bad: {{sha256: \"{other}\"}}}}"),
+            format!("version: 1\nplugins: {{bad: {{version: v1.0.0, sha256: \"{other}\"}}}}"),
             Some("plugin/digest-mismatch"),
         ),
         // The manifest's name counts as well, and this platform's entry wins.
         (
             ".wfctl-lock.yaml",
             format!(
-                "plugins: {{workflow-plugin-bad: {{sha256: \"{other}\", platforms: {{{platform}: {{url: \"https://example.net/a\", sha256: \"{other}\", binary_sha256: \"{digest}\"}}}}}}}}"
+                "version: 1\nplugins: {{workflow-plugin-bad: {{version: v1.0.0, sha256: \"{other}\", platforms: {{{platform}: {{url: \"https://example.net/a\", sha256: \"{other}\", binary_sha256: \"{digest}\"}}}}}}}}"
             ),
             None,
         ),
@@ -512,9 +516,20 @@ async fn h38_a_locked_digest_is_held_at_launch() {
             "plugins: [".to_owned(),
             Some("plugin/lock-unreadable"),
         ),
+        // Not of a version that we know, a digest that is none: nobody knows what it trusts.
         (
             ".wfctl-lock.yaml",
-            "plugins: {other: {sha256: x}}".to_owned(),
+            format!("version: 2\nplugins: {{bad: {{sha256: {digest}}}}}"),
+            Some("plugin/lock-unreadable"),
+        ),
+        (
+            ".wfctl-lock.yaml",
+            "version: 1\nplugins: {other: {version: v1.0.0, sha256: x}}".to_owned(),
+            Some("plugin/lock-unreadable"),
+        ),
+        (
+            ".wfctl-lock.yaml",
+            format!("version: 1\nplugins: {{other: {{version: v1.0.0, sha256: \"{other}\"}}}}"),
             None,
         ),
         (
@@ -558,4 +573,76 @@ async fn h39_two_of_one_plugin_run_side_by_side() {
     assert_eq!(processes(&lab.plugins().display().to_string()).len(), 2);
     tokio::join!(one.close(), other.close());
     lab.expect_nothing_left();
+}
+
+/// It serves HTTP/2, its own services, and nothing of what a plugin carries beside them.
+#[tokio::test]
+async fn h13_a_plugin_without_stdio_broker_health_and_reflection_works() {
+    for mode in [
+        json!({"serve": true, "notes_calls": true}),
+        json!({"serve": true, "notes_calls": true, "no_controller": true}),
+    ] {
+        let lab = hostile(&mode);
+        let plugin = lab.bad().await.unwrap();
+        let spec = lab.spec("infra.vpc", "web", &[]);
+        let made = driver(&plugin, "infra.vpc")
+            .create(&operation(), &spec)
+            .await
+            .unwrap();
+        assert_eq!(made.provider_id, "id-1");
+        // Without a controller there is nobody to ask for the end, and it ends all the same.
+        plugin.close().await;
+        lab.expect_nothing_left();
+        let calls = fs::read_to_string(lab.plugins().join("bad/calls.txt")).unwrap();
+        assert!(calls.contains("GRPCStdio/StreamStdio"), "{calls}");
+    }
+}
+
+/// Ten minutes pass at once: whoever pings on a timer would have to do it now.
+#[tokio::test]
+async fn h16_ten_idle_minutes_pass_without_a_ping() {
+    let lab = hostile(&json!({"serve": true}));
+    let plugin = lab.bad().await.unwrap();
+    let calls = lab.plugins().join("bad/calls.txt");
+    let pings = || {
+        let text = fs::read_to_string(&calls).unwrap_or_default();
+        text.lines().filter(|line| *line == "PING").count()
+    };
+    // Measuring the link, after an answer arrived, is no keepalive.
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let before = pings();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(600)).await;
+    tokio::time::resume();
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(pings(), before);
+    let spec = lab.spec("infra.vpc", "web", &[]);
+    let made = driver(&plugin, "infra.vpc")
+        .create(&operation(), &spec)
+        .await;
+    assert!(made.is_ok(), "{made:?}");
+    plugin.close().await;
+    lab.expect_nothing_left();
+}
+
+#[tokio::test]
+async fn a_plugin_that_ends_when_it_is_offered_tls_is_asked_without() {
+    let lab = hostile(&json!({"serve": true, "exit_when_offered_tls": true}));
+    let plugin = lab.bad().await.unwrap();
+    assert!(lab.said().iter().any(|line| line.contains("no TLS here")));
+    plugin.close().await;
+    lab.expect_nothing_left();
+}
+
+/// One certificate in the handshake, another on the socket.
+#[tokio::test]
+async fn whoever_answers_must_hold_the_certificate_of_the_handshake() {
+    let lab = hostile(&json!({"serve": true, "impostor": true}));
+    let opened = lab.bad().await;
+    let problem = lab.refused(opened, "plugin/unreachable");
+    assert!(
+        problem.because[0].contains("mutual TLS"),
+        "{:?}",
+        problem.because
+    );
 }

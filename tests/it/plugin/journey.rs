@@ -85,7 +85,7 @@ impl Project {
 }
 
 #[test]
-fn up_again_and_away_with_a_go_plugin() {
+fn h27_up_again_replaced_and_away_with_a_go_plugin() {
     let Some(project) = Project::new() else {
         return;
     };
@@ -151,7 +151,7 @@ fn up_again_and_away_with_a_go_plugin() {
 
     asks_of_its_own(&project);
 
-    // H27: a new region is a replacement: the old one goes, a new one with another id comes.
+    // A new region is a replacement: the old one goes, a new one with another id comes.
     let before = fs::read_to_string(project.root().join("infra.vpc__net.json")).unwrap();
     project.region("there1");
     let moved = project
@@ -161,6 +161,10 @@ fn up_again_and_away_with_a_go_plugin() {
     let after = fs::read_to_string(project.root().join("infra.vpc__net.json")).unwrap();
     let id = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap()["id"].clone();
     assert_ne!(id(&before), id(&after));
+    let done = fs::read_to_string(project.root().join("done.txt")).unwrap();
+    let old = format!("delete net {}", id(&before).as_str().unwrap());
+    let last: Vec<&str> = done.lines().rev().take(2).collect();
+    assert_eq!(last, ["create net ", old.as_str()], "{done}");
 
     project
         .run(&["infra", "destroy", "--env", "dev", "--yes"])

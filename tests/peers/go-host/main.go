@@ -2,6 +2,8 @@
 // resource through its life. Messages are built from the contract's descriptors at run time, so
 // that nothing here is generated and the bytes are the Go implementation's own.
 //
+// With AUTO_MTLS set it does so over mutual TLS.
+//
 // go-host <plugin> <descriptors.bin> <config JSON> <resource type> <resource config JSON>
 package main
 
@@ -88,6 +90,7 @@ func run(arguments []string) error {
 		Plugins:          plugin.PluginSet{"plugin": connection{}},
 		AllowedProtocols: []plugin.Protocol{plugin.ProtocolGRPC},
 		Cmd:              exec.Command(executable),
+		AutoMTLS:         os.Getenv("AUTO_MTLS") != "",
 		Logger:           hclog.New(&hclog.LoggerOptions{Output: os.Stderr, Level: hclog.Info}),
 	})
 	defer client.Kill()
@@ -148,8 +151,11 @@ func run(arguments []string) error {
 	}
 	fmt.Println("not found")
 
-	process := client.ReattachConfig()
-	socket := process.Addr.String()
+	// With mutual TLS there is nothing to attach to again, and the library does not say where it is.
+	socket := ""
+	if process := client.ReattachConfig(); process != nil {
+		socket = process.Addr.String()
+	}
 	began := time.Now()
 	client.Kill()
 	// The library waits two seconds and then kills; an orderly end is far from that.

@@ -193,7 +193,8 @@ func (p *provider) listOwners(_ context.Context, in object) (object, error) {
 	}
 	var owned []any
 	for _, found := range all {
-		if found.Owner == word(in, "owner") {
+		kind := word(in, "resource_type")
+		if found.Owner == word(in, "owner") && (kind == "" || kind == found.Kind) {
 			owned = append(owned, object{"ref": ref(found), "owner": found.Owner, "source": "file"})
 		}
 	}

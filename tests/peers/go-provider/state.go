@@ -89,7 +89,12 @@ func (p *provider) stateList(_ context.Context, in object) (object, error) {
 		if err != nil {
 			return nil, err
 		}
-		if kind := word(child(in, "filter"), "resource_type"); kind == "" || kind == word(state, "resource_type") {
+		passes := true
+		for _, key := range []string{"resource_type", "provider", "status"} {
+			wanted := word(child(in, "filter"), key)
+			passes = passes && (wanted == "" || wanted == word(state, key))
+		}
+		if passes {
 			all = append(all, state)
 		}
 	}

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, BufReader};
 use tokio::process::{Child, ChildStdout, Command};
 use tonic::body::Body;
@@ -15,6 +16,7 @@ use tonic::body::Body;
 use super::Conformance;
 use crate::launch::Empty;
 use crate::launch::grpc_controller_client::GrpcControllerClient;
+use crate::tls::{self, Identity, Peer};
 
 /// A connection to a plugin; clone it for every client.
 #[derive(Clone, Debug)]
@@ -161,6 +163,30 @@ impl Launched {
                 .map_err(refused)?,
         )
         .await
+    }
+
+    /// A new connection over mutual TLS.
+    ///
+    /// # Errors
+    /// When there is nobody, or somebody else.
+    pub async fn connect_tls(&self, identity: &Identity) -> Result<Channel, String> {
+        let peer = Peer::from_field(self.field(6)).map_err(|error| error.to_string())?;
+        let config = identity.client(peer).map_err(|error| error.to_string())?;
+        let connector = tokio_rustls::TlsConnector::from(config);
+        let name = ServerName::try_from(tls::NAME).map_err(|error| error.to_string())?;
+        let refused =
+            |error: std::io::Error| format!("cannot connect to {}: {error}", self.field(4));
+        #[cfg(unix)]
+        if let Some(socket) = self.socket() {
+            let stream = tokio::net::UnixStream::connect(socket)
+                .await
+                .map_err(refused)?;
+            return handshake(connector.connect(name, stream).await.map_err(refused)?).await;
+        }
+        let stream = tokio::net::TcpStream::connect(self.field(4))
+            .await
+            .map_err(refused)?;
+        handshake(connector.connect(name, stream).await.map_err(refused)?).await
     }
 
     /// Asks it to end and waits for that; `Err` when it has to be killed.

@@ -33,15 +33,17 @@ pub(super) async fn scenarios(conformance: &Conformance, book: &mut Book) {
 
 type Driver = ResourceDriverClient<Channel>;
 
-struct Stage<'a> {
-    sample: &'a Sample,
+/// A running, initialised plugin and the resource that plays on it.
+pub(super) struct Stage<'a> {
+    pub(super) conformance: &'a Conformance,
+    pub(super) sample: &'a Sample,
+    pub(super) channel: Channel,
     launched: Launched,
-    channel: Channel,
     driver: Driver,
 }
 
 impl<'a> Stage<'a> {
-    async fn set(conformance: &Conformance, sample: &'a Sample) -> Result<Self, String> {
+    async fn set(conformance: &'a Conformance, sample: &'a Sample) -> Result<Self, String> {
         let launched = Launched::start(conformance).await?;
         let channel = launched.connect().await?;
         let mut provider = IaCProviderRequiredClient::with_origin(channel.clone(), origin());
@@ -55,14 +57,15 @@ impl<'a> Stage<'a> {
         let driver =
             Driver::with_origin(channel.clone(), origin()).max_decoding_message_size(usize::MAX);
         Ok(Self {
+            conformance,
             sample,
-            launched,
             channel,
+            launched,
             driver,
         })
     }
 
-    fn spec(&self, config: &Value) -> ResourceSpec {
+    pub(super) fn spec(&self, config: &Value) -> ResourceSpec {
         ResourceSpec {
             name: self.sample.name.clone(),
             r#type: self.sample.kind.clone(),
@@ -71,7 +74,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn reference(&self, provider_id: &str) -> ResourceRef {
+    pub(super) fn reference(&self, provider_id: &str) -> ResourceRef {
         ResourceRef {
             name: self.sample.name.clone(),
             r#type: self.sample.kind.clone(),
@@ -109,9 +112,17 @@ impl<'a> Stage<'a> {
         self.driver.clone().delete(request).await.map(drop)
     }
 
-    /// As a host does it: against what is recorded, without marks of secrets.
+    /// As a host does it: against what is recorded, where a placeholder stands for each secret.
     async fn differs(&self, config: &Value, recorded: &ResourceOutput) -> Result<bool, String> {
+        let mut outputs = crate::noun::map_from(&recorded.outputs_json, "outputs_json")
+            .map_err(|error| error.to_string())?;
+        for (key, _) in recorded.sensitive.iter().filter(|(_, is)| **is) {
+            if let Some(value) = outputs.get_mut(key) {
+                *value = format!("secret_ref://{}_{key}", recorded.name).into();
+            }
+        }
         let current = ResourceOutput {
+            outputs_json: crate::noun::map_to(&outputs),
             sensitive: Default::default(),
             status: String::new(),
             ..recorded.clone()
@@ -229,6 +240,7 @@ impl<'a> Stage<'a> {
                 .map_err(said("Read afterwards"))
         })
         .await;
+        super::ability::scenarios(self, made, book).await;
         if let Some(changed) = &self.sample.changed {
             book.check(
                 name("a change shows in diff, is made by update, and is then gone"),
@@ -287,6 +299,11 @@ impl<'a> Stage<'a> {
                     _ => Ok(()),
                 }
             },
+        )
+        .await;
+        book.check(
+            name("destroy removes it, in one call with others"),
+            self.destroy(),
         )
         .await;
         book.check(
@@ -379,6 +396,30 @@ impl<'a> Stage<'a> {
             .result
             .ok_or("the answer has no result")?;
         ensure(result.healthy, || result.message)
+    }
+
+    async fn destroy(&self) -> Result<(), String> {
+        let made = self.create().await.map_err(said("Create"))?;
+        let request = iac::DestroyRequest {
+            refs: vec![self.reference(&made.provider_id)],
+        };
+        let result = IaCProviderRequiredClient::with_origin(self.channel.clone(), origin())
+            .destroy(request)
+            .await
+            .map_err(said("Destroy"))?
+            .into_inner()
+            .result
+            .ok_or("the answer has no result")?;
+        ensure(
+            result.destroyed == [self.sample.name.clone()] && result.errors.is_empty(),
+            || format!("{result:?}"),
+        )?;
+        match self.read(&made.provider_id).await {
+            Ok(_) => Err("it can still be read".to_owned()),
+            Err(status) => ensure(Error::from_status(&status).is_not_found(), || {
+                said("Read")(status)
+            }),
+        }
     }
 
     async fn optional_calls(&self, id: &str) -> Result<(), String> {

@@ -16,6 +16,7 @@ use crate::launch::grpc_broker_client::GrpcBrokerClient;
 use crate::launch::grpc_stdio_client::GrpcStdioClient;
 use crate::plugin::plugin_service_client::PluginServiceClient;
 use crate::plugin::{ContractKind, ContractMode};
+use crate::tls::Identity;
 use crate::{Error, iac};
 
 pub(super) const PACKAGE: &str = "workflow.plugin.external.iac.";
@@ -48,7 +49,7 @@ pub(super) async fn scenarios(conformance: &Conformance, book: &mut Book) {
         return;
     }
     book.check(
-        "asked for mutual TLS it never serves plaintext",
+        "asked for mutual TLS it answers its host and nobody else, or does not start",
         tls(conformance),
     )
     .await;
@@ -111,6 +112,8 @@ pub(super) async fn scenarios(conformance: &Conformance, book: &mut Book) {
     #[cfg(unix)]
     book.check("an interrupt does not end it", async {
         let launched = Launched::start(conformance).await?;
+        // Once it answers it is done with starting.
+        registered(&launched.connect().await?).await?;
         let process = launched
             .child
             .id()
@@ -162,26 +165,43 @@ async fn no_cookie(conformance: &Conformance) -> Result<(), String> {
 }
 
 async fn tls(conformance: &Conformance) -> Result<(), String> {
-    let mut command = command(conformance);
-    command.env(
-        "PLUGIN_CLIENT_CERT",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
-    );
-    match Launched::start_with(command).await {
-        Err(_) => Ok(()),
-        Ok(launched) => {
-            ensure(launched.field(6).len() > 50, || {
-                format!("no certificate in {:?}", launched.line)
-            })?;
-            let Ok(channel) = launched.connect().await else {
-                return Ok(());
-            };
-            let answer = timeout(Duration::from_secs(5), registered(&channel)).await;
-            ensure(!matches!(answer, Ok(Ok(_))), || {
-                "it answered in plaintext".to_owned()
-            })
-        }
+    let asking = |certificate: &str| {
+        let mut command = command(conformance);
+        command.env("PLUGIN_CLIENT_CERT", certificate);
+        Launched::start_with(command)
+    };
+    let told = |error: crate::tls::TlsError| error.to_string();
+    // Nobody has that certificate: it may end, or answer nobody.
+    if let Ok(launched) =
+        asking("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").await
+    {
+        unheard(launched.connect().await).await?;
     }
+    let (host, stranger) = (
+        Identity::generate().map_err(told)?,
+        Identity::generate().map_err(told)?,
+    );
+    // Not to start is a way of saying that it does not speak TLS.
+    let Ok(launched) = asking(&host.pem()).await else {
+        return Ok(());
+    };
+    ensure(launched.field(6).len() > 50, || {
+        format!("no certificate in {:?}", launched.line)
+    })?;
+    unheard(launched.connect().await).await?;
+    unheard(launched.connect_tls(&stranger).await).await?;
+    registered(&launched.connect_tls(&host).await?)
+        .await
+        .map(drop)
+}
+
+/// A connection over which nothing is answered.
+async fn unheard(channel: Result<Channel, String>) -> Result<(), String> {
+    let Ok(channel) = channel else { return Ok(()) };
+    let answer = timeout(Duration::from_secs(5), registered(&channel)).await;
+    ensure(!matches!(answer, Ok(Ok(_))), || {
+        "it answered somebody who is not its host".to_owned()
+    })
 }
 
 /// Opens what hosts open right after connecting, and holds it.
@@ -288,8 +308,11 @@ async fn registry(conformance: &Conformance) -> Result<(), String> {
         let mut client = tonic::client::Grpc::with_origin(channel.clone(), origin());
         client.ready().await.map_err(|error| error.to_string())?;
         let codec = tonic_prost::ProstCodec::<(), ()>::default();
-        let answer = client.unary(tonic::Request::new(()), path, codec).await;
-        let absent = matches!(&answer, Err(status) if status.code() == Code::Unimplemented);
+        // As a stream, which fits every method; a log may go on for ever, and Go servers say nothing
+        // at all before their first piece. Who has no service says so at once.
+        let answer = client.server_streaming(tonic::Request::new(()), path, codec);
+        let answer = timeout(Duration::from_secs(5), answer).await;
+        let absent = matches!(&answer, Ok(Err(status)) if status.code() == Code::Unimplemented);
         ensure(advertised != absent, || {
             let is = if advertised {
                 "is advertised and does not answer"

@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::body::Body;
 use tonic_health::ServingStatus;
@@ -29,6 +30,8 @@ use crate::{iac, launch, plugin};
 /// How long calls that still run may take once the host has asked for the end. A host kills after
 /// two seconds.
 const GRACE: Duration = Duration::from_millis(500);
+/// How long a peer may take over the handshake of TLS.
+const ADMISSION: Duration = Duration::from_secs(10);
 /// A state record of a megabyte goes through without waiting for anybody's permission.
 const WINDOW: u32 = 8 << 20;
 const FRAME: u32 = 1 << 20;
@@ -37,7 +40,7 @@ const SEND_BUFFER: usize = 4 << 20;
 const MESSAGE: usize = i32::MAX as usize;
 
 /// Takes connections until the host asks for the end, or is gone.
-pub(crate) async fn accept(core: Arc<Core>, listener: Listener) {
+pub(crate) async fn accept(core: Arc<Core>, listener: Listener, tls: Option<TlsAcceptor>) {
     let health = HealthReporter::new();
     health
         .set_service_status("plugin", ServingStatus::Serving)
@@ -59,7 +62,13 @@ pub(crate) async fn accept(core: Arc<Core>, listener: Listener) {
             Some(_) = connections.join_next() => {}
             accepted = next(&listener) => match accepted {
                 Ok(stream) => {
-                    connections.spawn(converse(stream, router.clone(), core.ending.subscribe()));
+                    let (tls, router) = (tls.clone(), router.clone());
+                    let ending = core.ending.subscribe();
+                    connections.spawn(async move {
+                        if let Some(stream) = admit(stream, tls).await {
+                            converse(stream, router, ending).await;
+                        }
+                    });
                 }
                 // Out of file descriptors, most likely: some will come back.
                 Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
@@ -87,6 +96,14 @@ async fn next(listener: &Listener) -> std::io::Result<Connection> {
             Box::pin(stream)
         }
     })
+}
+
+/// Lets a peer in. With TLS that is only the host that launched us; whoever else it was learns from
+/// the alert, and nobody else has to hear of it.
+async fn admit(stream: Connection, tls: Option<TlsAcceptor>) -> Option<Connection> {
+    let Some(tls) = tls else { return Some(stream) };
+    let admitted = tokio::time::timeout(ADMISSION, tls.accept(stream)).await;
+    Some(Box::pin(admitted.ok()?.ok()?))
 }
 
 async fn converse(stream: Connection, router: Router, mut ending: watch::Receiver<bool>) {

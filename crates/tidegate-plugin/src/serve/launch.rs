@@ -5,9 +5,12 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio_rustls::TlsAcceptor;
+
 use super::core::Core;
 use super::listen::{Listener, Place};
 use super::{connection, stdio};
+use crate::tls::{Identity, Peer, TlsError};
 use crate::{About, Provider, StateBackend};
 
 const COOKIE: (&str, &str) = ("WORKFLOW_PLUGIN", "workflow-external-plugin-v1");
@@ -122,34 +125,60 @@ pub(crate) fn run(
         );
     }
     let core = Core::new(about, provider, backend).map_err(|problems| problems.join("\n"))?;
-    if launch.client_certificate.is_some() {
-        return Err(
-            "the host asks for mutual TLS (PLUGIN_CLIENT_CERT is set), which this plugin does not speak. \
-             Its socket is a file that only its user may open."
-                .to_owned(),
-        );
-    }
+    let tls = launch
+        .client_certificate
+        .as_deref()
+        .map(Tls::answering)
+        .transpose()?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
-    let ended = runtime.block_on(serve(Arc::new(core), &launch));
+    let ended = runtime.block_on(serve(Arc::new(core), &launch, tls));
     // An author's blocking task may still run; the end does not wait for it.
     runtime.shutdown_background();
     ended
 }
 
-async fn serve(core: Arc<Core>, launch: &Launch) -> Result<(), String> {
+/// The plugin's side of mutual TLS.
+struct Tls {
+    /// What the host is to take us by.
+    field: String,
+    acceptor: TlsAcceptor,
+}
+
+impl Tls {
+    /// Answers a host that sent its certificate. There is no way back to plaintext: a host that asks
+    /// for TLS gets it or nothing.
+    fn answering(pem: &str) -> Result<Self, String> {
+        let set_up = || {
+            let identity = Identity::generate()?;
+            let config = identity.server(Peer::from_pem(pem)?)?;
+            Ok(Self {
+                field: identity.field(),
+                acceptor: TlsAcceptor::from(config),
+            })
+        };
+        set_up().map_err(|error: TlsError| {
+            format!("the host asks for mutual TLS (PLUGIN_CLIENT_CERT), and {error}")
+        })
+    }
+}
+
+async fn serve(core: Arc<Core>, launch: &Launch, tls: Option<Tls>) -> Result<(), String> {
     // Ctrl-C in a terminal reaches the plugin too; the host decides what becomes of it.
     #[cfg(unix)]
     let _interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
         .map_err(|error| format!("cannot ignore interrupts: {error}"))?;
     let listener = Listener::bind(&launch.place()?)?;
     let line = format!(
-        "{CORE_PROTOCOL}|{}|{}|{}|grpc\n",
+        "{CORE_PROTOCOL}|{}|{}|{}|grpc{}\n",
         negotiate(&APP_PROTOCOLS, launch.versions.as_deref()),
         listener.network(),
         listener.address(),
+        tls.as_ref()
+            .map(|tls| format!("|{}", tls.field))
+            .unwrap_or_default(),
     );
     let mut stdout = std::io::stdout();
     stdout
@@ -159,7 +188,7 @@ async fn serve(core: Arc<Core>, launch: &Launch) -> Result<(), String> {
     #[cfg(unix)]
     let _stdout = stdio::capture(Arc::clone(&core.stdio))
         .map_err(|error| format!("cannot take over stdout: {error}"))?;
-    connection::accept(core, listener).await;
+    connection::accept(core, listener, tls.map(|tls| tls.acceptor)).await;
     Ok(())
 }
 
