@@ -3,12 +3,15 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::cloud::{Moto, install};
+use super::http::Message;
 use super::wire::{Fault, Proxy, Tripwire};
 use crate::harness::{self, Run};
 use crate::local::cluster::{ADMINISTRATOR_PASSWORD, Cluster};
@@ -140,21 +143,43 @@ fn a_database_that_crashes_under_a_run_loses_nothing() {
     shop.is_saved_by_the_next_run(|| cluster.restart());
 }
 
-#[test]
-fn a_bucket_that_goes_away_under_a_run_loses_nothing() {
-    let Some(moto) = Moto::start() else { return };
+/// A shop with its state in a bucket behind `proxy`; the folder holds its plugin.
+fn in_bucket(proxy: &Proxy) -> Option<(Shop, tempfile::TempDir)> {
     let built = harness::binary().with_file_name("tidegate-plugin-cloud");
     if !built.exists() {
         harness::skip_without("tidegate-plugin-cloud");
-        return;
+        return None;
     }
+    let plugins = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    install(&built, plugins.path());
+    let state = format!(
+        "backend: s3, project: shop, bucket: bucket, region: us-east-1, endpoint: \"{}\"",
+        proxy.endpoint
+    );
+    let variables = vec![
+        ("TIDEGATE_PLUGIN_DIR", plugins.path().display().to_string()),
+        ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", "test-0123456789".to_owned()),
+    ];
+    Some((Shop::new(&state, variables), plugins))
+}
+
+fn saves_a_record(request: &Message) -> bool {
+    request.method() == "PUT" && request.target().contains("/record/")
+}
+
+#[test]
+fn a_bucket_that_goes_away_under_a_run_loses_nothing() {
+    let Some(moto) = Moto::start() else { return };
     let proxy = Proxy::start(&moto.endpoint);
+    let Some((shop, _plugins)) = in_bucket(&proxy) else {
+        return;
+    };
     let is_down = Arc::new(AtomicBool::new(false));
     let gone = Arc::clone(&is_down);
     let was_down = AtomicBool::new(false);
     proxy.judge(move |request| {
-        let is_record = request.method() == "PUT" && request.target().contains("/record/");
-        if is_record && !was_down.swap(true, Ordering::SeqCst) {
+        if saves_a_record(request) && !was_down.swap(true, Ordering::SeqCst) {
             gone.store(true, Ordering::SeqCst);
         }
         if gone.load(Ordering::SeqCst) {
@@ -163,19 +188,56 @@ fn a_bucket_that_goes_away_under_a_run_loses_nothing() {
             Fault::Nothing
         }
     });
-    let plugins = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    install(&built, plugins.path());
-    let shop = Shop::new(
-        &format!(
-            "backend: s3, project: shop, bucket: bucket, region: us-east-1, endpoint: \"{}\"",
-            proxy.endpoint
-        ),
-        vec![
-            ("TIDEGATE_PLUGIN_DIR", plugins.path().display().to_string()),
-            ("AWS_ACCESS_KEY_ID", "AKIAIOSFODNN7EXAMPLE".to_owned()),
-            ("AWS_SECRET_ACCESS_KEY", "test-0123456789".to_owned()),
-        ],
-    );
     shop.is_saved_by_the_next_run(|| is_down.store(false, Ordering::SeqCst));
     assert_eq!(moto.keys(), Vec::<String>::new());
+}
+
+/// Nobody waits for the lease of a run that is known to be dead, and what it had under way comes
+/// too late.
+#[test]
+fn the_lock_of_a_run_that_was_killed_here_is_taken_at_once() {
+    let Some(moto) = Moto::start() else { return };
+    let proxy = Proxy::start(&moto.endpoint);
+    let Some((shop, _plugins)) = in_bucket(&proxy) else {
+        return;
+    };
+    let is_saving = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&is_saving);
+    proxy.judge(move |request| {
+        if saves_a_record(request) {
+            seen.store(true, Ordering::SeqCst);
+            Fault::Late(Duration::from_secs(8))
+        } else {
+            Fault::Nothing
+        }
+    });
+    let mut command = shop.run(&["up", "-y"]).into_command();
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut killed = command.spawn().expect("it starts");
+    for _ in 0..6000 {
+        if is_saving.load(Ordering::SeqCst) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert!(is_saving.load(Ordering::SeqCst), "it saves nothing");
+    killed.kill().unwrap();
+    killed.wait().unwrap();
+    proxy.judge(|_| Fault::Nothing);
+    // It does not wait (`--lock-timeout` is zero), and is not refused either.
+    let next = shop.run(&["up", "-y"]).output().expect_code(0);
+    assert!(
+        next.stderr().contains("Took over the lock"),
+        "{}",
+        next.stderr()
+    );
+    let last = shop.run(&["up", "-y"]).output().expect_code(0);
+    assert!(last.stderr().contains("No changes"), "{}", last.stderr());
+    // The late writes of the dead run have been refused by now, or will be.
+    std::thread::sleep(Duration::from_secs(8));
+    let last = shop.run(&["up", "-y"]).output().expect_code(0);
+    assert!(last.stderr().contains("No changes"), "{}", last.stderr());
+    shop.run(&["infra", "destroy", "-y"])
+        .output()
+        .expect_code(0);
 }
