@@ -113,6 +113,18 @@ pub trait Processes: Send + Sync + fmt::Debug {
     /// Our own process number.
     fn own_pid(&self) -> u32;
 
+    /// This process as a later run on this machine can recognise it; empty where nobody can.
+    fn own_mark(&self) -> String {
+        String::new()
+    }
+    /// True when the process of this mark is certain to have ended: it ran here, on this start of
+    /// the machine and in our own process namespace, and no process is what it was. Whatever
+    /// cannot be proven is false.
+    fn is_certainly_gone(&self, mark: &str) -> bool {
+        let _ = mark;
+        false
+    }
+
     /// True when this very process still runs.
     fn is_alive(&self, who: &Identity) -> bool {
         self.entry(who.pid)
@@ -260,6 +272,39 @@ mod system {
         fn own_pid(&self) -> u32 {
             std::process::id()
         }
+
+        fn own_mark(&self) -> String {
+            let own = self.own_pid();
+            read_entry(own, &boot_id())
+                .and_then(|entry| Mark::new(&namespace()?, own, &entry.identity.start))
+                .map(|mark| mark.to_string())
+                .unwrap_or_default()
+        }
+
+        fn is_certainly_gone(&self, mark: &str) -> bool {
+            let Some(wanted) = Mark::parse(mark) else {
+                return false;
+            };
+            let boot = boot_id();
+            let is_here = namespace().is_some_and(|namespace| wanted.was_here(&namespace, &boot));
+            let Some(pid) = raw_pid(wanted.pid).filter(|_| is_here) else {
+                return false;
+            };
+            // A process of somebody else may be hidden from `/proc`, but not from this question.
+            match rustix::process::test_kill_process(pid) {
+                Err(rustix::io::Errno::SRCH) => true,
+                _ => read_entry(wanted.pid, &boot)
+                    .is_some_and(|entry| entry.ended || entry.identity.start != wanted.start),
+            }
+        }
+    }
+
+    /// Where process numbers mean what ours mean: the machine's name, and its process namespace.
+    fn namespace() -> Option<String> {
+        let link = std::fs::read_link("/proc/self/ns/pid").ok()?;
+        let host = rustix::system::uname();
+        let host = host.nodename().to_str().ok()?;
+        Some(format!("{host} {}", link.to_str()?))
     }
 
     /// `PATH`-searching `exec` of the rest of a [`RUN_COMMAND`] line, after making sure that this
@@ -328,6 +373,55 @@ fn raw_pid(pid: u32) -> Option<Pid> {
         .and_then(Pid::from_raw)
 }
 
+/// What [`Processes::own_mark`] says, taken apart.
+#[derive(Debug, PartialEq, Eq)]
+struct Mark {
+    /// Machine name and process namespace.
+    namespace: String,
+    pid: u32,
+    /// Boot id and start tick.
+    start: String,
+}
+
+impl fmt::Display for Mark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            namespace,
+            pid,
+            start,
+        } = self;
+        write!(f, "{start} {pid} {namespace}")
+    }
+}
+
+impl Mark {
+    fn new(namespace: &str, pid: u32, start: &str) -> Option<Self> {
+        // Without a boot id nobody could tell one start of the machine from another.
+        let is_known = !start.starts_with('/') && !start.contains(' ');
+        is_known.then(|| Self {
+            namespace: namespace.to_owned(),
+            pid,
+            start: start.to_owned(),
+        })
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        let (start, rest) = text.split_once(' ')?;
+        let (pid, namespace) = rest.split_once(' ')?;
+        Self::new(namespace, pid.parse().ok()?, start)
+    }
+
+    /// Did it run where `namespace` is, on the start of the machine `boot`?
+    fn was_here(&self, namespace: &str, boot: &str) -> bool {
+        self.namespace == namespace
+            && !boot.is_empty()
+            && self
+                .start
+                .rsplit_once('/')
+                .is_some_and(|(its, _)| its == boot)
+    }
+}
+
 /// One line of `/proc/<pid>/stat`. The program's name stands in parentheses and may hold anything,
 /// so fields are counted from the last closing one.
 fn parse_stat(pid: u32, boot: &str, line: &str) -> Option<Entry> {
@@ -384,6 +478,32 @@ mod tests {
         );
         assert_eq!(parse_stat(42, "boot", "42 (x"), None);
         assert_eq!(parse_stat(42, "boot", "42 (x) S 1"), None);
+    }
+
+    #[test]
+    fn only_what_is_certain_counts_as_gone() {
+        let processes = SystemProcesses::default();
+        let own = processes.own_mark();
+        assert!(!own.is_empty() && !processes.is_certainly_gone(&own));
+        let mark = Mark::parse(&own).unwrap();
+        assert_eq!(mark.to_string(), own);
+        let (boot, tick) = mark.start.rsplit_once('/').unwrap();
+        let with = |namespace: &str, pid: u32, start: &str| {
+            let mark = Mark::new(namespace, pid, start).map(|mark| mark.to_string());
+            processes.is_certainly_gone(&mark.unwrap_or_default())
+        };
+        let namespace = &mark.namespace;
+        // Our number with another start tick: whoever had it has ended.
+        assert!(with(namespace, mark.pid, &format!("{boot}/{tick}0")));
+        // A number nobody can have.
+        assert!(with(namespace, 0x3fff_ffff, &mark.start));
+        // Elsewhere, before a restart, or in another container, nothing is certain.
+        assert!(!with("other pid:[1]", 0x3fff_ffff, &mark.start));
+        assert!(!with(namespace, 0x3fff_ffff, "another-boot/1"));
+        assert!(!with(namespace, 0x3fff_ffff, "/1"));
+        for nonsense in ["", "a", "a b", "a b c", "a 0 c"] {
+            assert!(!processes.is_certainly_gone(nonsense), "{nonsense}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ pub mod providers;
 pub mod refresh;
 pub mod regions;
 mod served;
+pub mod shelf;
 pub mod signals;
 pub mod start;
 pub mod state;

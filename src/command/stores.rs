@@ -13,15 +13,19 @@ use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::random::hex_of;
 use crate::report::{Event, Exit, Report, Reporter as _, Severity, Span};
-use crate::resource::{Map, Value};
+use crate::resource::{Address, Map, Value};
 use crate::secret::Secret;
 use crate::settings;
-use crate::state::lease::Renewal;
+use crate::state::lease::{Neighbours, Renewal};
 use crate::state::postgres::{DEFAULT_SCHEMA, Server};
-use crate::state::{Filesystem, Holder, Lease, Memory, Postgres, Store, StoreError, memory};
+use crate::state::{
+    Filesystem, Holder, Lease, Memory, Postgres, Rescuing, Store, StoreError, memory, name, rescue,
+};
 
 /// Folder of the state when no `iac.state` module says otherwise, beside the config.
 pub const DEFAULT_STATE: &str = ".tidegate/state";
+/// Folder of what could not be saved, beside the config.
+const RECOVERY: &str = ".tidegate/recovery";
 
 /// Longest state key file: 64 digits, and room for line ends.
 const KEY_FILE_BYTES_MAX: u64 = 256;
@@ -103,27 +107,76 @@ impl Desk {
         };
         let key = self.state_key(config, &declared)?;
         let encrypts = encrypts(&declared, key.is_some())?;
+        let store = self
+            .open_backend(config, providers, &declared, key, encrypts)
+            .await?;
+        self.with_recovery(config, store)
+    }
+
+    async fn open_backend(
+        &self,
+        config: &Config,
+        providers: Option<&Providers>,
+        declared: &Declared,
+        key: Option<Key>,
+        encrypts: bool,
+    ) -> Result<Arc<dyn Store>, Report> {
         match declared.backend.as_str() {
             "filesystem" => {
-                self.warn_of_unknown(&declared, FILESYSTEM_KEYS);
+                self.warn_of_unknown(declared, FILESYSTEM_KEYS);
                 self.refuse_vanishing_state(
                     config,
                     providers,
                     declared.ephemeral,
                     declared.at.as_ref(),
                 )?;
-                self.open_filesystem(config, &declared, key, encrypts)
+                self.open_filesystem(config, declared, key, encrypts)
             }
             "memory" => {
-                self.warn_of_unknown(&declared, &[]);
-                self.open_memory(config, &declared, key)
+                self.warn_of_unknown(declared, &[]);
+                self.open_memory(config, declared, key)
             }
             "postgres" => {
-                self.warn_of_unknown(&declared, POSTGRES_KEYS);
-                self.open_postgres(config, &declared, key, encrypts)
+                self.warn_of_unknown(declared, POSTGRES_KEYS);
+                self.open_postgres(config, declared, key, encrypts)
             }
-            _ => self.open_served(config, &declared, key, encrypts).await,
+            _ => self.open_served(config, declared, key, encrypts).await,
         }
+    }
+
+    /// A store that keeps what it cannot save in a file beside the config.
+    fn with_recovery(
+        &self,
+        config: &Config,
+        store: Arc<dyn Store>,
+    ) -> Result<Arc<dyn Store>, Report> {
+        let stem = config.path.file_stem().unwrap_or_default();
+        let path = config.directory.join(RECOVERY).join(format!(
+            "{}.{}",
+            name::encode(&stem.to_string_lossy()),
+            name::encode(&config.environment)
+        ));
+        let tools = rescue::Tools {
+            disk: Arc::clone(&self.disk),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            reporter: Arc::new(self.ui.clone()),
+            cancel: self.cancel.clone(),
+        };
+        let store = Rescuing::new(store, path, tools);
+        if let Some(waiting) = store.waiting().map_err(Report::from)? {
+            self.ui.note(format!(
+                "An earlier run could not save all it had done; that waits in {}. The next \
+                 command that takes the lock saves it first.",
+                waiting.display()
+            ));
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// What a run that died or gave up on this machine tells those that come after it.
+    pub(super) fn neighbours(&self) -> Neighbours {
+        Neighbours::new(Arc::clone(&self.processes))
     }
 
     fn open_filesystem(
@@ -266,7 +319,8 @@ impl Desk {
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
         )
-        .map_err(|error| Report::from(error).at_maybe(declared.at.clone()))?;
+        .map_err(|error| Report::from(error).at_maybe(declared.at.clone()))?
+        .with_neighbours(self.neighbours());
         if let Some(key) = key {
             store = store.with_key(*key);
             if encrypts {
@@ -301,6 +355,7 @@ impl Desk {
             run_url: actions::Context::from_variables(variables)
                 .and_then(|context| context.run_url()),
             since: rfc3339(self.clock.now()),
+            mark: self.processes.own_mark(),
         };
         let lease = match store.lock(&holder, Duration::ZERO).await {
             Err(StoreError::Locked { holder: other, .. }) => {
@@ -344,7 +399,37 @@ impl Desk {
                 dead.who, dead.command, dead.since
             ));
         }
+        if let Err(problem) = self.replay(store, &lease).await {
+            // Whoever puts it right needs the lock.
+            drop(store.unlock(&lease).await);
+            return Err(problem);
+        }
         Ok(lease)
+    }
+
+    /// Saves what an earlier run had to keep aside.
+    async fn replay(&self, store: &dyn Store, lease: &Lease) -> Result<(), Problems> {
+        let Some((path, replayed)) = store.replay(lease).await.map_err(Report::from)? else {
+            return Ok(());
+        };
+        self.ui.note(format!(
+            "Saved {} that an earlier run had kept in {}.",
+            crate::face::count(replayed.saved, "outcome"),
+            path.display()
+        ));
+        if !replayed.overtaken.is_empty() {
+            let names: Vec<&str> = replayed.overtaken.iter().map(Address::as_str).collect();
+            let warning = Report::warning(
+                "state/overtaken",
+                format!(
+                    "another run has changed these records since: {}",
+                    names.join(", ")
+                ),
+            )
+            .because("theirs stay as they are; the plan below shows what is different");
+            self.ui.say(Event::Problem(Box::new(warning)));
+        }
+        Ok(())
     }
 
     /// The state key when it is kept outside the store: the variable wins over `key_file`.

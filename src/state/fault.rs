@@ -45,6 +45,16 @@ impl From<StoreError> for Report {
             StoreError::Cancelled => {
                 Self::error("state/cancelled", message).exit(Exit::Interrupted)
             }
+            StoreError::Kept { path, command, .. } => Self::error("state/kept-aside", message)
+                .because("the store was down at the moment of saving, for longer than we wait")
+                .fix(format!(
+                    "when the store answers again, run `tidegate {command}` here once more: it \
+                     saves what is kept before it plans anything, so that nothing is made twice"
+                ))
+                .fix(format!(
+                    "until then do not lose `{path}`: it is sealed with the state key, and the \
+                     only record of what was done; take it along if this machine goes away"
+                )),
             StoreError::Storage(_) => Self::error("state/storage", message)
                 .fix("check that the store can be reached and written, and is not full"),
         }
@@ -69,6 +79,7 @@ mod tests {
                 command: "up".to_owned(),
                 run_url: Some("https://forge.test/runs/1".to_owned()),
                 since: "2024-01-02T03:04:05Z".to_owned(),
+                mark: String::new(),
             }),
             expires_in: Duration::from_millis(41_500),
         });

@@ -1,7 +1,11 @@
 //! The rules of a lease: how long it lasts, how often it is renewed, and when somebody else may
-//! take it. Pure: no clock is read here, ages come in.
+//! take it. No clock is read here, ages come in.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use super::Holder;
+use crate::process::Processes;
 
 /// How a lease is kept alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +54,25 @@ pub enum Process {
     Dead,
     /// It runs (or ran) on another machine, or before this one was started anew.
     Elsewhere,
+}
+
+/// Who can tell that a holder on this machine has ended, where the storage itself cannot.
+#[derive(Clone, Debug, Default)]
+pub struct Neighbours(Option<Arc<dyn Processes>>);
+
+impl Neighbours {
+    /// By the machine's processes.
+    pub fn new(processes: Arc<dyn Processes>) -> Self {
+        Self(Some(processes))
+    }
+
+    /// What is known about a holder. One that may live counts as being elsewhere: its lease decides.
+    pub fn judge(&self, holder: &Holder) -> Process {
+        match &self.0 {
+            Some(processes) if processes.is_certainly_gone(&holder.mark) => Process::Dead,
+            _ => Process::Elsewhere,
+        }
+    }
 }
 
 /// May the lock be taken?

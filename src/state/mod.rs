@@ -11,6 +11,7 @@ pub mod postgres;
 pub mod query;
 pub mod record;
 pub mod recovery;
+pub mod rescue;
 pub mod served;
 pub mod snapshot;
 pub mod tfstate;
@@ -39,6 +40,7 @@ pub use memory::Memory;
 pub use postgres::Postgres;
 pub use query::{Expected, Filter, Listing, Page};
 pub use record::Record;
+pub use rescue::Rescuing;
 pub use served::Served;
 pub use snapshot::Snapshot;
 
@@ -57,6 +59,10 @@ pub struct Holder {
     pub run_url: Option<String>,
     /// RFC 3339 start of the hold.
     pub since: String,
+    /// The process as others on its machine recognise it
+    /// ([`Processes::own_mark`](crate::process::Processes::own_mark)); empty when nobody can.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub mark: String,
 }
 
 /// The exclusive right to write one environment. Renewed while the run lives; a run that finds its
@@ -152,6 +158,16 @@ pub enum StoreError {
     /// Somebody asked us to stop before there was an answer.
     #[error("stopped before the state store had answered")]
     Cancelled,
+    /// The storage below failed, and what it did not take is kept on this machine.
+    #[error("the state could not be written ({reason}); what was done is kept in `{path}`")]
+    Kept {
+        /// The recovery file.
+        path: String,
+        /// The command that brings it to the store.
+        command: String,
+        /// What the storage said.
+        reason: String,
+    },
     /// The storage below failed.
     #[error("{0}")]
     Storage(String),
@@ -200,6 +216,15 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn renew(&self, lease: &Lease) -> StoreResult<()>;
     /// Gives the lock back. Never removes somebody else's.
     async fn unlock(&self, lease: &Lease) -> StoreResult<()>;
+    /// Brings what an earlier run had done and could not save to the store, if that waits on this
+    /// machine. Called under the lock, before anything is planned.
+    async fn replay(
+        &self,
+        lease: &Lease,
+    ) -> StoreResult<Option<(std::path::PathBuf, recovery::Replayed)>> {
+        let _ = lease;
+        Ok(None)
+    }
     /// Who holds the lock now, and how long until it lapses.
     async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>>;
 

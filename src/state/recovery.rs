@@ -344,6 +344,7 @@ mod tests {
             command: "up".to_owned(),
             run_url: None,
             since: String::new(),
+            mark: String::new(),
         };
         let lease = store.lock(&holder, Duration::ZERO).await.unwrap();
         let lineage = store.head().await.unwrap().unwrap().lineage;

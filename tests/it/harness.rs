@@ -16,7 +16,12 @@ pub(crate) struct Run {
 impl Run {
     /// `tidegate <arguments>` in `directory`.
     pub(crate) fn new(directory: &Path, arguments: &[&str]) -> Self {
-        let mut command = Command::new(binary());
+        Self::of(&binary(), directory, arguments)
+    }
+
+    /// The same of another copy of the binary.
+    pub(crate) fn of(program: &Path, directory: &Path, arguments: &[&str]) -> Self {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(directory)

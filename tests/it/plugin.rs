@@ -32,6 +32,11 @@ use tidegate::variables::Variables;
 use crate::harness;
 use crate::main_job::processes;
 
+/// The Go plugin, for tests of other rooms; `None` without Go.
+pub(crate) fn go_executable() -> Option<&'static Path> {
+    go::executable()
+}
+
 /// Longest any test may take; a hang is a failure, not a wait.
 const TEST_LIMIT: Duration = Duration::from_secs(60);
 

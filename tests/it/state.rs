@@ -1,5 +1,9 @@
 //! The state room: the contract every store keeps, and what each of them survives.
 
+mod archive;
+mod claims;
+mod cloud;
+mod cloud_faults;
 mod commands;
 mod contention;
 mod contract;
@@ -7,11 +11,16 @@ mod damage;
 mod disks;
 mod faults;
 mod fixtures;
+mod gcs;
+mod http;
+mod kept;
 mod lock;
 mod names;
 mod pooler;
 mod postgres;
+mod ring;
 mod served;
+mod wire;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -51,6 +60,7 @@ fn holder(run_id: &str) -> Holder {
         command: "up".to_owned(),
         run_url: Some(format!("https://forge.test/runs/{run_id}")),
         since: "2024-01-02T03:04:05Z".to_owned(),
+        mark: String::new(),
     }
 }
 

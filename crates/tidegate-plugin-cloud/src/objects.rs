@@ -17,7 +17,7 @@ use crate::record;
 use crate::settings::Opened;
 
 /// Requests under way at once while listing.
-const PARALLEL: usize = 32;
+const PARALLEL: usize = 64;
 
 /// What we last saw of an object: the record's version, and the store's own.
 #[derive(Clone)]

@@ -90,6 +90,26 @@ impl Executor<'_, '_> {
         self.write(entry).await
     }
 
+    /// After the record, its outcome. One that was only kept aside has its outcome kept beside it,
+    /// and counts as not saved: nothing may stand on it yet.
+    async fn saved(
+        &self,
+        result: Result<(), StoreError>,
+        operation: &Operation,
+        outcome: Outcome,
+    ) -> Ended {
+        match result {
+            Ok(()) => self.outcome(operation, outcome).await,
+            Err(error) => {
+                if matches!(error, StoreError::Kept { .. }) {
+                    // Kept as well, or an intent without outcome, which the next run settles.
+                    drop(self.outcome(operation, outcome).await);
+                }
+                Err(Box::new(Failure::store(&error)))
+            }
+        }
+    }
+
     async fn write(&self, entry: Entry) -> Ended {
         self.journal
             .append(entry)
@@ -201,12 +221,9 @@ impl Executor<'_, '_> {
                 .map_err(|error| Box::new(Failure::store(&error)))?;
             return self.outcome(&operation, Outcome::Success).await;
         }
-        self.engine
-            .store
-            .delete(self.lease, address)
-            .await
-            .map_err(|error| Box::new(Failure::store(&error)))?;
-        self.outcome(&operation, Outcome::Success).await?;
+        let deleted = self.engine.store.delete(self.lease, address).await;
+        self.saved(deleted.map(drop), &operation, Outcome::Success)
+            .await?;
         self.priors.borrow_mut().remove(address);
         self.values.borrow_mut().remove(address);
         Ok(())
@@ -560,17 +577,13 @@ impl Executor<'_, '_> {
             private: observed.private,
             dependencies: desired.dependencies.clone(),
         };
-        engine
-            .store
-            .put(self.lease, &record)
-            .await
-            .map_err(|error| Box::new(Failure::store(&error)))?;
         let outcome = if taint.is_empty() {
             Outcome::Success
         } else {
             Outcome::Error
         };
-        self.outcome(operation, outcome).await?;
+        let put = engine.store.put(self.lease, &record).await;
+        self.saved(put.map(drop), operation, outcome).await?;
         if taint.is_empty() {
             self.values
                 .borrow_mut()

@@ -46,17 +46,12 @@ const OWN_TYPES: [&str; 4] = [
     "secrets.requires",
 ];
 
-/// State backends that exist.
-const BACKENDS: [&str; 8] = [
-    "filesystem",
-    "memory",
-    "postgres",
-    "spaces",
-    "s3",
-    "gcs",
-    "azure_blob",
-    "azure",
-];
+/// State backends that are built in. Any other name may be a plugin's; whether one serves it shows
+/// when the state is opened.
+const BUILT_IN_BACKENDS: [&str; 3] = ["filesystem", "memory", "postgres"];
+
+/// Those of the plugin that comes with every release.
+const BUNDLED_BACKENDS: [&str; 4] = ["s3", "spaces", "gcs", "azure_blob"];
 
 /// Settings of the filesystem backend; another one is probably a misspelling.
 const FILESYSTEM_KEYS: [&str; 5] = ["backend", "directory", "encrypt", "ephemeral", "key_file"];
@@ -418,7 +413,7 @@ impl<'a> Resolver<'a> {
     }
 
     fn backend(&mut self, module: &Prepared<'a>, path: &KeyPath<'_>) -> String {
-        let default = BACKENDS[0].to_owned();
+        let default = BUILT_IN_BACKENDS[0].to_owned();
         let Some(entry) = module.entry("backend") else {
             return default;
         };
@@ -432,17 +427,32 @@ impl<'a> Resolver<'a> {
         };
         match self.plain_text(text, entry.value.at, &path.key("backend")) {
             Some(backend) if backend.is_empty() => default,
-            Some(backend) if BACKENDS.contains(&backend.as_str()) => backend,
-            Some(value) => {
-                let text = Text {
-                    value,
-                    at: entry.value.at,
-                };
-                bad_word(&text, "backend", &BACKENDS, self.problems);
-                default
-            }
+            Some(backend) => self.backend_name(backend, entry.value.at),
             None => default,
         }
+    }
+
+    /// A name nobody we know has is taken as it is. One that only a slip of the finger parts from a
+    /// built-in name is said here, where the place is known: no plugin may look that much like one.
+    fn backend_name(&mut self, backend: String, at: Mark) -> String {
+        let known = || BUILT_IN_BACKENDS.iter().chain(&BUNDLED_BACKENDS).copied();
+        if known().any(|name| name == backend) {
+            return backend;
+        }
+        let is_name = backend.starts_with(|first: char| first.is_ascii_lowercase())
+            && backend
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
+        let near = self
+            .problems
+            .nearest(&backend, BUILT_IN_BACKENDS.iter().copied());
+        if is_name && near.is_none() {
+            return backend;
+        }
+        let text = Text { value: backend, at };
+        let known: Vec<&str> = known().collect();
+        bad_word(&text, "backend", &known, self.problems);
+        BUILT_IN_BACKENDS[0].to_owned()
     }
 
     fn check_filesystem(&mut self, module: &Prepared<'a>) {

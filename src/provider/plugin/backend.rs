@@ -18,6 +18,10 @@ use crate::resource::{Map, Value};
 
 /// Names that are ours alone.
 const RESERVED: [&str; 3] = ["memory", "filesystem", "postgres"];
+/// What the release's own plugin serves, for hints where it is missing.
+const BUNDLED_NAMES: [&str; 4] = ["s3", "spaces", "gcs", "azure_blob"];
+/// Slips of the finger within which one name is taken for another.
+const NEAR: usize = 2;
 /// The service, as the registry shortens it.
 const SERVICE: &str = "IaCStateBackend";
 
@@ -50,21 +54,27 @@ pub struct BackendError {
     pub message: String,
 }
 
-/// The one plugin in `folders` whose manifest says it serves `wanted`; an earlier folder wins.
-fn serving(tools: &Tools, folders: &[&Path], wanted: &str) -> Result<Found, Report> {
+/// Where plugins that serve state backends are looked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Places<'a> {
+    /// Plugin folders; an earlier one wins.
+    pub folders: &'a [&'a Path],
+    /// The folder of our own executable, where a release has its own plugin. Asked last.
+    pub beside: Option<&'a Path>,
+}
+
+/// The one plugin whose manifest says it serves `wanted`.
+fn serving(tools: &Tools, places: Places<'_>, wanted: &str) -> Result<Found, Report> {
     let mut seen = Vec::new();
     let mut left_out = Vec::new();
-    for folder in folders {
+    for folder in places.folders {
         let (found, skipped) = find::list(tools.disk.as_ref(), folder)?;
         left_out.extend(skipped);
+        for plugin in &found {
+            refuse_reserved(&plugin.name, &plugin.manifest.state_backends)?;
+        }
         let (mut serving, others): (Vec<Found>, Vec<Found>) =
-            found.into_iter().partition(|plugin| {
-                plugin
-                    .manifest
-                    .state_backends
-                    .iter()
-                    .any(|name| name == wanted)
-            });
+            found.into_iter().partition(|plugin| serves(plugin, wanted));
         if let [one, other, ..] = serving.as_slice() {
             return Err(Report::error(
                 "plugin/backend-twice",
@@ -80,16 +90,40 @@ fn serving(tools: &Tools, folders: &[&Path], wanted: &str) -> Result<Found, Repo
         if let Some(plugin) = serving.pop() {
             return Ok(plugin);
         }
-        seen.extend(others.into_iter().map(|plugin| {
-            let names = plugin.manifest.state_backends.join(", ");
-            if names.is_empty() {
-                format!("`{}` (no state backend)", plugin.name)
-            } else {
-                format!("`{}` ({names})", plugin.name)
-            }
-        }));
+        seen.extend(others);
     }
-    let places: Vec<String> = folders
+    if let Some(plugin) = places
+        .beside
+        .and_then(|folder| find::bundled(tools.disk.as_ref(), folder))
+    {
+        if serves(&plugin, wanted) {
+            return Ok(plugin);
+        }
+        seen.push(plugin);
+    }
+    Err(nobody_serves(places, wanted, &seen, &left_out))
+}
+
+fn serves(plugin: &Found, wanted: &str) -> bool {
+    let mut names = plugin.manifest.state_backends.iter();
+    names.any(|name| name == wanted)
+}
+
+fn nobody_serves(
+    places: Places<'_>,
+    wanted: &str,
+    seen: &[Found],
+    left_out: &[find::Skipped],
+) -> Report {
+    let said: Vec<String> = seen
+        .iter()
+        .map(|plugin| match plugin.manifest.state_backends.as_slice() {
+            [] => format!("`{}` (no state backend)", plugin.name),
+            names => format!("`{}` ({})", plugin.name, names.join(", ")),
+        })
+        .collect();
+    let folders: Vec<String> = places
+        .folders
         .iter()
         .map(|folder| format!("`{}`", folder.display()))
         .collect();
@@ -97,35 +131,68 @@ fn serving(tools: &Tools, folders: &[&Path], wanted: &str) -> Result<Found, Repo
         "plugin/no-backend",
         format!("no plugin serves the state backend `{wanted}`"),
     )
-    .because(if seen.is_empty() {
-        format!("there is no plugin in {}", places.join(" or "))
+    .because(if said.is_empty() {
+        format!("there is no plugin in {}", folders.join(" or "))
     } else {
-        format!("in {}: {}", places.join(" and "), seen.join(", "))
+        format!("in {}: {}", folders.join(" and "), said.join(", "))
     })
     .exit(Exit::Usage);
     for skipped in left_out {
         report = report.because(format!("`{}` is left out: {}", skipped.name, skipped.why));
     }
-    Err(report
-        .fix("`s3`, `spaces`, `gcs` and `azure_blob` are served by `tidegate-plugin-cloud`, which comes with every release: install it as `<folder>/tidegate-plugin-cloud/` with its `plugin.json`")
+    let known = seen
+        .iter()
+        .flat_map(|plugin| plugin.manifest.state_backends.iter().map(String::as_str))
+        .chain(RESERVED)
+        .chain(BUNDLED_NAMES);
+    let near = known
+        .map(|name| (strsim::damerau_levenshtein(name, wanted), name))
+        .filter(|(distance, _)| *distance <= NEAR)
+        .min();
+    if let Some((_, near)) = near {
+        report = report.fix(format!("did you mean `{near}`?"));
+    }
+    report
+        .fix(format!(
+            "`s3`, `spaces`, `gcs` and `azure_blob` are served by `{0}`, which comes with every \
+             release: leave it beside the `tidegate` executable, or install it as \
+             `<folder>/{0}/` with its `plugin.json`",
+            find::BUNDLED
+        ))
         .fix("name another folder with --plugin-dir or TIDEGATE_PLUGIN_DIR")
-        .fix("built in are `filesystem`, `postgres` and `memory`"))
+        .fix("built in are `filesystem`, `postgres` and `memory`")
+}
+
+/// Names that are built in belong to nobody else.
+fn refuse_reserved(plugin: &str, names: &[String]) -> Result<(), Report> {
+    match names.iter().find(|name| RESERVED.contains(&name.trim())) {
+        None => Ok(()),
+        Some(name) => Err(Report::error(
+            "plugin/backend-reserved",
+            format!(
+                "plugin `{plugin}` claims the state backend `{}`, which is built in",
+                name.trim()
+            ),
+        )
+        .because("a plugin must not come between a config and its state")
+        .fix("remove the plugin, or install a release that does not claim it")),
+    }
 }
 
 impl StateBackend {
-    /// Finds, checks, starts and configures the plugin that serves the backend `wanted`. `settings`
-    /// is the module's whole config; `base` is the folder of the config.
+    /// Finds in `places`, checks, starts and configures the plugin that serves the backend
+    /// `wanted`. `settings` is the module's whole config; `base` is the folder of the config.
     ///
     /// # Errors
     /// Every gate has a code of its own. Whatever was started is gone.
     pub async fn open(
         wanted: &str,
         settings: &Map,
-        folders: &[&Path],
+        places: Places<'_>,
         base: &Path,
         tools: Tools,
     ) -> Result<Self, Report> {
-        let found = serving(&tools, folders, wanted)?;
+        let found = serving(&tools, places, wanted)?;
         let mut settings = settings.clone();
         let declared = settings.remove(environment::CONFIG_KEY);
         settings.insert("backend".to_owned(), Value::String(wanted.to_owned()));
@@ -362,22 +429,7 @@ async fn check_names(connection: &Connection, plugin: &Found) -> Result<(), Repo
     names.dedup();
     let said = |names: &[String]| connection.tools().excerpt(&names.join(", "));
     let declared = &plugin.manifest.state_backends;
-    let reserved = names
-        .iter()
-        .chain(declared)
-        .find(|name| RESERVED.contains(&name.trim()));
-    if let Some(name) = reserved {
-        return Err(Report::error(
-            "plugin/backend-reserved",
-            format!(
-                "plugin `{}` claims the state backend `{}`, which is built in",
-                plugin.name,
-                name.trim()
-            ),
-        )
-        .because("a plugin must not come between a config and its state")
-        .fix("remove the plugin, or install a release that does not claim it"));
-    }
+    refuse_reserved(&plugin.name, &names)?;
     if names != *declared {
         return Err(mismatch(format!(
             "plugin.json lists `{}`, the plugin says `{}`",

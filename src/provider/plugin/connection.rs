@@ -25,6 +25,9 @@ use crate::report::Report;
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest answer we take.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// A state record of a megabyte comes through without a question back.
+const WINDOW: u32 = 8 << 20;
+const FRAME: u32 = 1 << 20;
 /// How tonic begins its own complaint about a larger one.
 const ANSWER_TOO_LARGE: &str = "Error, decoded message length too large";
 /// How Go begins its complaint about a larger request.
@@ -112,8 +115,10 @@ impl Connection {
         let connector = tower::service_fn(move |_: Uri| dial(endpoint.clone(), tls.clone()));
         // The address is a placeholder: the connector knows the way. Keepalive stays off, because
         // Go servers hang up on hosts that ping more often than every five minutes.
-        let target =
-            tonic::transport::Endpoint::from_static("http://unused").http2_adaptive_window(true);
+        let target = tonic::transport::Endpoint::from_static("http://unused")
+            .initial_stream_window_size(WINDOW)
+            .initial_connection_window_size(WINDOW)
+            .max_frame_size(FRAME);
         let connecting = target.connect_with_connector(connector);
         let channel = tokio::select! {
             channel = connecting => channel.map_err(|error| {

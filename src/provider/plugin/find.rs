@@ -24,6 +24,26 @@ impl Found {
     }
 }
 
+/// The plugin that comes with every release, and stands beside our own executable.
+pub const BUNDLED: &str = "tidegate-plugin-cloud";
+/// What it says about itself. Built in: beside an executable there is no folder for a `plugin.json`.
+const BUNDLED_MANIFEST: &[u8] = include_bytes!("../../../crates/tidegate-plugin-cloud/plugin.json");
+
+/// The release's own plugin, if it stands in `folder`, that of our executable.
+pub fn bundled(disk: &dyn Disk, folder: &Path) -> Option<Found> {
+    let directory = disk.canonical(folder).ok()?;
+    match disk.entry(&directory.join(BUNDLED)) {
+        Ok(Some(EntryKind::File { .. })) => {}
+        _ => return None,
+    }
+    let manifest = Manifest::parse(BUNDLED_MANIFEST).ok()?;
+    Some(Found {
+        directory,
+        name: BUNDLED.to_owned(),
+        manifest,
+    })
+}
+
 /// One entry of a plugin folder that is no plugin we can use, and why.
 #[derive(Clone, Debug)]
 pub struct Skipped {

@@ -41,7 +41,7 @@ use connection::Connection;
 use driver::PluginDriver;
 use launch::Running;
 
-pub use backend::{BackendError, StateBackend};
+pub use backend::{BackendError, Places, StateBackend};
 pub use connection::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 pub use gates::DEFAULT_CANONICAL_KEYS;
 

@@ -30,7 +30,7 @@ use crate::resource::Address;
 
 use super::codec::Codec;
 use super::journal::{self, Entry};
-use super::lease::{Process, Renewal, Verdict, Watched};
+use super::lease::{Neighbours, Process, Renewal, Verdict, Watched};
 use super::own::{KeepsakeFile, Key, key_check};
 use super::{
     Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult, name,
@@ -60,6 +60,7 @@ pub struct Postgres {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     renewal: Renewal,
+    neighbours: Neighbours,
     key: Option<Key>,
     codec: Codec,
     session: Mutex<Option<Session>>,
@@ -115,6 +116,7 @@ impl Postgres {
             clock,
             random,
             renewal: Renewal::DEFAULT,
+            neighbours: Neighbours::default(),
             key: None,
             session: Mutex::new(None),
             is_ready: AtomicBool::new(false),
@@ -133,6 +135,13 @@ impl Postgres {
     #[must_use]
     pub fn with_encryption(mut self, key: &[u8; 32]) -> Self {
         self.codec = self.codec.with_key(key, true);
+        self
+    }
+
+    /// Takes the lock of a run that is certain to have ended on this machine at once.
+    #[must_use]
+    pub fn with_neighbours(mut self, neighbours: Neighbours) -> Self {
+        self.neighbours = neighbours;
         self
     }
 
@@ -339,6 +348,18 @@ impl Postgres {
         Ok(journal.entries)
     }
 
+    /// May the lock be taken? By the server's clock alone, or because its holder is certain to have
+    /// ended on this machine.
+    fn verdict(&self, standing: &Standing) -> Verdict {
+        let holder = standing.holder.as_ref();
+        Watched {
+            unchanged_for: Duration::from_millis(standing.age_ms),
+            lease: Duration::from_millis(standing.lease_ms),
+            process: holder.map_or(Process::Elsewhere, |holder| self.neighbours.judge(holder)),
+        }
+        .verdict()
+    }
+
     /// One look at the lock, and the lock itself when it is free.
     async fn try_lock(
         &self,
@@ -351,6 +372,20 @@ impl Postgres {
             return Err(Failure::Lost("there is no connection".to_owned()));
         };
         self.ready(&mut session.client, true).await?;
+        // A look that locks nothing: who waits must not stand in line with the holder's own writes.
+        let row = session
+            .client
+            .query_typed_opt(&self.standing_query(""), &self.place())
+            .await
+            .map_err(|error| self.failed(&error))?;
+        if let Some(row) = row {
+            let standing = Standing::read(&row, &self.environment)?;
+            if let (Verdict::Wait(left), Some(other)) = (self.verdict(&standing), standing.holder)
+                && other != *holder
+            {
+                return Ok(Err((other, left)));
+            }
+        }
         let transaction = self.begin(&mut session.client).await?;
         let standing = match self.stand(&transaction).await? {
             Some(standing) => standing,
@@ -368,12 +403,7 @@ impl Postgres {
                     .ok_or_else(|| Failure::Lost("the environment was removed".to_owned()))?
             }
         };
-        let verdict = Watched {
-            unchanged_for: Duration::from_millis(standing.age_ms),
-            lease: Duration::from_millis(standing.lease_ms),
-            process: Process::Elsewhere,
-        }
-        .verdict();
+        let verdict = self.verdict(&standing);
         let taken_over = match (standing.holder, verdict) {
             (Some(other), _) if was_tried && other == *holder => {
                 // Our own earlier try, whose answer did not arrive.
@@ -638,12 +668,7 @@ impl Store for Postgres {
 
     async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>> {
         Ok(self.standing().await?.and_then(|standing| {
-            let verdict = Watched {
-                unchanged_for: Duration::from_millis(standing.age_ms),
-                lease: Duration::from_millis(standing.lease_ms),
-                process: Process::Elsewhere,
-            }
-            .verdict();
+            let verdict = self.verdict(&standing);
             match (standing.holder, verdict) {
                 (Some(holder), Verdict::Wait(left)) => Some((holder, left)),
                 _ => None,

@@ -24,7 +24,7 @@ use crate::resource::Address;
 
 use super::codec::Codec;
 use super::journal::{self, Entry};
-use super::lease::{Process, Renewal, Verdict, Watched};
+use super::lease::{Neighbours, Renewal, Verdict, Watched};
 use super::own::{KeepsakeFile, Key, key_check};
 use super::{
     Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult, name,
@@ -57,6 +57,7 @@ pub struct Served {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     renewal: Renewal,
+    neighbours: Neighbours,
     key: Option<Key>,
     codec: Codec,
     /// One write at a time; with it the head whose last write is known to be done.
@@ -109,6 +110,7 @@ impl Served {
             clock,
             random,
             renewal: Renewal::DEFAULT,
+            neighbours: Neighbours::default(),
             key: None,
             turn: tokio::sync::Mutex::new(None),
             watched: Mutex::new(None),
@@ -127,6 +129,20 @@ impl Served {
     #[must_use]
     pub fn with_encryption(mut self, key: &[u8; 32]) -> Self {
         self.codec = self.codec.with_key(key, true);
+        self
+    }
+
+    /// Takes the lock of a run that is certain to have ended on this machine at once.
+    #[must_use]
+    pub fn with_neighbours(mut self, neighbours: Neighbours) -> Self {
+        self.neighbours = neighbours;
+        self
+    }
+
+    /// Another lease length, for tests.
+    #[must_use]
+    pub fn with_renewal(mut self, renewal: Renewal) -> Self {
+        self.renewal = renewal;
         self
     }
 
@@ -334,7 +350,7 @@ impl Served {
         Watched {
             unchanged_for: now.saturating_sub(since),
             lease: held.lease(),
-            process: Process::Elsewhere,
+            process: self.neighbours.judge(&held.holder),
         }
         .verdict()
     }

@@ -623,6 +623,7 @@ impl World {
                 command: "test".to_owned(),
                 run_url: None,
                 since: String::new(),
+                mark: String::new(),
             };
             let lease = store.lock(&holder, Duration::ZERO).await.unwrap();
             let key = store.key(true).await.unwrap().unwrap();

@@ -14,6 +14,7 @@ pub(crate) struct Cluster {
     pub(crate) folder: tempfile::TempDir,
     pub(crate) port: u16,
     pub(crate) log: PathBuf,
+    options: String,
 }
 
 fn programs() -> Option<PathBuf> {
@@ -96,9 +97,39 @@ impl Cluster {
             .arg("-l")
             .arg(&log)
             .arg("-o")
-            .arg(options)
+            .arg(&options)
             .stdout(Stdio::null()));
-        Some(Self { folder, port, log })
+        Some(Self {
+            folder,
+            port,
+            log,
+            options,
+        })
+    }
+
+    /// Ends the server as a crash of its machine would; [`Cluster::restart`] brings it back.
+    pub(crate) fn crash(&self) {
+        self.control(&["-m", "immediate", "stop"]);
+    }
+
+    /// Starts it again, on the same port and with what it had.
+    pub(crate) fn restart(&self) {
+        let log = self.log.display().to_string();
+        self.control(&["-t", "60", "-l", &log, "-o", &self.options, "start"]);
+    }
+
+    fn control(&self, arguments: &[&str]) {
+        let bin = programs().expect("it was started");
+        let output = as_user(&bin.join("pg_ctl"))
+            .args(["-w", "-s", "-D"])
+            .arg(self.folder.path().join("data"))
+            .args(arguments)
+            .current_dir("/")
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+            .expect("it starts");
+        assert!(output.success(), "{arguments:?}");
     }
 
     pub(super) fn config(&self, host: &str) -> serde_json::Value {

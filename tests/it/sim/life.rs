@@ -244,6 +244,7 @@ impl World {
                 command: "test".to_owned(),
                 run_url: None,
                 since: String::new(),
+                mark: String::new(),
             };
             let Ok(lease) = line.lock(&holder, Duration::from_secs(600)).await else {
                 return RunEnd::NotLocked;

@@ -12,8 +12,8 @@ use tidegate::disk::SystemDisk;
 use tidegate::resource::{ActionKind, Kind};
 use tidegate::state::record::FORMAT;
 use tidegate::state::{
-    Entry, Expected, Filter, Keepsake, Listing, Memory, Page, Record, Renewal, Store, StoreError,
-    unless_cancelled,
+    Entry, Expected, Filter, Keepsake, Lease, Listing, Memory, Page, Record, Renewal, Store,
+    StoreError, unless_cancelled,
 };
 
 use super::{NO_WAIT, address, holder, manual_clock, mark, record, store_on};
@@ -39,6 +39,10 @@ pub(crate) trait Bench {
     /// How often the storage behind the handles was asked something.
     fn questions(&self) -> u64 {
         0
+    }
+    /// True for a server behind a program of its own: a write that was given up may still be done.
+    fn is_remote(&self) -> bool {
+        false
     }
     /// Time passes, for the handles and for whoever judges leases.
     async fn pass(&self, time: Duration) {
@@ -685,7 +689,7 @@ pub(super) async fn row_06_a_dropped_write_is_whole_or_absent(bench: &impl Bench
         let now = bench.open("dev").get(&address("a")).await.unwrap().unwrap();
         let mark: u64 = mark(&now).parse().unwrap();
         assert!(
-            mark == before || mark == polls + 1,
+            mark == before || mark == polls + 1 || (bench.is_remote() && mark <= polls),
             "{before}, {polls}: {mark}"
         );
         before = mark;
@@ -695,15 +699,31 @@ pub(super) async fn row_06_a_dropped_write_is_whole_or_absent(bench: &impl Bench
     assert_eq!(self::mark(&now), "last");
 }
 
+/// Writes many records, all at once where one after another would take minutes.
+async fn fill(bench: &impl Bench, store: &dyn Store, lease: &Lease, count: usize) {
+    let names = (0..count).map(|index| format!("r-{index:04}"));
+    if !bench.is_remote() {
+        for name in names {
+            store.put(lease, &record(&name, "x")).await.unwrap();
+        }
+        return;
+    }
+    store.put(lease, &record("r-0000", "x")).await.unwrap();
+    let mut snapshot = store.snapshot().await.unwrap().unwrap();
+    let first = snapshot.records[0].clone();
+    snapshot.records = names
+        .map(|name| Record {
+            resource_id: address(&name),
+            ..first.clone()
+        })
+        .collect();
+    store.load(lease, &snapshot).await.unwrap();
+}
+
 pub(super) async fn row_11_a_cancelled_call_ends_promptly(bench: &impl Bench) {
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
-    for index in 0..300 {
-        store
-            .put(&lease, &record(&format!("r-{index:03}"), "x"))
-            .await
-            .unwrap();
-    }
+    fill(bench, &*store, &lease, 300).await;
     let (canceller, cancel) = tidegate::cancel::pair();
     let all = unless_cancelled(&cancel, store.list()).await.unwrap();
     assert_eq!(all.len(), 300);
@@ -711,7 +731,7 @@ pub(super) async fn row_11_a_cancelled_call_ends_promptly(bench: &impl Bench) {
     let other = holder("r2");
     for result in [
         unless_cancelled(&cancel, store.list()).await.map(drop),
-        unless_cancelled(&cancel, store.get(&address("r-001")))
+        unless_cancelled(&cancel, store.get(&address("r-0001")))
             .await
             .map(drop),
         unless_cancelled(&cancel, store.put(&lease, &record("late", "x")))
@@ -731,12 +751,7 @@ pub(super) async fn row_11_a_cancelled_call_ends_promptly(bench: &impl Bench) {
 pub(super) async fn row_12_a_list_of_many_is_not_one_question_each(bench: &impl Bench) {
     let store = bench.open("dev");
     let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
-    for index in 0..1000 {
-        store
-            .put(&lease, &record(&format!("r-{index:04}"), "x"))
-            .await
-            .unwrap();
-    }
+    fill(bench, &*store, &lease, 1000).await;
     let before = bench.questions();
     assert_eq!(bench.open("dev").list().await.unwrap().len(), 1000);
     // With latency in front of the server, what counts is how often it is asked.

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -14,6 +14,7 @@ use tidegate::random::SystemRandom;
 use tidegate::state::served::{Before, Object, Served, Shelf};
 use tidegate::state::{Record, Store, StoreError, StoreResult};
 
+use super::cloud::Moto;
 use super::contract::{Bench, store_contract};
 use super::{NO_WAIT, address, holder, manual_clock, mark, record, run};
 use crate::harness::{self, Run};
@@ -239,66 +240,6 @@ fn an_announced_write_that_comes_too_late_is_refused() {
             assert_eq!(now.as_ref().map(mark), expected);
             two.put(&other, &record(name, "second")).await.unwrap();
         });
-    }
-}
-
-/// moto's S3 server on a port of its own. Ends with this value.
-struct Moto {
-    server: Child,
-    endpoint: String,
-}
-
-impl Drop for Moto {
-    fn drop(&mut self) {
-        drop(self.server.kill());
-        drop(self.server.wait());
-    }
-}
-
-impl Moto {
-    fn start() -> Option<Self> {
-        let Some(program) = harness::lab_tool("aws/bin/moto_server") else {
-            harness::skip_without("moto_server");
-            return None;
-        };
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
-        let server = Command::new(program)
-            .args(["-H", "127.0.0.1", "-p", &port.to_string()])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("moto starts");
-        let moto = Self {
-            server,
-            endpoint: format!("http://127.0.0.1:{port}"),
-        };
-        harness::wait_for("moto", || {
-            std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
-        });
-        moto.curl(&["-X", "PUT"], "/bucket");
-        Some(moto)
-    }
-
-    fn curl(&self, arguments: &[&str], path: &str) -> String {
-        let output = Command::new("curl")
-            .args(["--silent", "--show-error", "--fail", "--max-time", "30"])
-            .args(arguments)
-            .arg(format!("{}{path}", self.endpoint))
-            .output()
-            .expect("curl runs");
-        assert!(output.status.success(), "{output:?}");
-        String::from_utf8(output.stdout).expect("text")
-    }
-
-    fn keys(&self) -> Vec<String> {
-        let text = self.curl(&[], "/bucket?list-type=2");
-        text.split("<Key>")
-            .skip(1)
-            .filter_map(|rest| rest.split_once("</Key>"))
-            .map(|(key, _)| key.to_owned())
-            .collect()
     }
 }
 
