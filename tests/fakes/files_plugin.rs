@@ -2,7 +2,6 @@
 //! (`tests/peers/go-provider`) does it: the same tests run against both.
 #![expect(
     clippy::disallowed_methods,
-    clippy::disallowed_types,
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a test double stands outside the seams it helps to test"

@@ -608,9 +608,16 @@ async fn h16_ten_idle_minutes_pass_without_a_ping() {
         let text = fs::read_to_string(&calls).unwrap_or_default();
         text.lines().filter(|line| *line == "PING").count()
     };
-    // Measuring the link, after an answer arrived, is no keepalive.
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    // Measuring the link, when an answer arrives, is no keepalive; and it shows that pings are seen.
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        if pings() > 0 {
+            break;
+        }
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
     let before = pings();
+    assert!(before > 0, "nobody measured the link");
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(600)).await;
     tokio::time::resume();
