@@ -36,7 +36,7 @@ pub fn bundled(disk: &dyn Disk, folder: &Path) -> Option<Found> {
         Ok(Some(EntryKind::File { .. })) => {}
         _ => return None,
     }
-    let manifest = Manifest::parse(BUNDLED_MANIFEST).ok()?;
+    let manifest = Descriptor::parse(BUNDLED_MANIFEST).ok()?;
     Some(Found {
         directory,
         name: BUNDLED.to_owned(),

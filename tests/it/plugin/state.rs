@@ -1,7 +1,7 @@
 //! State backends of plugins: what must hold before one may keep our state.
 
 use serde_json::{Value as Json, json};
-use tidegate::provider::plugin::StateBackend;
+use tidegate::provider::plugin::{Places, StateBackend};
 
 use super::*;
 
@@ -27,7 +27,10 @@ async fn open(lab: &Lab, backend: &str) -> Result<StateBackend, Report> {
         StateBackend::open(
             backend,
             &Map::new(),
-            &[&lab.plugins()],
+            Places {
+                folders: &[&lab.plugins()],
+                beside: None,
+            },
             lab.folder.path(),
             lab.tools(),
         ),
@@ -130,7 +133,10 @@ async fn h35_a_record_that_is_not_there_is_no_error() {
         let backend = StateBackend::open(
             "files",
             &settings,
-            &[&lab.plugins()],
+            Places {
+                folders: &[&lab.plugins()],
+                beside: None,
+            },
             lab.folder.path(),
             lab.tools(),
         )
