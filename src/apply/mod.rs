@@ -18,6 +18,7 @@ pub mod sizing;
 pub mod survey;
 pub mod teardown;
 pub mod values;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

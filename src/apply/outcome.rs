@@ -14,6 +14,8 @@ use crate::resource::{ActionKind, Output, PublicMap, Recorded};
 
 /// What a failure of the last step of all is filed under.
 const FINALIZE: (&str, &str) = ("<plan-finalize>", "finalize");
+/// What a failure before the first action is filed under.
+const PREPARE: (&str, &str) = ("<run>", "prepare");
 /// What stands for a sensitive value.
 const HIDDEN: &str = "(sensitive)";
 
@@ -34,16 +36,10 @@ pub fn result(
             error: action.message.clone(),
         })
         .collect();
-    errors.extend(unfinished.iter().map(|problem| {
-        ActionError {
-            resource: FINALIZE.0.to_owned(),
-            action: FINALIZE.1.to_owned(),
-            error: std::iter::once(&problem.message)
-                .chain(&problem.because)
-                .cloned()
-                .collect::<Vec<_>>()
-                .join(": "),
-        }
+    errors.extend(unfinished.iter().map(|problem| ActionError {
+        resource: FINALIZE.0.to_owned(),
+        action: FINALIZE.1.to_owned(),
+        error: sentence(problem),
     }));
     ApplyResult {
         plan_id: plan_id.to_owned(),
@@ -74,6 +70,29 @@ pub fn result(
             })
             .collect(),
     }
+}
+
+/// The message of a run that ended before its first action: nothing but why.
+pub fn refused(problems: &[Report]) -> ApplyResult {
+    ApplyResult {
+        errors: problems
+            .iter()
+            .map(|problem| ActionError {
+                resource: PREPARE.0.to_owned(),
+                action: PREPARE.1.to_owned(),
+                error: sentence(problem),
+            })
+            .collect(),
+        ..ApplyResult::default()
+    }
+}
+
+fn sentence(problem: &Report) -> String {
+    std::iter::once(&problem.message)
+        .chain(&problem.because)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(": ")
 }
 
 fn status(outcome: Outcome) -> ActionStatus {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Engine;
+use super::{ApplyReport, Engine};
 use crate::config::Resource;
 use crate::provider::ErrorClass;
 use crate::provider::ability::{Ability, Remark, RemarkSeverity};
@@ -100,9 +100,13 @@ pub fn sentence(remark: &Remark) -> String {
 }
 
 /// Tells every provider that wants to know that all actions have ended; answers what could not be
-/// finished. Each is told once, whatever became of the actions.
-pub async fn finalize(engine: &Engine<'_>, plan: &str) -> Vec<Report> {
+/// finished. Each is told once, whatever became of the actions; nobody is told of a run that was cut
+/// off, because its actions have not ended.
+pub async fn finalize(engine: &Engine<'_>, plan: &str, report: &ApplyReport) -> Vec<Report> {
     let mut problems = Vec::new();
+    if report.interrupted || report.lost_lock || report.store_failed {
+        return problems;
+    }
     for (id, provider) in engine.providers {
         if !provider.abilities().contains(&Ability::Finalize) {
             continue;

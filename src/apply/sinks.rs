@@ -1,7 +1,7 @@
 //! Writes every declared sink once its value is known: straight from memory, one destination at a
 //! time, remembering by keyed fingerprint what is already there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -10,7 +10,9 @@ use super::Engine;
 use super::secrets::{output_of, value_of};
 use super::values::Values;
 use crate::clock::rfc3339;
-use crate::config::{Generate, GenerateSource, OnFailure, Resource, SinkDeclaration, SinkTarget};
+use crate::config::{
+    Config, Generate, GenerateSource, OnFailure, Resource, SinkDeclaration, SinkTarget,
+};
 use crate::plan::Scope;
 use crate::report::{Event, Report, SinkOutcome};
 use crate::secret::Secret;
@@ -249,19 +251,115 @@ async fn write_one(
     result
 }
 
+fn declarations(config: &Config) -> impl Iterator<Item = &SinkDeclaration> {
+    config
+        .resources
+        .iter()
+        .flat_map(|resource| resource.outputs.values().flat_map(|output| &output.sinks))
+        .chain(config.generate.iter().flat_map(|item| &item.sinks))
+}
+
+async fn remove(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    target: &dyn Sink,
+    name: &str,
+    on_failure: OnFailure,
+) -> SinkResult {
+    let destination = target.destination();
+    let message = match target.remove(name).await {
+        Ok(()) => {
+            let key = keepsake_key(&destination, name);
+            let forgotten = engine.store.delete_keepsake(lease, &key).await;
+            forgotten.map_or_else(|error| Report::from(error).message, |()| String::new())
+        }
+        Err(error) => error.to_string(),
+    };
+    SinkResult {
+        destination,
+        name: name.to_owned(),
+        outcome: if message.is_empty() {
+            SinkOutcome::Removed
+        } else {
+            SinkOutcome::Failed
+        },
+        message,
+        on_failure,
+        remembered: true,
+    }
+}
+
+/// After an apply of everything: takes back what earlier runs wrote and this config declares no
+/// more, as when a resource left the config. Where no sink of this config leads to its destination
+/// any more it is left there, which is said once, with what to do about it.
+pub async fn revoke_forgotten(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    sinks: &Sinks,
+) -> Vec<SinkResult> {
+    let declared: BTreeSet<String> = declarations(engine.config)
+        .filter_map(|declaration| {
+            let target = sinks.get(&declaration.target)?;
+            Some(keepsake_key(&target.destination(), &declaration.name))
+        })
+        .collect();
+    let mut results = Vec::new();
+    for key in engine.store.keepsakes().await.unwrap_or_default() {
+        let Some((destination, name)) = key
+            .strip_prefix("sink/")
+            .filter(|_| !declared.contains(&key))
+            .and_then(|rest| rest.rsplit_once('/'))
+        else {
+            continue;
+        };
+        let target = sinks
+            .values()
+            .find(|target| target.destination() == destination);
+        let result = match target {
+            Some(target) => remove(engine, lease, target.as_ref(), name, OnFailure::Warn).await,
+            None => SinkResult {
+                destination: destination.to_owned(),
+                name: name.to_owned(),
+                outcome: SinkOutcome::Skipped,
+                message: match engine.store.delete_keepsake(lease, &key).await {
+                    Ok(()) => left_there(destination, name),
+                    Err(error) => Report::from(error).message,
+                },
+                on_failure: OnFailure::Warn,
+                remembered: true,
+            },
+        };
+        say(engine, &result);
+        results.push(result);
+    }
+    results
+}
+
+/// Why a value stays where nothing of the config leads any more, and how to remove it.
+fn left_there(destination: &str, name: &str) -> String {
+    let by_hand = destination.strip_prefix("github_secret ").map_or_else(
+        || format!("take `{name}` out of it"),
+        |place| match place.split_once(" (environment ") {
+            Some((repo, rest)) => format!(
+                "run `gh secret delete {name} --repo {repo} --env {}`",
+                rest.trim_end_matches(')')
+            ),
+            None => format!("run `gh secret delete {name} --repo {place}`"),
+        },
+    );
+    format!(
+        "an earlier config wrote this and no sink leads there any more, so it is still there; {by_hand}"
+    )
+}
+
 /// After destroy: takes every declared value out of its destination again.
 pub async fn remove_all(engine: &Engine<'_>, lease: &Lease, sinks: &Sinks) -> Vec<SinkResult> {
     for sink in sinks.values() {
         sink.clean_up();
     }
-    let config = engine.config;
-    let declarations = config
-        .resources
-        .iter()
-        .flat_map(|resource| resource.outputs.values().flat_map(|output| &output.sinks))
-        .chain(config.generate.iter().flat_map(|item| &item.sinks));
+    let declarations = declarations(engine.config);
     let mut results = Vec::new();
-    let mut handled = std::collections::BTreeSet::new();
+    let mut handled = BTreeSet::new();
     for declaration in declarations {
         let Some(target) = sinks.get(&declaration.target) else {
             continue;
@@ -273,36 +371,17 @@ pub async fn remove_all(engine: &Engine<'_>, lease: &Lease, sinks: &Sinks) -> Ve
         if !written {
             continue;
         }
-        let removed = target.remove(&declaration.name).await;
-        let mut message = String::new();
-        match removed {
-            Ok(()) => {
-                if let Err(error) = engine.store.delete_keepsake(lease, &key).await {
-                    message = Report::from(error).message;
-                }
-            }
-            Err(error) => message = error.to_string(),
-        }
-        results.push(SinkResult {
-            destination: target.destination(),
-            name: declaration.name.clone(),
-            outcome: if message.is_empty() {
-                SinkOutcome::Removed
-            } else {
-                SinkOutcome::Failed
-            },
-            message,
-            on_failure: declaration.on_failure,
-            remembered: true,
-        });
+        let (name, on_failure) = (&declaration.name, declaration.on_failure);
+        results.push(remove(engine, lease, target.as_ref(), name, on_failure).await);
     }
     for key in engine.store.keepsakes().await.unwrap_or_default() {
         if let Some(rest) = key.strip_prefix("sink/")
             && !handled.contains(&key)
         {
-            let mut message =
-                "an earlier config wrote this; it is not declared any more, so it is left there"
-                    .to_owned();
+            let mut message = rest.rsplit_once('/').map_or_else(
+                || "an earlier config wrote this, so it is left there".to_owned(),
+                |(destination, name)| left_there(destination, name),
+            );
             if let Err(error) = engine.store.delete_keepsake(lease, &key).await {
                 message = Report::from(error).message;
             }

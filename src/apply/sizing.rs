@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::Engine;
 use crate::config::Resource;
-use crate::provider::ability::{Ability, Hints, Sizing};
+use crate::provider::ability::{Ability, Hints, Remark, RemarkSeverity, Sizing};
 use crate::report::{Exit, Report};
 use crate::resource::{Address, Spec, Value, public_map};
 
@@ -43,6 +43,32 @@ pub async fn resolve(engine: &Engine<'_>, resource: &Resource) -> Result<Option<
             .fix("use another size, or write the provider's own setting in its place")
             .exit(Exit::Usage)
         })
+}
+
+/// A size or hints that nobody will ever read: the provider knows no sizes. Worth a word, because
+/// what was asked for is not what will be there.
+pub fn ignored(engine: &Engine<'_>, resource: &Resource) -> Option<Remark> {
+    let provider = engine.providers.get(&resource.provider)?;
+    let hints = &resource.hints;
+    let field = if resource.size.is_some() {
+        "size"
+    } else if hints.cpu.is_some() || hints.memory.is_some() || hints.storage.is_some() {
+        "hints"
+    } else {
+        return None;
+    };
+    if provider.abilities().contains(&Ability::Sizing) {
+        return None;
+    }
+    Some(Remark {
+        severity: RemarkSeverity::Warning,
+        resource: Some(resource.address.to_string()),
+        field: Some(field.to_owned()),
+        message: format!(
+            "it changes nothing, because `{}` providers know no sizes",
+            provider.name()
+        ),
+    })
 }
 
 /// Puts a size's meaning into a config: the instance type, then every further key.

@@ -5,22 +5,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use futures_util::StreamExt as _;
-use futures_util::stream::FuturesUnordered;
-
 use super::Engine;
 use super::remarks::validate;
 use super::sizing;
 use super::values::{Declared, ValueError, Values};
+use super::walk::{Gathered, Looked, walk};
 use crate::config::Resource;
 use crate::plan::scope::UnknownNames;
-use crate::plan::{Action, Decision, Plan, Scope, classify, order};
+use crate::plan::{Action, Plan, Scope, Waits};
+use crate::provider::Driver;
 use crate::provider::ability::{Remark, Sizing};
-use crate::provider::{Driver, ErrorClass, config_changes};
-use crate::report::{Exit, Report};
+use crate::report::{Exit, Report, Span};
 use crate::resource::{
-    ActionKind, Address, Diff, FieldChange, Kind, Output, Outputs, ProviderId, Recorded, Spec,
-    Value, public_map, resolve_map,
+    ActionKind, Address, Kind, Output, Outputs, ProviderId, Recorded, Spec, Value, public_map,
+    resolve_map,
 };
 use crate::state::Record;
 
@@ -45,6 +43,8 @@ pub struct Survey {
     pub scope: Scope,
     /// What providers think of it.
     pub remarks: Vec<(ProviderId, Remark)>,
+    /// Sizes and hints that no provider reads, each with its place in the config.
+    pub unread: Vec<(ProviderId, Remark, Span)>,
 }
 
 /// Config's resources by address.
@@ -100,6 +100,17 @@ fn declared_keys(value: &Value, visit: &mut impl FnMut(&str)) {
 
 /// A resource as drivers want it, as far as `values` knows.
 pub fn spec(engine: &Engine<'_>, resource: &Resource, values: &Values) -> Result<Spec, Report> {
+    let dependencies = dependencies(resource, values.declared_secrets());
+    spec_after(engine, resource, values, dependencies)
+}
+
+/// The same, when what it waits for is known already.
+pub(super) fn spec_after(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    values: &Values,
+    dependencies: BTreeSet<Address>,
+) -> Result<Spec, Report> {
     let config =
         resolve_map(&resource.config, values).map_err(|error| value_problem(resource, &error))?;
     Ok(Spec {
@@ -107,7 +118,7 @@ pub fn spec(engine: &Engine<'_>, resource: &Resource, values: &Values) -> Result
         kind: resource.kind.clone(),
         public_config: public_map(&config, &engine.keyring),
         config,
-        dependencies: dependencies(resource, values.declared_secrets()),
+        dependencies,
     })
 }
 
@@ -162,23 +173,6 @@ pub fn sort_outputs(
         .collect()
 }
 
-/// What one visit found out.
-struct Visit {
-    action: Action,
-    prior: Option<Recorded>,
-    desired: Spec,
-    size: Option<Sizing>,
-}
-
-/// What the walk over all resources gathers.
-#[derive(Default)]
-struct Gathered {
-    actions: Vec<Action>,
-    desired: BTreeMap<Address, Spec>,
-    sizes: BTreeMap<Address, Sizing>,
-    problems: Vec<Report>,
-}
-
 /// Looks at everything and plans.
 ///
 /// # Errors
@@ -205,20 +199,19 @@ pub async fn survey_within(
         .await
         .map_err(|error| vec![Report::from(error)])?;
     let mut problems = Vec::new();
-    let mut records = BTreeMap::new();
-    let mut priors: BTreeMap<Address, Recorded> = BTreeMap::new();
+    let mut opened = Vec::with_capacity(stored.len());
     let mut resealed = BTreeSet::new();
-    for record in stored {
-        let address = record.resource_id.clone();
+    for record in &stored {
+        let address = &record.resource_id;
         match crate::state::record::to_recorded(
-            &record,
+            record,
             &engine.config.environment,
             &engine.keyring,
             &engine.masker,
         ) {
             Ok(mut prior) => {
-                if let Some(resource) = resources.get(&address)
-                    && let Ok(driver) = engine.driver(&address, &resource.provider, &resource.kind)
+                if let Some(resource) = resources.get(address)
+                    && let Ok(driver) = engine.driver(address, &resource.provider, &resource.kind)
                 {
                     let before = sensitive_names(&prior.outputs);
                     prior.outputs = sort_outputs(engine, resource, driver, prior.outputs);
@@ -226,18 +219,25 @@ pub async fn survey_within(
                         resealed.insert(address.clone());
                     }
                 }
-                priors.insert(address.clone(), prior);
+                opened.push((address.clone(), prior));
             }
             Err(error) => problems.push(error.into()),
         }
-        records.insert(address, record);
     }
-
-    let edges: BTreeMap<&Address, BTreeSet<Address>> = resources
-        .iter()
-        .map(|(address, resource)| (*address, dependencies(resource, values.declared_secrets())))
+    let mut priors: BTreeMap<Address, Recorded> = opened.into_iter().collect();
+    let records: BTreeMap<Address, Record> = stored
+        .into_iter()
+        .map(|record| (record.resource_id.clone(), record))
         .collect();
-    if let Err(cycle) = order(edges.iter().map(|(address, all)| (*address, all))) {
+
+    let edges: Vec<BTreeSet<Address>> = resources
+        .values()
+        .map(|resource| dependencies(resource, values.declared_secrets()))
+        .collect();
+    let nodes: Vec<(&Address, &BTreeSet<Address>)> =
+        resources.keys().copied().zip(&edges).collect();
+    let waits = Waits::of(&nodes);
+    if let Err(cycle) = waits.clone().order(&nodes) {
         problems.push(cycle_problem(&resources, &cycle));
     }
     let known = resources
@@ -255,22 +255,19 @@ pub async fn survey_within(
         return Err(problems);
     }
 
-    let gathered = walk(
-        engine,
-        &resources,
-        &edges,
-        &records,
-        &scope,
-        &mut priors,
-        &mut values,
-    )
-    .await;
+    let looked = Looked {
+        resources: resources.values().copied().collect(),
+        edges,
+        waits,
+        records: &records,
+        scope: &scope,
+    };
     let Gathered {
         mut actions,
         desired,
         sizes,
         mut problems,
-    } = gathered;
+    } = walk(engine, looked, &mut priors, &mut values).await;
     for (address, record) in &records {
         if resources.contains_key(address) || !scope.includes(address) {
             continue;
@@ -292,6 +289,14 @@ pub async fn survey_within(
         return Err(problems);
     }
     let remarks = validate(engine, &resources, &desired).await?;
+    let unread = resources
+        .values()
+        .filter(|resource| scope.includes(&resource.address))
+        .filter_map(|resource| {
+            let remark = sizing::ignored(engine, resource)?;
+            Some((resource.provider.clone(), remark, resource.at.clone()))
+        })
+        .collect();
     let plan = Plan::assemble(&engine.config.environment, actions)
         .map_err(|cycle| vec![cycle_problem(&resources, &cycle)])?;
     Ok(Survey {
@@ -304,6 +309,7 @@ pub async fn survey_within(
         sizes,
         scope,
         remarks,
+        unread,
     })
 }
 
@@ -341,7 +347,7 @@ fn cycle_problem(
         .exit(Exit::Usage)
 }
 
-fn sensitive_names(outputs: &Outputs) -> BTreeSet<String> {
+fn sensitive_names(outputs: &Outputs) -> Vec<String> {
     outputs
         .iter()
         .filter(|(_, output)| matches!(output, Output::Sensitive(_)))
@@ -381,258 +387,4 @@ pub fn delete_action(engine: &Engine<'_>, record: &Record) -> Action {
         protected: record.tidegate.protected,
         create_before_destroy: false,
     }
-}
-
-/// Visits resources as soon as everything they wait for was visited.
-async fn walk(
-    engine: &Engine<'_>,
-    resources: &BTreeMap<&Address, &Resource>,
-    edges: &BTreeMap<&Address, BTreeSet<Address>>,
-    records: &BTreeMap<Address, Record>,
-    scope: &Scope,
-    priors: &mut BTreeMap<Address, Recorded>,
-    values: &mut Values,
-) -> Gathered {
-    let mut waiting: BTreeMap<&Address, usize> = BTreeMap::new();
-    let mut dependents: BTreeMap<&Address, Vec<&Address>> = BTreeMap::new();
-    let mut ready: BTreeSet<&Address> = BTreeSet::new();
-    for (address, all) in edges {
-        let known: Vec<&Address> = all
-            .iter()
-            .filter_map(|dependency| edges.get_key_value(dependency).map(|(known, _)| *known))
-            .collect();
-        for dependency in &known {
-            dependents.entry(dependency).or_default().push(address);
-        }
-        if known.is_empty() {
-            ready.insert(address);
-        }
-        waiting.insert(address, known.len());
-    }
-    let mut running = FuturesUnordered::new();
-    let mut gathered = Gathered::default();
-    loop {
-        while running.len() < engine.parallelism {
-            let Some(address) = ready.pop_first() else {
-                break;
-            };
-            let resource = resources[address];
-            if !scope.includes(address) {
-                // Left alone: what is known of it is what is on record.
-                match priors.get(address) {
-                    Some(prior) => values.set_final(address, &prior.provider_id, &prior.outputs),
-                    None => values.set_pending(address),
-                }
-                release(address, &dependents, &mut waiting, &mut ready);
-                continue;
-            }
-            let prior = priors.get(address).cloned();
-            let marks = records.get(address).map_or((false, false), |record| {
-                (record.status == "error", record.tidegate.protected)
-            });
-            let desired = spec(engine, resource, values);
-            running.push(async move {
-                let visit = match desired {
-                    Ok(desired) => visit(engine, resource, prior, marks, desired).await,
-                    Err(problem) => Err(vec![problem]),
-                };
-                (resource, visit)
-            });
-        }
-        let Some((resource, visit)) = running.next().await else {
-            break;
-        };
-        let address = &resource.address;
-        match visit {
-            Ok(visit) => {
-                publish(engine, resource, &visit, values);
-                if let Some(prior) = visit.prior {
-                    priors.insert(address.clone(), prior);
-                }
-                if let Some(size) = visit.size {
-                    gathered.sizes.insert(address.clone(), size);
-                }
-                gathered.desired.insert(address.clone(), visit.desired);
-                gathered.actions.push(visit.action);
-            }
-            Err(found) => {
-                gathered.problems.extend(found);
-                // Dependents are still looked at, so that their own problems show in this run.
-                values.set_pending(address);
-            }
-        }
-        release(address, &dependents, &mut waiting, &mut ready);
-    }
-    gathered
-}
-
-/// Whoever waited only for this one may be looked at now.
-fn release<'a>(
-    address: &Address,
-    dependents: &BTreeMap<&'a Address, Vec<&'a Address>>,
-    waiting: &mut BTreeMap<&'a Address, usize>,
-    ready: &mut BTreeSet<&'a Address>,
-) {
-    for &dependent in dependents.get(address).map_or(&[][..], Vec::as_slice) {
-        if let Some(count) = waiting.get_mut(dependent) {
-            *count -= 1;
-            if *count == 0 {
-                ready.insert(dependent);
-            }
-        }
-    }
-}
-
-/// Tells dependents what they may know about this resource.
-fn publish(engine: &Engine<'_>, resource: &Resource, visit: &Visit, values: &mut Values) {
-    let address = &resource.address;
-    match (visit.action.action, &visit.prior) {
-        (ActionKind::NoOp, Some(prior)) => {
-            values.set_final(address, &prior.provider_id, &prior.outputs);
-        }
-        (ActionKind::Update, Some(prior)) => {
-            let kept = engine
-                .driver(address, &resource.provider, &resource.kind)
-                .map_or(&[][..], Driver::outputs_kept_by_update);
-            values.set_keeping(address, &prior.provider_id, &prior.outputs, kept);
-        }
-        _ => values.set_pending(address),
-    }
-}
-
-async fn visit(
-    engine: &Engine<'_>,
-    resource: &Resource,
-    prior: Option<Recorded>,
-    (tainted, recorded_protected): (bool, bool),
-    mut desired: Spec,
-) -> Result<Visit, Vec<Report>> {
-    let driver = engine
-        .driver(&resource.address, &resource.provider, &resource.kind)
-        .map_err(|problem| vec![problem.at(resource.at.clone()).exit(Exit::Usage)])?;
-    let size = sizing::resolve(engine, resource)
-        .await
-        .map_err(|problem| vec![problem])?;
-    if let Some(size) = &size {
-        sizing::merge(engine, &mut desired, size);
-    }
-    let refused: Vec<Report> = driver
-        .check(&desired)
-        .into_iter()
-        .map(|(path, sentence)| {
-            Report::error(
-                "provider/invalid-config",
-                format!("`{}`: {path}: {sentence}", resource.address),
-            )
-            .fix(format!("correct `{path}` under this module's `config`"))
-            .at(resource.at.clone())
-            .exit(Exit::Usage)
-        })
-        .collect();
-    if !refused.is_empty() {
-        return Err(refused);
-    }
-    let mut reason = String::new();
-    let prior = match prior {
-        Some(prior) => Some(prior),
-        None if resource.adopt_existing => {
-            let by_name = Recorded::by_name(resource.address.clone(), resource.kind.clone());
-            match driver.read(&by_name).await {
-                Ok(observed) => {
-                    reason = "adopts the existing resource of that name".to_owned();
-                    Some(Recorded {
-                        provider_id: observed.provider_id,
-                        outputs: sort_outputs(engine, resource, driver, observed.outputs),
-                        status: observed.status,
-                        private: observed.private,
-                        ..by_name
-                    })
-                }
-                Err(error) if error.class == ErrorClass::NotFound => None,
-                Err(error) => return Err(vec![driver_problem(resource, "look for", &error)]),
-            }
-        }
-        None => None,
-    };
-    let decision = match &prior {
-        None => Decision::Unrecorded,
-        Some(prior) => {
-            let diff: Diff = driver
-                .diff(prior, &desired)
-                .await
-                .map_err(|error| vec![driver_problem(resource, "compare", &error)])?;
-            if tainted || !reason.is_empty() {
-                Decision::Tainted(diff)
-            } else {
-                Decision::Compared(diff)
-            }
-        }
-    };
-    let (mut action, mut changes, why) = classify(decision);
-    if action == ActionKind::NoOp
-        && let Some(prior) = &prior
-    {
-        // A driver may have nothing to say about a value that nobody knows yet. What it is decides
-        // whether anything has to be done; until then something may have to.
-        changes = unknown_changes(prior, &desired);
-        if !changes.is_empty() {
-            action = ActionKind::Update;
-        }
-    }
-    let recorded_depends_on = prior
-        .as_ref()
-        .map(|prior| prior.dependencies.clone())
-        .unwrap_or_default();
-    Ok(Visit {
-        action: Action {
-            address: resource.address.clone(),
-            kind: resource.kind.clone(),
-            provider: resource.provider.clone(),
-            action,
-            changes,
-            reason: if reason.is_empty() { why } else { reason },
-            depends_on: desired.dependencies.clone(),
-            recorded_depends_on,
-            protected: resource.protected || recorded_protected,
-            create_before_destroy: action == ActionKind::Replace
-                && resource.create_before_destroy
-                && driver.can_create_before_destroy(),
-        },
-        prior,
-        desired,
-        size,
-    })
-}
-
-/// The differences that come of values known only after apply.
-fn unknown_changes(prior: &Recorded, desired: &Spec) -> Vec<FieldChange> {
-    fn is_unknown(value: &serde_json::Value) -> bool {
-        match value {
-            serde_json::Value::Object(map) => {
-                (map.len() == 1 && map.contains_key("$unknown")) || map.values().any(is_unknown)
-            }
-            serde_json::Value::Array(items) => items.iter().any(is_unknown),
-            _ => false,
-        }
-    }
-    if desired.config.values().all(Value::is_known) {
-        return Vec::new();
-    }
-    config_changes(&prior.config, &desired.public_config)
-        .into_iter()
-        .filter(|change| is_unknown(&change.new))
-        .collect()
-}
-
-fn driver_problem(resource: &Resource, verb: &str, error: &crate::provider::DriverError) -> Report {
-    Report::error(
-        "provider/failed",
-        format!(
-            "provider `{}` could not {verb} `{}`",
-            resource.provider, resource.address
-        ),
-    )
-    .at(resource.at.clone())
-    .because(format!("{} ({})", error.message, error.class.word()))
-    .fix("nothing was changed; remove the cause, then run the command again")
 }

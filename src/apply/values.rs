@@ -1,7 +1,7 @@
 //! What is known while a run goes on: outputs of other resources and declared secrets. Fills in
 //! templates; says which ones must wait.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::resource::{Address, Lookup, Output, Outputs, Reference, Resolver, Value};
 use crate::secret::{Masker, Secret};
@@ -63,7 +63,7 @@ pub enum ValueError {
 /// Everything known so far. Grows while resources are made.
 #[derive(Clone, Debug)]
 pub struct Values {
-    resources: BTreeMap<Address, Known>,
+    resources: HashMap<Address, Known>,
     declared: BTreeMap<String, Declared>,
     masker: Masker,
 }
@@ -72,7 +72,7 @@ impl Values {
     /// Nothing known yet but the declared secrets.
     pub fn new(declared: BTreeMap<String, Declared>, masker: Masker) -> Self {
         Self {
-            resources: BTreeMap::new(),
+            resources: HashMap::new(),
             declared,
             masker,
         }

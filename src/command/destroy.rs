@@ -131,6 +131,7 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
         sizes: BTreeMap::new(),
         scope: Scope::everything(),
         remarks: Vec::new(),
+        unread: Vec::new(),
     })
 }
 
@@ -175,9 +176,9 @@ async fn under_lock(
     let (report, _) = execute(&engine, lease, survey).await;
     let mut sinks = Vec::new();
     let mut exit = Exit::Done;
-    let mut unfinished = Vec::new();
-    if !(report.lost_lock || report.interrupted || report.store_failed) {
-        unfinished = remarks::finalize(&engine, &saved::plan_id(&engine)).await;
+    let unfinished = remarks::finalize(&engine, &saved::plan_id(&engine), &report).await;
+    for problem in &unfinished {
+        desk.ui.say(Event::Problem(Box::new(problem.clone())));
     }
     if report.lost_lock {
         exit = Exit::Locked;
@@ -198,7 +199,7 @@ async fn under_lock(
         if !(left.is_empty() && unfinished.is_empty()) {
             exit = Exit::Partial;
         }
-        for problem in left.into_iter().chain(unfinished) {
+        for problem in left {
             desk.ui.say(Event::Problem(Box::new(problem)));
         }
         if exit == Exit::Done {

@@ -18,9 +18,8 @@ use crate::config::Config;
 use crate::disk::DiskExt as _;
 use crate::face;
 use crate::plan::file::SavedPlan;
-use crate::provider::ability::{Remark, RemarkSeverity};
+use crate::provider::ability::RemarkSeverity;
 use crate::report::{Event, Exit, Report, Reporter as _, Severity};
-use crate::resource::ProviderId;
 
 /// How long a saved plan may be applied, unless somebody says otherwise.
 pub const VALID_FOR: Duration = Duration::from_secs(24 * 60 * 60);
@@ -85,7 +84,7 @@ async fn planned(
     .await?;
     let values = secrets::known(&engine, &opened.secret_stores).await?;
     let survey = survey_within(&engine, values, &arguments.scope.include).await?;
-    say_remarks(desk, &survey.remarks);
+    say_remarks(desk, &survey);
     let nobody = BTreeSet::new();
     let blocked = survey.plan.blocked(&nobody);
     if !blocked.is_empty() {
@@ -185,9 +184,16 @@ async fn save(
     Ok(plan)
 }
 
-/// Shows what providers think of a plan.
-pub fn say_remarks(desk: &Desk, found: &[(ProviderId, Remark)]) {
-    for (id, remark) in found {
+/// Shows what providers think of a plan, and what none of them will read.
+pub fn say_remarks(desk: &Desk, survey: &Survey) {
+    for (_, remark, at) in &survey.unread {
+        desk.ui.say(Event::Problem(Box::new(
+            Report::warning("plan/size-ignored", remarks::sentence(remark))
+                .at(at.clone())
+                .fix("write the provider's own setting in its place, or take it out"),
+        )));
+    }
+    for (id, remark) in &survey.remarks {
         let text = format!("provider `{id}`: {}", remarks::sentence(remark));
         match remark.severity {
             RemarkSeverity::Info => desk.ui.note(text),
@@ -202,9 +208,10 @@ pub fn say_remarks(desk: &Desk, found: &[(ProviderId, Remark)]) {
 }
 
 /// Remarks in the stable JSON shape.
-pub fn remarks_json(found: &[(ProviderId, Remark)]) -> Json {
-    found
-        .iter()
+pub fn remarks_json(survey: &Survey) -> Json {
+    let unread = survey.unread.iter().map(|(id, remark, _)| (id, remark));
+    unread
+        .chain(survey.remarks.iter().map(|(id, remark)| (id, remark)))
         .map(|(id, remark)| {
             json!({
                 "provider": id,
@@ -234,7 +241,7 @@ fn show(
         "failed": false,
         "plan": survey.plan.to_json(),
         "include": survey.scope.names(),
-        "remarks": remarks_json(&survey.remarks),
+        "remarks": remarks_json(survey),
         "saved": saved.map(|plan| json!({
             "id": plan.id,
             "file": arguments.save.output,

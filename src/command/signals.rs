@@ -1,24 +1,49 @@
 //! SIGINT and SIGTERM: the first asks everyone to stop, the second stops now.
 //!
 //! On GitHub the runner sends SIGINT to the step's entry process, SIGTERM 7.5 s later and kills
-//! everything 2.5 s after that; `action.yml` ends in `exec`, so that the entry process is us.
+//! everything 2.5 s after that; `action.yml` ends in `exec`, so that the entry process is us. In a
+//! step that calls us from a script it is the shell, which keeps SIGINT to itself and dies of
+//! SIGTERM: there the death of the parent counts as a signal, and 2.5 s are left to stop in.
+
+use rustix::process::{Signal, getppid, set_parent_process_death_signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::cancel::Canceller;
 
-/// Waits for signals for ever: the first cancels, the second returns.
-pub async fn watch(canceller: &Canceller) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut interrupt), Ok(mut terminate)) = (
+/// Waits for signals for ever: the first cancels, the second returns. With `parent` the death of the
+/// process that started us is one.
+pub async fn watch(canceller: &Canceller, parent: bool) {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut orphaned)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
+        signal(SignalKind::user_defined1()),
     ) else {
         return std::future::pending().await;
     };
+    let started_by = getppid();
+    // Its handler stands; where this is not possible, only signals are heard.
+    let tied = parent && set_parent_process_death_signal(Some(Signal::USR1)).is_ok();
     for _ in 0..2 {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            () = orphan(&mut orphaned, tied, started_by) => {}
         }
         canceller.cancel();
     }
+}
+
+/// Ends when whoever started us is gone. The signal alone does not say so: it comes when the thread
+/// that started us ends, of which a parent may have others.
+async fn orphan(
+    signal: &mut tokio::signal::unix::Signal,
+    tied: bool,
+    started_by: Option<rustix::process::Pid>,
+) {
+    while signal.recv().await.is_some() {
+        if tied && getppid() != started_by {
+            return;
+        }
+    }
+    std::future::pending().await
 }

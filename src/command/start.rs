@@ -74,6 +74,7 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
         return end(&ui, Exit::Failed);
     };
     let (canceller, cancel) = cancel::pair();
+    let in_actions = ui.is_in_actions();
     let desk = Desk {
         settings,
         global: cli.global.clone(),
@@ -93,7 +94,7 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
                 // First, so that signals are caught before anything is touched. It ends with the
                 // second signal: leave at once. What was done is recorded; the journal holds what
                 // was going on.
-                () = signals::watch(&canceller) => Exit::Interrupted,
+                () = signals::watch(&canceller, in_actions) => Exit::Interrupted,
                 exit = run(&desk, &cli) => exit,
                 () = keep_time(&desk) => Exit::Bug,
             }

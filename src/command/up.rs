@@ -11,7 +11,7 @@ use super::open::Opened;
 use super::plan::say_remarks;
 use super::{CommandResult, Desk, Problems, failures, problem_json, summary};
 use crate::apply::execute::execute;
-use crate::apply::sinks::{SinkResult, write_all};
+use crate::apply::sinks::{SinkResult, revoke_forgotten, write_all};
 use crate::apply::survey::{Survey, survey_within};
 use crate::apply::values::Values;
 use crate::apply::{ApplyReport, Engine, outcome, recover, remarks, saved, secrets};
@@ -109,10 +109,11 @@ impl Story<'_> {
     /// True when anything outside state was changed.
     pub fn changed(&self) -> bool {
         self.apply.changed()
-            || self
-                .sinks
-                .iter()
-                .any(|sink| sink.outcome == SinkOutcome::Written && sink.remembered)
+            || self.sinks.iter().any(|sink| match sink.outcome {
+                SinkOutcome::Written => sink.remembered,
+                SinkOutcome::Removed => true,
+                SinkOutcome::Unchanged | SinkOutcome::Failed | SinkOutcome::Skipped => false,
+            })
     }
 
     /// The stable JSON shape (`docs/json.md`).
@@ -138,6 +139,20 @@ impl Story<'_> {
 
 /// The whole way, for `up` and `infra apply`.
 pub async fn go(desk: &Desk, way: &Way<'_>) -> CommandResult {
+    let result = gone(desk, way).await;
+    let Err(mut problems) = result else {
+        return result;
+    };
+    // Whoever waits for the report gets one on every way out.
+    if let Some(path) = way.report
+        && let Err(problem) = write_report(desk, &outcome::refused(&problems.0), path)
+    {
+        problems.0.push(problem);
+    }
+    Err(problems)
+}
+
+async fn gone(desk: &Desk, way: &Way<'_>) -> CommandResult {
     let started = desk.clock.monotonic();
     // A plan of the future is refused before anything is opened for it.
     let saved = way.plan.map(|path| read_plan(desk, path)).transpose()?;
@@ -179,7 +194,7 @@ async fn locked(
         let engine = opened.engine(desk, config, parallelism, false).await?;
         let values = secrets::known(&engine, &opened.secret_stores).await?;
         let survey = survey_within(&engine, values, way.include).await?;
-        say_remarks(desk, &survey.remarks);
+        say_remarks(desk, &survey);
         return Ok(dry_run(desk, way, config, &survey, started));
     }
     // Everything that can be refused is refused before the first effect.
@@ -253,7 +268,7 @@ async fn under_lock(
     let mut values = secrets::known(&engine, &opened.secret_stores).await?;
     let include = saved.as_ref().map_or(way.include, |plan| &plan.include);
     let mut survey = survey_within(&engine, values.clone(), include).await?;
-    say_remarks(desk, &survey.remarks);
+    say_remarks(desk, &survey);
     desk.ui.say(Event::Section {
         title: format!("Plan ({})", config.environment),
     });
@@ -318,12 +333,7 @@ async fn under_lock(
         story.apply = report;
         values
     };
-    let unfinished = if story.apply.interrupted || story.apply.lost_lock || story.apply.store_failed
-    {
-        Vec::new()
-    } else {
-        remarks::finalize(&engine, &plan_id).await
-    };
+    let unfinished = remarks::finalize(&engine, &plan_id, &story.apply).await;
     story.result = outcome::result(
         &plan_id,
         &saved::inputs(&engine, &desk.settings.variables),
@@ -342,6 +352,11 @@ async fn under_lock(
         )
         .await;
         story.sinks = write_all(&engine, lease, &values, &opened.sinks, &scope).await;
+        if story.apply.is_success() && scope.is_everything() {
+            story
+                .sinks
+                .extend(revoke_forgotten(&engine, lease, &opened.sinks).await);
+        }
         settle_journal(&engine, lease, &mut story).await;
     }
     hold_gate(desk, way, &engine, &values, &mut story).await;
@@ -356,25 +371,30 @@ async fn under_lock(
 
 /// Saves how every action ended. A run that did well and cannot say so has not done what was asked.
 fn save_report(desk: &Desk, story: &mut Story<'_>, path: &Path) {
-    let document = mask(&outcome::to_json(&story.result), &desk.masker);
-    let written = desk.disk.write_atomic(
-        &Path::new(".").join(path),
-        format!("{document}\n").as_bytes(),
-        0o600,
-    );
-    if let Err(error) = written {
-        story.problems.push(
+    if let Err(problem) = write_report(desk, &story.result, path) {
+        story.problems.push(problem);
+        if story.exit == Exit::Done {
+            story.exit = Exit::Failed;
+        }
+    }
+}
+
+fn write_report(desk: &Desk, result: &ApplyResult, path: &Path) -> Result<(), Report> {
+    let document = mask(&outcome::to_json(result), &desk.masker);
+    desk.disk
+        .write_atomic(
+            &Path::new(".").join(path),
+            format!("{document}\n").as_bytes(),
+            0o600,
+        )
+        .map_err(|error| {
             Report::error(
                 "apply/report-unsaved",
                 format!("the report cannot be saved to `{}`", path.display()),
             )
             .because(error.to_string())
-            .fix("name a file in a folder that exists and can be written"),
-        );
-        if story.exit == Exit::Done {
-            story.exit = Exit::Failed;
-        }
-    }
+            .fix("name a file in a folder that exists and can be written")
+        })
 }
 
 fn shown(way: &Way<'_>) -> String {

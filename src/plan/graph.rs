@@ -21,42 +21,85 @@ pub fn order<'a>(
     let mut nodes: Vec<(&Address, &BTreeSet<Address>)> = nodes.into_iter().collect();
     nodes.sort_unstable_by_key(|(address, _)| *address);
     nodes.dedup_by_key(|(address, _)| *address);
-    // By position: names are compared once, here.
-    let positions: HashMap<&Address, u32> = (0_u32..)
-        .zip(&nodes)
-        .map(|(position, (address, _))| (*address, position))
-        .collect();
-    let mut waiting: Vec<u32> = vec![0; nodes.len()];
-    let mut dependents: Vec<Vec<u32>> = vec![Vec::new(); nodes.len()];
-    for (position, (_, dependencies)) in (0_u32..).zip(&nodes) {
-        for dependency in *dependencies {
-            if let Some(&known) = positions.get(dependency) {
-                waiting[position as usize] += 1;
-                dependents[known as usize].push(position);
+    let positions = Waits::of(&nodes).order(&nodes)?;
+    Ok(positions
+        .into_iter()
+        .map(|position| nodes[position as usize].0.clone())
+        .collect())
+}
+
+/// Who waits for whom, by position: names are compared once, when this is made.
+#[derive(Clone, Debug, Default)]
+pub struct Waits {
+    /// How many each one waits for.
+    pub count: Vec<u32>,
+    /// Who waits for each one, in the order of positions.
+    pub dependents: Vec<Vec<u32>>,
+}
+
+impl Waits {
+    /// Of nodes that are sorted by name, each name once.
+    pub fn of(nodes: &[(&Address, &BTreeSet<Address>)]) -> Self {
+        let positions: HashMap<&Address, u32> = (0_u32..)
+            .zip(nodes)
+            .map(|(position, (address, _))| (*address, position))
+            .collect();
+        let mut count: Vec<u32> = vec![0; nodes.len()];
+        let mut dependents: Vec<Vec<u32>> = vec![Vec::new(); nodes.len()];
+        for (position, (_, dependencies)) in (0_u32..).zip(nodes) {
+            for dependency in *dependencies {
+                if let Some(&known) = positions.get(dependency) {
+                    count[position as usize] += 1;
+                    dependents[known as usize].push(position);
+                }
             }
         }
+        Self { count, dependents }
     }
-    let mut ready: BinaryHeap<Reverse<u32>> = (0_u32..)
-        .zip(&waiting)
-        .filter(|(_, count)| **count == 0)
-        .map(|(position, _)| Reverse(position))
-        .collect();
-    let mut ordered = Vec::with_capacity(nodes.len());
-    while let Some(Reverse(position)) = ready.pop() {
-        ordered.push(nodes[position as usize].0.clone());
-        for &dependent in &dependents[position as usize] {
-            let count = &mut waiting[dependent as usize];
+
+    /// Those that wait for nobody. The first by name comes out first.
+    pub fn ready(&self) -> BinaryHeap<Reverse<u32>> {
+        (0_u32..)
+            .zip(&self.count)
+            .filter(|(_, count)| **count == 0)
+            .map(|(position, _)| Reverse(position))
+            .collect()
+    }
+
+    /// This one is done; those that waited only for it become ready.
+    pub fn release(&mut self, position: u32, ready: &mut BinaryHeap<Reverse<u32>>) {
+        for dependent in std::mem::take(&mut self.dependents[position as usize]) {
+            let count = &mut self.count[dependent as usize];
             *count -= 1;
             if *count == 0 {
                 ready.push(Reverse(dependent));
             }
         }
     }
-    if ordered.len() == nodes.len() {
-        return Ok(ordered);
+
+    /// Positions, dependencies first. `nodes` are those this was made of.
+    ///
+    /// # Errors
+    /// When some wait for each other.
+    pub fn order(
+        mut self,
+        nodes: &[(&Address, &BTreeSet<Address>)],
+    ) -> Result<Vec<u32>, CycleError> {
+        let mut ready = self.ready();
+        let mut ordered = Vec::with_capacity(nodes.len());
+        while let Some(Reverse(position)) = ready.pop() {
+            ordered.push(position);
+            self.release(position, &mut ready);
+        }
+        if ordered.len() == nodes.len() {
+            return Ok(ordered);
+        }
+        let done: BTreeSet<&Address> = ordered
+            .iter()
+            .map(|position| nodes[*position as usize].0)
+            .collect();
+        Err(find_cycle(&nodes.iter().copied().collect(), &done))
     }
-    let done: BTreeSet<&Address> = ordered.iter().collect();
-    Err(find_cycle(&nodes.into_iter().collect(), &done))
 }
 
 /// Walks from a stuck node along stuck dependencies until one repeats. Every stuck node has a

@@ -9,14 +9,14 @@ pub mod graph;
 pub mod scope;
 pub mod steps;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::json;
 
 use crate::resource::{ActionKind, Address, FieldChange, Kind, ProviderId};
 
 pub use classify::{Decision, classify};
-pub use graph::{CycleError, order};
+pub use graph::{CycleError, Waits, order};
 pub use scope::Scope;
 pub use steps::{Step, StepKind, Steps};
 
@@ -73,37 +73,26 @@ impl Plan {
     /// Puts decisions in order: desired resources dependencies first, then deletes, dependents
     /// first. The answer depends only on the set of decisions, never on their order.
     pub fn assemble(environment: &str, decisions: Vec<Action>) -> Result<Self, CycleError> {
-        let mut by_address: HashMap<Address, Action> = decisions
+        let mut decisions = decisions;
+        decisions.sort_by(|one, other| one.address.cmp(&other.address));
+        let mut unique: Vec<Action> = Vec::with_capacity(decisions.len());
+        for action in decisions {
+            match unique.last_mut() {
+                Some(last) if last.address == action.address => *last = action,
+                _ => unique.push(action),
+            }
+        }
+        let (kept, deleted): (Vec<Action>, Vec<Action>) = unique
             .into_iter()
-            .map(|action| (action.address.clone(), action))
-            .collect();
-        let (kept, deleted): (Vec<&Action>, Vec<&Action>) = by_address
-            .values()
             .partition(|action| action.action != ActionKind::Delete);
-        let kept_order = order(
-            kept.iter()
-                .map(|action| (&action.address, &action.depends_on)),
-        )?;
+        let kept_order = positions(&kept, |action| &action.depends_on)?;
         // Records may hold anything, cycles too; deleting must still be possible, so a cycle
         // among records falls back to name order instead of failing.
-        let deleted_order = order(
-            deleted
-                .iter()
-                .map(|action| (&action.address, &action.recorded_depends_on)),
-        )
-        .unwrap_or_else(|_| {
-            let mut names: Vec<Address> = deleted
-                .iter()
-                .map(|action| action.address.clone())
-                .collect();
-            names.sort_unstable();
-            names
-        });
-        let actions: Vec<Action> = kept_order
-            .iter()
-            .chain(deleted_order.iter().rev())
-            .filter_map(|address| by_address.remove(address))
-            .collect();
+        let mut deleted_order = positions(&deleted, |action| &action.recorded_depends_on)
+            .unwrap_or_else(|_| (0_u32..).zip(&deleted).map(|(at, _)| at).collect());
+        deleted_order.reverse();
+        let mut actions = arranged(kept, &kept_order);
+        actions.extend(arranged(deleted, &deleted_order));
         let actions = without_impossible_order(actions);
         Ok(Self {
             environment: environment.to_owned(),
@@ -172,6 +161,27 @@ impl Plan {
             })).collect::<Vec<_>>(),
         })
     }
+}
+
+/// Positions of sorted actions, dependencies first.
+fn positions(
+    actions: &[Action],
+    depends_on: impl Fn(&Action) -> &BTreeSet<Address>,
+) -> Result<Vec<u32>, CycleError> {
+    let nodes: Vec<(&Address, &BTreeSet<Address>)> = actions
+        .iter()
+        .map(|action| (&action.address, depends_on(action)))
+        .collect();
+    Waits::of(&nodes).order(&nodes)
+}
+
+/// The actions in that order of their positions.
+fn arranged(actions: Vec<Action>, order: &[u32]) -> Vec<Action> {
+    let mut places: Vec<Option<Action>> = actions.into_iter().map(Some).collect();
+    order
+        .iter()
+        .filter_map(|position| places[*position as usize].take())
+        .collect()
 }
 
 /// A new one cannot come first where what it stands on must go before: the old one stands on that

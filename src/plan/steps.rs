@@ -36,6 +36,8 @@ pub struct Steps {
     steps: Vec<Step>,
     waits_for: Vec<u32>,
     dependents: Vec<Vec<u32>>,
+    /// Steps in the longest chain that starts with each.
+    heights: Vec<u32>,
     ready: BTreeSet<u32>,
     gone: Vec<bool>,
     left: usize,
@@ -158,10 +160,20 @@ impl Steps {
             left: steps.len(),
             gone: vec![false; steps.len()],
             steps,
+            heights: wiring.heights(),
             waits_for: wiring.waits_for,
             dependents: wiring.dependents,
             ready,
         }
+    }
+
+    /// How many steps the longest chain that starts with this one has. Where not everything fits at
+    /// once, long chains go first: what they hold up could otherwise be all that is left at the end.
+    pub fn height(&self, step: &Step) -> u32 {
+        self.steps
+            .binary_search(step)
+            .ok()
+            .map_or(0, |position| self.heights[position])
     }
 
     /// Number of steps not yet reported back.
@@ -267,22 +279,41 @@ impl Wiring {
     }
 
     fn is_acyclic(&self) -> bool {
+        self.order().len() == self.waits_for.len()
+    }
+
+    /// Positions, earlier ones first; those in a circle, and what waits for them, are left out.
+    fn order(&self) -> Vec<u32> {
         let mut waits_for = self.waits_for.clone();
-        let mut ready: Vec<usize> = (0..waits_for.len())
-            .filter(|position| waits_for[*position] == 0)
+        let mut order: Vec<u32> = (0_u32..)
+            .zip(&waits_for)
+            .filter(|(_, count)| **count == 0)
+            .map(|(position, _)| position)
             .collect();
-        let mut seen = 0;
-        while let Some(position) = ready.pop() {
-            seen += 1;
-            for &dependent in &self.dependents[position] {
-                let dependent = dependent as usize;
-                waits_for[dependent] -= 1;
-                if waits_for[dependent] == 0 {
-                    ready.push(dependent);
+        let mut next = 0;
+        while let Some(&position) = order.get(next) {
+            next += 1;
+            for &dependent in &self.dependents[position as usize] {
+                let count = &mut waits_for[dependent as usize];
+                *count -= 1;
+                if *count == 0 {
+                    order.push(dependent);
                 }
             }
         }
-        seen == waits_for.len()
+        order
+    }
+
+    fn heights(&self) -> Vec<u32> {
+        let mut heights = vec![1; self.waits_for.len()];
+        for position in self.order().into_iter().rev() {
+            let above = self.dependents[position as usize]
+                .iter()
+                .map(|dependent| heights[*dependent as usize])
+                .max();
+            heights[position as usize] = 1 + above.unwrap_or(0);
+        }
+        heights
     }
 }
 
@@ -422,6 +453,57 @@ mod tests {
                 "create db",
                 "create web"
             ]
+        );
+    }
+
+    /// Each stands on the one before it.
+    fn chain(length: usize) -> Steps {
+        let name = |number: usize| format!("r{number:06}");
+        let actions = (0..length)
+            .map(|number| {
+                let below: Vec<String> = number.checked_sub(1).map(name).into_iter().collect();
+                let below: Vec<&str> = below.iter().map(String::as_str).collect();
+                action(&name(number), ActionKind::Create, &below, &[])
+            })
+            .collect();
+        steps(actions)
+    }
+
+    #[test]
+    fn a_chain_of_one_hundred_thousand_fits() {
+        const LENGTH: usize = 100_000;
+        let mut steps = chain(LENGTH);
+        let first = steps.take_ready().unwrap();
+        assert_eq!(steps.height(&first), 100_000);
+        let skipped = steps.clone().failed(&first);
+        assert_eq!(skipped.len(), LENGTH - 1);
+        let mut next = Some(first);
+        let mut done = 0;
+        while let Some(step) = next {
+            steps.done(&step);
+            done += 1;
+            next = steps.take_ready();
+        }
+        assert_eq!((done, steps.remaining()), (LENGTH, 0));
+    }
+
+    #[test]
+    fn a_step_is_as_high_as_what_it_holds_up() {
+        let steps = steps(vec![
+            action("web", ActionKind::Create, &["api", "db"], &[]),
+            action("api", ActionKind::Create, &["db"], &[]),
+            action("db", ActionKind::Create, &[], &[]),
+            action("bucket", ActionKind::Create, &[], &[]),
+        ]);
+        let height = |name: &str| {
+            steps.height(&Step {
+                address: Address::new(name),
+                kind: StepKind::Create,
+            })
+        };
+        assert_eq!(
+            ["db", "api", "web", "bucket", "nothing"].map(height),
+            [3, 2, 1, 1, 0]
         );
     }
 

@@ -316,26 +316,33 @@ pub fn config_changes(recorded: &PublicMap, desired: &PublicMap) -> Vec<FieldCha
     let mut changes = Vec::new();
     let mut pending = vec![(String::new(), recorded, desired)];
     while let Some((prefix, old, new)) = pending.pop() {
-        let keys: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        for key in keys {
-            let path = if prefix.is_empty() {
-                key.clone()
+        // A path is put together only for what differs: most of what is compared is equal.
+        let path = |key: &str| {
+            if prefix.is_empty() {
+                key.to_owned()
             } else {
                 format!("{prefix}.{key}")
-            };
-            match (old.get(key), new.get(key)) {
+            }
+        };
+        let added = new.iter().filter(|(key, _)| !old.contains_key(*key));
+        let pairs = old
+            .iter()
+            .map(|(key, value)| (key, Some(value), new.get(key)))
+            .chain(added.map(|(key, value)| (key, None, Some(value))));
+        for (key, old, new) in pairs {
+            match (old, new) {
+                (old, new) if old == new => {}
                 (Some(serde_json::Value::Object(old)), Some(serde_json::Value::Object(new)))
                     if !is_marker(old) && !is_marker(new) =>
                 {
-                    pending.push((path, old, new));
+                    pending.push((path(key), old, new));
                 }
-                (old, new) if old != new => changes.push(FieldChange {
-                    path,
+                (old, new) => changes.push(FieldChange {
+                    path: path(key),
                     old: old.cloned().unwrap_or_default(),
                     new: new.cloned().unwrap_or_default(),
                     force_new: false,
                 }),
-                _ => {}
             }
         }
     }

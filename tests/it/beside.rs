@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod cleanup;
+mod documents;
 mod drift;
 mod expect;
 mod import;

@@ -8,7 +8,7 @@ mod commands;
 mod contention;
 mod contract;
 mod damage;
-mod disks;
+pub(crate) mod disks;
 mod faults;
 mod fixtures;
 mod gcs;

@@ -11,6 +11,7 @@ mod pace;
 mod step;
 
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
@@ -120,19 +121,23 @@ struct Executor<'a, 'e> {
     evidence: Budget,
 }
 
-/// Steps that may run, by provider: one that is busy or throttled holds up nobody else.
+/// Steps that may run, by provider: one that is busy or throttled holds up nobody else. Those that
+/// hold up the longest chains go first.
 #[derive(Default)]
 struct Queues {
-    ready: BTreeMap<ProviderId, BTreeSet<Step>>,
+    ready: BTreeMap<ProviderId, BTreeSet<(Reverse<u32>, Step)>>,
     running: BTreeMap<ProviderId, usize>,
 }
 
 impl Queues {
-    fn add(&mut self, provider: &ProviderId, step: Step) {
-        self.ready.entry(provider.clone()).or_default().insert(step);
+    fn add(&mut self, provider: &ProviderId, height: u32, step: Step) {
+        self.ready
+            .entry(provider.clone())
+            .or_default()
+            .insert((Reverse(height), step));
     }
 
-    /// The first step, by name, of any provider with room.
+    /// The first step, by height and then by name, of any provider with room.
     fn take(&mut self, lanes: &BTreeMap<ProviderId, Pace>) -> Option<Step> {
         let running = &self.running;
         let (provider, _) = self
@@ -147,7 +152,7 @@ impl Queues {
             .filter_map(|(provider, steps)| Some((provider, steps.first()?)))
             .min_by(|(_, one), (_, other)| one.cmp(other))?;
         let provider = provider.clone();
-        let step = self.ready.get_mut(&provider)?.pop_first()?;
+        let (_, step) = self.ready.get_mut(&provider)?.pop_first()?;
         *self.running.entry(provider).or_default() += 1;
         Some(step)
     }
@@ -158,9 +163,9 @@ impl Queues {
         }
     }
 
-    fn forget(&mut self, provider: &ProviderId, step: &Step) {
+    fn forget(&mut self, provider: &ProviderId, height: u32, step: &Step) {
         if let Some(ready) = self.ready.get_mut(provider) {
-            ready.remove(step);
+            ready.remove(&(Reverse(height), step.clone()));
         }
     }
 }
@@ -240,7 +245,7 @@ impl Executor<'_, '_> {
         loop {
             while let Some(step) = steps.take_ready() {
                 let provider = &self.actions[&step.address].provider;
-                queues.add(provider, step);
+                queues.add(provider, steps.height(&step), step);
             }
             while !stopping && in_flight.len() < engine.parallelism {
                 let Some(step) = queues.take(&self.lanes) else {
@@ -372,7 +377,8 @@ impl Executor<'_, '_> {
                 report.store_failed |= failure.store;
                 self.conclude(address, *failure, book);
                 for skipped in steps.failed(&end.step) {
-                    queues.forget(&self.actions[&skipped.address].provider, &skipped);
+                    let height = steps.height(&skipped);
+                    queues.forget(&self.actions[&skipped.address].provider, height, &skipped);
                     let why = if skipped.kind == StepKind::Delete {
                         format!("`{address}` stands on it and failed")
                     } else {

@@ -136,3 +136,114 @@ fn a_cancel_at_a_closed_gate_gives_the_lock_back() {
         Vec::<String>::new()
     );
 }
+
+/// A step of a workflow that starts us in its own way: `script` calls `tidegate_up`.
+struct ByHand {
+    folder: tempfile::TempDir,
+    child: std::process::Child,
+}
+
+impl ByHand {
+    /// Runs until the gate was tried once and stays closed.
+    fn start(script: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        write_config(folder.path(), "what-it-never-says");
+        let path = folder.path().join("step.sh");
+        let script = script.replace(
+            "tidegate_up",
+            &format!("{} up -c infra.yaml", harness::binary().display()),
+        );
+        fs::write(&path, format!("{script}\necho \"not reached\"\n")).unwrap();
+        let output = folder.path().join("log");
+        let plain = harness::Run::new(folder.path(), &[]).into_command();
+        let child = std::process::Command::new("bash")
+            .args(["--noprofile", "--norc", "-e", "-o", "pipefail"])
+            .arg(&path)
+            .current_dir(folder.path())
+            .env_clear()
+            .envs(
+                plain
+                    .get_envs()
+                    .filter_map(|(key, value)| Some((key, value?))),
+            )
+            .env("PATH", "/usr/bin:/bin")
+            .env("GITHUB_ACTIONS", "true")
+            .env("RUNNER_ENVIRONMENT", "self-hosted")
+            .env("GITHUB_STEP_SUMMARY", folder.path().join("summary"))
+            .stdin(Stdio::null())
+            .stdout(fs::File::create(&output).unwrap())
+            .stderr(fs::File::create(folder.path().join("errors")).unwrap())
+            .spawn()
+            .unwrap();
+        let step = Self { folder, child };
+        wait_until("the gate was tried once and stays closed", || {
+            step.log().contains("what-it-never-says")
+        });
+        step
+    }
+
+    fn log(&self) -> String {
+        let read = |name| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        format!("{}{}", read("log"), read("errors"))
+    }
+
+    fn signal(&self, signal: &str) {
+        let status = std::process::Command::new("kill")
+            .args([signal, &self.child.id().to_string()])
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// Nobody holds the lock, and what was made is known.
+    fn expect_a_safe_stop(mut self, start: Instant) {
+        let place = self.folder.path().display().to_string();
+        wait(&mut self.child);
+        let ours = || {
+            processes(&place)
+                .into_iter()
+                .filter(|process| process.contains("infra.yaml"))
+                .collect::<Vec<_>>()
+        };
+        wait_until("nobody of ours is left", || ours().is_empty());
+        assert!(start.elapsed() < CANCEL_MAX * 5, "{:?}", start.elapsed());
+        assert!(self.log().contains("Stopped."), "{}", self.log());
+        write_config(self.folder.path(), "ok");
+        let run = |line: &str| {
+            let arguments: Vec<&str> = line.split(' ').collect();
+            harness::Run::new(self.folder.path(), &arguments)
+                .output()
+                .expect_code(0)
+        };
+        let again = run("up -c infra.yaml --lock-timeout 0s");
+        assert!(again.stderr().contains("No changes."), "{}", again.stderr());
+        run("infra destroy -c infra.yaml --yes");
+    }
+}
+
+/// The shell keeps SIGINT to itself and dies of SIGTERM; we stop when it is gone.
+#[test]
+fn a_cancel_of_a_plain_run_step_is_a_safe_stop() {
+    let step = ByHand::start("tidegate_up");
+    step.signal("-INT");
+    let start = Instant::now();
+    step.signal("-TERM");
+    step.expect_a_safe_stop(start);
+}
+
+#[test]
+fn a_cancel_of_an_exec_step_is_a_safe_stop() {
+    let step = ByHand::start("exec tidegate_up");
+    let start = Instant::now();
+    step.signal("-INT");
+    step.expect_a_safe_stop(start);
+}
+
+/// A wrapper that hands on what it hears.
+#[test]
+fn a_cancel_through_a_wrapper_is_a_safe_stop() {
+    let step = ByHand::start("exec timeout --foreground 600 tidegate_up");
+    let start = Instant::now();
+    step.signal("-INT");
+    step.expect_a_safe_stop(start);
+}

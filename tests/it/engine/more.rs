@@ -1,6 +1,8 @@
 //! More of the scenarios in `docs/scenarios.md`.
 
+use tidegate::apply::outcome;
 use tidegate::provider::ErrorClass;
+use tidegate::provider::ability::Ability;
 
 use super::planned;
 use super::world::{Act, World, all_well, endings};
@@ -161,4 +163,69 @@ fn the_old_one_of_a_pair_is_not_taken_for_its_new_one() {
         Some(&world.records()["db"].provider_id),
         world.cloud.id_of("db").as_ref()
     );
+}
+
+#[test]
+fn whoever_finalizes_is_told_once_after_a_failure_and_its_own_failure_is_told_too() {
+    let mut world = World::new(&[("db", ""), ("web", "uses: \"${db.id}\"")]);
+    // Only one of the two provider modules puts work off.
+    world.cloud.abilities.insert(Ability::Finalize);
+    world
+        .cloud
+        .act("create", "db", Act::Fail(ErrorClass::Denied));
+    world
+        .cloud
+        .act("finalize", "this", Act::Fail(ErrorClass::Denied));
+    let (report, _, unfinished) = world.try_whole(|_| ()).unwrap();
+    assert_eq!(endings(&report), ["db error", "web skipped"]);
+    // Once for each provider module; both stand for the same scripted one here.
+    let told = world
+        .cloud
+        .calls()
+        .iter()
+        .filter(|call| *call == "finalize this")
+        .count();
+    assert_eq!(told, 2);
+    assert_eq!(unfinished.len(), 1);
+    assert_eq!(unfinished[0].code, "apply/not-finalized");
+    let result = outcome::result("this", &Default::default(), &report, &unfinished);
+    let failed: Vec<(&str, &str)> = result
+        .errors
+        .iter()
+        .map(|error| (error.resource.as_str(), error.action.as_str()))
+        .collect();
+    assert_eq!(failed, [("db", "create"), ("<plan-finalize>", "finalize")]);
+
+    // A run that was stopped is not over: nobody is told.
+    world.cloud.act("create", "db", Act::Interrupt);
+    let (report, _, unfinished) = world.try_whole(|_| ()).unwrap();
+    assert!(report.interrupted && unfinished.is_empty());
+    assert!(!world.cloud.calls().contains(&"finalize this".to_owned()));
+}
+
+#[test]
+fn a_size_that_no_provider_reads_is_said_and_changes_nothing() {
+    let world = World::new(&[
+        ("cache", "hints: {cpu: \"2\"}"),
+        ("db", "size: m"),
+        ("web", ""),
+    ]);
+    world
+        .try_apply(|survey| {
+            let said: Vec<(&str, &str)> = survey
+                .unread
+                .iter()
+                .filter_map(|(_, remark, _)| {
+                    Some((remark.resource.as_deref()?, remark.field.as_deref()?))
+                })
+                .collect();
+            assert_eq!(said, [("cache", "hints"), ("db", "size")]);
+            assert!(
+                survey
+                    .desired
+                    .values()
+                    .all(|desired| desired.public_config.is_empty())
+            );
+        })
+        .unwrap();
 }

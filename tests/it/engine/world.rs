@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::future::Future;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -12,14 +12,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tidegate::apply::survey::{Survey, survey_within};
 use tidegate::apply::values::Values;
-use tidegate::apply::{ApplyReport, Engine, Providers, execute, recover};
+use tidegate::apply::{ApplyReport, Engine, Providers, execute, recover, remarks};
 use tidegate::cancel::{self, Canceller};
 use tidegate::clock::Clock;
 use tidegate::config::{self, Config, Files};
-use tidegate::disk::SystemDisk;
+use tidegate::disk::Disk;
 use tidegate::provider::ability::{
     Ability, Evidence, FinalizeFailure, Hints, Remark, RemarkSeverity, Sizing,
 };
@@ -39,6 +38,8 @@ use tidegate::state::{
 use tidegate::variables::Variables;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
+
+use crate::state::disks::MemoryDisk;
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap()
@@ -420,8 +421,18 @@ impl Provider for Cloud {
             .collect())
     }
     async fn finalize(&self, plan: &str) -> DriverResult<Vec<FinalizeFailure>> {
-        lock(&self.inner).calls.push(format!("finalize {plan}"));
-        Ok(Vec::new())
+        let key = format!("finalize {plan}");
+        let mut inner = lock(&self.inner);
+        let act = inner.acts.get_mut(&key).and_then(VecDeque::pop_front);
+        inner.calls.push(key);
+        Ok(act
+            .into_iter()
+            .map(|act| FinalizeFailure {
+                resource: "db".to_owned(),
+                action: "replication".to_owned(),
+                error: format!("{act:?}"),
+            })
+            .collect())
     }
 }
 
@@ -520,19 +531,24 @@ pub(super) struct World {
     pub(super) call_timeout: Duration,
     config: String,
     random: Arc<SeededRandom>,
-    _directory: TempDir,
 }
 
 impl World {
     /// A world with these modules, `(name, config, further keys)`; all belong to `cloud`.
     pub(super) fn new(modules: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
+        // Not the machine's disk: its locks are seen, for a moment, by whatever other tests fork,
+        // and waiting for them would take time of the virtual clock.
+        Self::on(Arc::new(MemoryDisk::default()), modules)
+    }
+
+    /// The same with its state on another disk.
+    pub(super) fn on(disk: Arc<dyn Disk>, modules: &[(&str, &str)]) -> Self {
         let clock = Arc::new(VirtualClock::default());
         let random = Arc::new(SeededRandom::new(1));
         let store = Filesystem::open(
-            directory.path().join("state"),
+            PathBuf::from("/state"),
             "default",
-            Arc::new(SystemDisk),
+            disk,
             Arc::clone(&clock) as Arc<dyn Clock>,
             Arc::clone(&random) as _,
         )
@@ -560,7 +576,6 @@ impl World {
             call_timeout: execute::CALL_TIMEOUT,
             config: String::new(),
             random,
-            _directory: directory,
         };
         world.declare(modules);
         world
@@ -604,6 +619,15 @@ impl World {
         &self,
         look: impl FnOnce(&Survey),
     ) -> Result<(ApplyReport, Vec<String>), Vec<Report>> {
+        let (report, findings, _) = self.try_whole(look)?;
+        Ok((report, findings))
+    }
+
+    /// The same, and what providers could not finish after it.
+    pub(super) fn try_whole(
+        &self,
+        look: impl FnOnce(&Survey),
+    ) -> Result<(ApplyReport, Vec<String>, Vec<Report>), Vec<Report>> {
         let config = self.load();
         let providers: Providers = ["cloud", "other"]
             .into_iter()
@@ -657,7 +681,8 @@ impl World {
                 Ok(survey) => {
                     look(&survey);
                     let (report, _) = execute::execute(&engine, &lease, survey).await;
-                    Ok((report, findings))
+                    let unfinished = remarks::finalize(&engine, "this", &report).await;
+                    Ok((report, findings, unfinished))
                 }
                 Err(problems) => Err(problems),
             };

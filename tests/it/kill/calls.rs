@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -159,21 +160,62 @@ fn there(root: &Path) -> BTreeSet<PathBuf> {
     files
 }
 
+/// An empty project in a folder of its own.
+fn project(folder: &Path, name: &str) -> PathBuf {
+    let root = folder.join(name);
+    fs::create_dir(&root).unwrap();
+    fs::write(root.join("infra.yaml"), CONFIG).unwrap();
+    root
+}
+
+/// A call to be killed at: of `apply` or of `destroy`, by which signal.
+type Point<'a> = (bool, &'a str, &'a (String, usize));
+
+/// Killed there, resumed, applied, destroyed. True when the call was reached.
+fn kill_and_resume(
+    strace: &Path,
+    root: &Path,
+    (applying, signal, point): Point<'_>,
+    applied: &BTreeSet<PathBuf>,
+    destroyed: &BTreeSet<PathBuf>,
+) -> bool {
+    let place = format!(
+        "SIG{signal} at {} number {} of {}",
+        point.0,
+        point.1,
+        if applying { "apply" } else { "destroy" }
+    );
+    if !applying {
+        json(root, APPLY, "nothing");
+    }
+    let command = if applying { APPLY } else { DESTROY };
+    let hit = struck(strace, root, point, signal, command);
+    if applying {
+        json(root, APPLY, &place);
+        assert_eq!(there(root), *applied, "{place}");
+        let again = json(root, APPLY, &place);
+        assert_eq!(again["changed"], false, "{place}\n{again:#}");
+    }
+    json(root, DESTROY, &place);
+    assert_eq!(there(root), *destroyed, "{place}");
+    hit
+}
+
 #[test]
 fn killed_at_a_system_call_the_next_run_ends_in_the_same_place() {
+    /// Each in a project of its own; most of a point is waiting for processes.
+    const WORKERS: usize = 3;
+
     let Some(strace) = lab_tool("bin/strace") else {
         return skip_without("strace");
     };
     let folder = tempfile::tempdir().unwrap();
-    let root = folder.path().join("project");
-    fs::create_dir(&root).unwrap();
-    fs::write(root.join("infra.yaml"), CONFIG).unwrap();
-
+    let root = project(folder.path(), "census");
     let to_apply = census(&strace, &root, APPLY);
     let applied = there(&root);
     let to_destroy = census(&strace, &root, DESTROY);
     let destroyed = there(&root);
-    let all: Vec<(bool, &str, &(String, usize))> = ["KILL", "TERM"]
+    let all: Vec<Point<'_>> = ["KILL", "TERM"]
         .into_iter()
         .flat_map(|signal| {
             let applying = to_apply.iter().map(move |point| (true, signal, point));
@@ -181,34 +223,36 @@ fn killed_at_a_system_call_the_next_run_ends_in_the_same_place() {
         })
         .collect();
     let wanted = points();
-    let mut hits = 0;
-    for number in 0..wanted {
-        // Spread over all of them, and round again when there are more points than calls.
-        let (applying, signal, point) = if wanted >= all.len() {
-            all[number % all.len()]
-        } else {
-            all[number * all.len() / wanted]
-        };
-        let place = format!(
-            "SIG{signal} at {} number {} of {}",
-            point.0,
-            point.1,
-            if applying { "apply" } else { "destroy" }
-        );
-        if !applying {
-            json(&root, APPLY, "nothing");
+    let started = Instant::now();
+    let (next, hits) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for worker in 0..WORKERS {
+            let root = project(folder.path(), &format!("worker-{worker}"));
+            let (strace, all, next, hits) = (&strace, &all, &next, &hits);
+            let (applied, destroyed) = (&applied, &destroyed);
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= wanted {
+                        return;
+                    }
+                    // Spread over all of them, and round again when there are more points than calls.
+                    let point = if wanted >= all.len() {
+                        all[number % all.len()]
+                    } else {
+                        all[number * all.len() / wanted]
+                    };
+                    let hit = kill_and_resume(strace, &root, point, applied, destroyed);
+                    hits.fetch_add(usize::from(hit), Ordering::Relaxed);
+                }
+            });
         }
-        let command = if applying { APPLY } else { DESTROY };
-        hits += usize::from(struck(&strace, &root, point, signal, command));
-        if applying {
-            json(&root, APPLY, &place);
-            assert_eq!(there(&root), applied, "{place}");
-            let again = json(&root, APPLY, &place);
-            assert_eq!(again["changed"], false, "{place}\n{again:#}");
-        }
-        json(&root, DESTROY, &place);
-        assert_eq!(there(&root), destroyed, "{place}");
-    }
-    println!("{hits} of {wanted} points hit; {} are known", all.len());
+    });
+    let hits = hits.into_inner();
+    println!(
+        "{hits} of {wanted} points hit in {:.0?}; {} are known",
+        started.elapsed(),
+        all.len()
+    );
     assert!(hits * 2 > wanted, "only {hits} of {wanted} points were hit");
 }

@@ -1,0 +1,470 @@
+//! Figures of the whole engine against an in-process provider, on the clock of the wall.
+//!
+//! ```sh
+//! cargo bench --bench engine -- plan 10000       # a plan with nothing to do, and its memory
+//! cargo bench --bench engine -- apply            # how close to the ideal independent actions come
+//! cargo bench --bench engine -- overhead 1000    # what one action costs beside its call
+//! ```
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a benchmark stops at the first surprise, and says what it saw"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use serde_json::json;
+use tempfile::TempDir;
+use tidegate::apply::survey::{Survey, survey};
+use tidegate::apply::values::Values;
+use tidegate::apply::{Engine, Providers, execute};
+use tidegate::cancel;
+use tidegate::clock::{Clock, SystemClock};
+use tidegate::config::{Config, ProviderDeclaration, Resource, SizeHints};
+use tidegate::disk::SystemDisk;
+use tidegate::provider::{
+    Driver, DriverError, DriverResult, ErrorClass, Health, Operation, Provider, config_changes,
+};
+use tidegate::random::{Random, SeededRandom};
+use tidegate::report::{Event, Reporter, Span};
+use tidegate::resource::{
+    Address, Diff, Kind, Observed, Output, Outputs, Part, Private, ProviderId, Recorded, Reference,
+    Spec, Template, Value,
+};
+use tidegate::secret::{Keyring, Masker};
+use tidegate::state::{Entry, Filesystem, Head, Holder, Keepsake, Lease, Memory, Record, Store};
+use tidegate::state::{StoreResult, memory};
+use zeroize::Zeroizing;
+
+/// A provider that takes its time, and nothing else.
+#[derive(Debug)]
+struct Cloud {
+    clock: Arc<dyn Clock>,
+    pace: Duration,
+}
+
+#[async_trait]
+impl Driver for Cloud {
+    async fn create(&self, _: &Operation, desired: &Spec) -> DriverResult<Observed> {
+        if !self.pace.is_zero() {
+            self.clock.sleep(self.pace).await;
+        }
+        Ok(Observed {
+            provider_id: format!("id-{}", desired.address),
+            outputs: Outputs::from([
+                (
+                    "url".to_owned(),
+                    Output::Public(json!(format!("x://{}", desired.address))),
+                ),
+                ("port".to_owned(), Output::Public(json!(5432))),
+            ]),
+            status: "running".to_owned(),
+            private: Private::default(),
+        })
+    }
+    async fn read(&self, _: &Recorded) -> DriverResult<Observed> {
+        Err(DriverError::new(ErrorClass::NotFound, "it is not there"))
+    }
+    async fn update(&self, _: &Operation, _: &Recorded, _: &Spec) -> DriverResult<Observed> {
+        Err(DriverError::new(ErrorClass::Invalid, "nothing is updated"))
+    }
+    async fn delete(&self, _: &Operation, _: &Recorded) -> DriverResult<()> {
+        Ok(())
+    }
+    async fn diff(&self, prior: &Recorded, desired: &Spec) -> DriverResult<Diff> {
+        let changes = config_changes(&prior.config, &desired.public_config);
+        Ok(Diff {
+            needs_update: !changes.is_empty(),
+            needs_replace: false,
+            changes,
+        })
+    }
+    async fn health(&self, _: &Recorded) -> DriverResult<Health> {
+        Err(DriverError::new(ErrorClass::Unimplemented, "nobody asks"))
+    }
+    fn is_sensitive(&self, _: &str) -> Option<bool> {
+        Some(false)
+    }
+    fn check(&self, _: &Spec) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}
+
+/// The provider as the engine opens it.
+#[derive(Debug)]
+struct Sky(Cloud);
+
+#[async_trait]
+impl Provider for Sky {
+    fn name(&self) -> &str {
+        "bench"
+    }
+    fn version(&self) -> &str {
+        "1.0.0"
+    }
+    fn kinds(&self) -> Vec<Kind> {
+        vec![Kind::new("infra.storage")]
+    }
+    fn driver(&self, _: &Kind) -> Option<&dyn Driver> {
+        Some(&self.0)
+    }
+    fn is_local(&self) -> bool {
+        true
+    }
+    async fn close(&self) {}
+}
+
+/// A store whose records are in hand: what is measured is the engine, not the reading of files.
+#[derive(Debug)]
+struct InHand {
+    rest: Memory,
+    records: std::sync::Mutex<Vec<Record>>,
+}
+
+#[async_trait]
+impl Store for InHand {
+    fn location(&self) -> String {
+        self.rest.location()
+    }
+    fn environment(&self) -> &str {
+        self.rest.environment()
+    }
+    async fn head(&self) -> StoreResult<Option<Head>> {
+        self.rest.head().await
+    }
+    async fn list(&self) -> StoreResult<Vec<Record>> {
+        Ok(std::mem::take(&mut *self.records.lock().unwrap()))
+    }
+    async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
+        self.rest.get(address).await
+    }
+    async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
+        self.rest.put(lease, record).await
+    }
+    async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
+        self.rest.delete(lease, address).await
+    }
+    async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
+        self.rest.lock(holder, wait).await
+    }
+    async fn renew(&self, lease: &Lease) -> StoreResult<()> {
+        self.rest.renew(lease).await
+    }
+    async fn unlock(&self, lease: &Lease) -> StoreResult<()> {
+        self.rest.unlock(lease).await
+    }
+    async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>> {
+        self.rest.holder().await
+    }
+    async fn journal_append(&self, lease: &Lease, entries: &[Entry]) -> StoreResult<()> {
+        self.rest.journal_append(lease, entries).await
+    }
+    async fn journal_read(&self) -> StoreResult<Vec<Entry>> {
+        self.rest.journal_read().await
+    }
+    async fn journal_clear(&self, lease: &Lease) -> StoreResult<()> {
+        self.rest.journal_clear(lease).await
+    }
+    async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
+        self.rest.keepsake(key).await
+    }
+    async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
+        self.rest.put_keepsake(lease, key, value).await
+    }
+    async fn keepsakes(&self) -> StoreResult<Vec<String>> {
+        self.rest.keepsakes().await
+    }
+    async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
+        self.rest.delete_keepsake(lease, key).await
+    }
+    async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
+        self.rest.key(create).await
+    }
+    async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
+        self.rest.remove_empty(lease).await
+    }
+}
+
+#[derive(Debug)]
+struct Deaf;
+
+impl Reporter for Deaf {
+    fn say(&self, _: Event) {}
+}
+
+fn name(n: u32) -> Address {
+    // Scattered, as names in a config are.
+    Address::new(format!("resource-{:08x}", n.wrapping_mul(2_654_435_761)))
+}
+
+/// `size` resources of six settings each; with `edges` each refers to one and waits for another.
+fn config(size: u32, edges: bool) -> Config {
+    let at = Span {
+        path: PathBuf::from("infra.yaml"),
+        line: 1,
+        column: 1,
+        width: 1,
+        excerpt: String::new(),
+    };
+    let resources = (0..size)
+        .map(|n| {
+            let mut config = BTreeMap::from([
+                ("region".to_owned(), Value::String("fra1".to_owned())),
+                ("image".to_owned(), Value::String(format!("app:{n}"))),
+                ("replicas".to_owned(), Value::Number((n % 7).into())),
+                ("public".to_owned(), Value::Bool(n % 2 == 0)),
+                (
+                    "tags".to_owned(),
+                    Value::List(vec![Value::String("a".into()), Value::String("b".into())]),
+                ),
+            ]);
+            let mut depends_on = BTreeSet::new();
+            if edges && n >= 10 {
+                let parts = vec![Part::Reference(Reference {
+                    address: name(n - 10),
+                    field: "url".to_owned(),
+                })];
+                let secret = false;
+                config.insert(
+                    "parent".to_owned(),
+                    Value::Template(Template { parts, secret }),
+                );
+                depends_on.insert(name(n / 2));
+            }
+            Resource {
+                base_name: name(n).to_string(),
+                address: name(n),
+                kind: Kind::new("infra.storage"),
+                provider: ProviderId::new("cloud"),
+                config,
+                depends_on,
+                protected: false,
+                adopt_existing: false,
+                size: None,
+                hints: SizeHints::default(),
+                create_before_destroy: false,
+                outputs: BTreeMap::new(),
+                at: at.clone(),
+            }
+        })
+        .collect();
+    let declared = ProviderDeclaration {
+        provider: "bench".to_owned(),
+        config: BTreeMap::new(),
+        at,
+    };
+    Config {
+        path: PathBuf::from("infra.yaml"),
+        directory: PathBuf::from("."),
+        environment: "dev".to_owned(),
+        resources,
+        providers: BTreeMap::from([(ProviderId::new("cloud"), declared)]),
+        state: None,
+        generate: Vec::new(),
+        entries: Vec::new(),
+        secret_stores: BTreeMap::new(),
+        gates: Vec::new(),
+        digest: String::new(),
+        variables: BTreeSet::new(),
+    }
+}
+
+/// Everything a run needs but its store.
+struct Bench {
+    config: Config,
+    providers: Providers,
+    clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
+    _canceller: cancel::Canceller,
+    cancel: cancel::Cancel,
+}
+
+impl Bench {
+    fn new(size: u32, edges: bool, pace: Duration) -> Self {
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+        let cloud: Arc<dyn Provider> = Arc::new(Sky(Cloud {
+            clock: Arc::clone(&clock),
+            pace,
+        }));
+        let (canceller, cancel) = cancel::pair();
+        Self {
+            config: config(size, edges),
+            providers: Providers::from([(ProviderId::new("cloud"), cloud)]),
+            clock,
+            random: Arc::new(SeededRandom::new(1)),
+            _canceller: canceller,
+            cancel,
+        }
+    }
+
+    fn memory(&self) -> Memory {
+        Memory::open(
+            memory::Shared::default(),
+            "dev",
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )
+        .unwrap()
+    }
+
+    async fn lock(store: &dyn Store) -> Lease {
+        let holder = Holder {
+            run_id: "20260101000000-0123456789abcdef".to_owned(),
+            who: "bench@here".to_owned(),
+            process_id: 1,
+            command: "bench".to_owned(),
+            run_url: None,
+            since: String::new(),
+        };
+        store.lock(&holder, Duration::ZERO).await.unwrap()
+    }
+
+    async fn engine(&self, store: &Arc<dyn Store>, parallelism: usize) -> Engine<'_> {
+        let key = store.key(true).await.unwrap().unwrap();
+        Engine {
+            config: &self.config,
+            store: Arc::clone(store),
+            providers: &self.providers,
+            keyring: Keyring::new(&key),
+            masker: Masker::default(),
+            clock: Arc::clone(&self.clock),
+            random: Arc::clone(&self.random),
+            reporter: &Deaf,
+            cancel: self.cancel.clone(),
+            parallelism,
+            call_timeout: execute::CALL_TIMEOUT,
+        }
+    }
+}
+
+async fn look(engine: &Engine<'_>) -> Survey {
+    let values = Values::new(BTreeMap::new(), engine.masker.clone());
+    survey(engine, values).await.unwrap()
+}
+
+/// Peak memory of this process in MB, as Linux counts it.
+fn peak_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"));
+    let digits: String = line
+        .unwrap_or_default()
+        .chars()
+        .filter(char::is_ascii_digit)
+        .collect();
+    digits.parse::<f64>().unwrap_or(0.0) / 1024.0
+}
+
+/// A plan with nothing to do.
+async fn plan(size: u32) {
+    let bench = Bench::new(size, true, Duration::ZERO);
+    let store: Arc<dyn Store> = Arc::new(bench.memory());
+    let lease = Bench::lock(store.as_ref()).await;
+    let engine = bench.engine(&store, 10).await;
+    let found = look(&engine).await;
+    let (report, _) = execute::execute(&engine, &lease, found).await;
+    assert!(report.is_success());
+    drop(report);
+    let records = store.list().await.unwrap();
+    drop(engine);
+    drop(store);
+    let in_hand = Arc::new(InHand {
+        rest: bench.memory(),
+        records: std::sync::Mutex::default(),
+    });
+    let store: Arc<dyn Store> = Arc::clone(&in_hand) as _;
+    Bench::lock(store.as_ref()).await;
+    let engine = bench.engine(&store, 10).await;
+    let mut best = Duration::MAX;
+    for _ in 0..5 {
+        in_hand.records.lock().unwrap().clone_from(&records);
+        let started = Instant::now();
+        let found = look(&engine).await;
+        best = best.min(started.elapsed());
+        assert!(found.plan.is_empty());
+        assert_eq!(found.plan.actions.len(), usize::try_from(size).unwrap());
+    }
+    println!(
+        "plan, nothing to do: {size} resources in {:.4} s at best of 5; peak {:.0} MB with the records twice in memory",
+        best.as_secs_f64(),
+        peak_mb()
+    );
+}
+
+/// One apply of independent resources; answers how long it took.
+async fn apply(size: u32, parallelism: usize, pace: Duration) -> Duration {
+    let bench = Bench::new(size, false, pace);
+    let directory = TempDir::new_in(".").unwrap();
+    let store: Arc<dyn Store> = Arc::new(
+        Filesystem::open(
+            directory.path().join("state"),
+            "dev",
+            Arc::new(SystemDisk),
+            Arc::clone(&bench.clock),
+            Arc::clone(&bench.random),
+        )
+        .unwrap(),
+    );
+    let lease = Bench::lock(store.as_ref()).await;
+    let engine = bench.engine(&store, parallelism).await;
+    let found = look(&engine).await;
+    let started = Instant::now();
+    let (report, _) = execute::execute(&engine, &lease, found).await;
+    let took = started.elapsed();
+    assert!(report.is_success());
+    took
+}
+
+async fn applies() {
+    const PACE: Duration = Duration::from_millis(50);
+    for size in [100_u32, 1_000] {
+        for parallelism in [1_u32, 10, 32] {
+            let took = apply(size, usize::try_from(parallelism).unwrap(), PACE).await;
+            let ideal = PACE * size.div_ceil(parallelism);
+            let most = ideal.mul_f64(1.05) + Duration::from_millis(20);
+            println!(
+                "apply: {size} of 50 ms at parallelism {parallelism}: {:.3} s, ideal {:.3} s, ratio {:.3}, {}",
+                took.as_secs_f64(),
+                ideal.as_secs_f64(),
+                took.as_secs_f64() / ideal.as_secs_f64(),
+                if took <= most { "met" } else { "MISSED" }
+            );
+        }
+    }
+}
+
+async fn overhead(size: u32) {
+    for parallelism in [1, 10, 32] {
+        let took = apply(size, parallelism, Duration::ZERO).await;
+        println!(
+            "overhead: {size} actions at parallelism {parallelism}: {:.3} ms each",
+            took.as_secs_f64() * 1000.0 / f64::from(size)
+        );
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let arguments: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    let number = |default| {
+        arguments
+            .get(1)
+            .map_or(default, |text| text.parse().unwrap())
+    };
+    match arguments.first().map_or("all", String::as_str) {
+        "plan" => plan(number(10_000)).await,
+        "apply" => applies().await,
+        "overhead" => overhead(number(1_000)).await,
+        _ => {
+            plan(10_000).await;
+            overhead(1_000).await;
+        }
+    }
+}

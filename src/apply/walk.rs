@@ -1,0 +1,285 @@
+//! Visits every resource, dependencies first, and asks its driver what it thinks.
+//!
+//! Positions, not names: with a hundred thousand resources, comparing names is what takes the time.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+
+use super::Engine;
+use super::sizing;
+use super::survey::{sort_outputs, spec_after};
+use super::values::Values;
+use crate::config::Resource;
+use crate::plan::{Action, Decision, Scope, Waits, classify};
+use crate::provider::ability::Sizing;
+use crate::provider::{Driver, ErrorClass, config_changes};
+use crate::report::{Exit, Report};
+use crate::resource::{ActionKind, Address, Diff, FieldChange, Recorded, Spec, Value};
+use crate::state::Record;
+
+/// What is known before the first visit.
+pub(super) struct Looked<'a> {
+    /// Sorted by address; a position means the same everywhere here.
+    pub(super) resources: Vec<&'a Resource>,
+    /// What each one waits for, by name.
+    pub(super) edges: Vec<BTreeSet<Address>>,
+    /// The same, by position.
+    pub(super) waits: Waits,
+    pub(super) records: &'a BTreeMap<Address, Record>,
+    pub(super) scope: &'a Scope,
+}
+
+/// What one visit found out.
+struct Visit {
+    action: Action,
+    prior: Option<Recorded>,
+    desired: Spec,
+    size: Option<Sizing>,
+}
+
+/// What the walk over all resources gathers.
+#[derive(Default)]
+pub(super) struct Gathered {
+    pub(super) actions: Vec<Action>,
+    pub(super) desired: BTreeMap<Address, Spec>,
+    pub(super) sizes: BTreeMap<Address, Sizing>,
+    pub(super) problems: Vec<Report>,
+}
+
+/// Visits resources as soon as everything they wait for was visited. Priors that adoption finds are
+/// added to `priors`.
+pub(super) async fn walk(
+    engine: &Engine<'_>,
+    looked: Looked<'_>,
+    priors: &mut BTreeMap<Address, Recorded>,
+    values: &mut Values,
+) -> Gathered {
+    let Looked {
+        resources,
+        mut edges,
+        mut waits,
+        records,
+        scope,
+    } = looked;
+    let mut ready = waits.ready();
+    let mut running = FuturesUnordered::new();
+    let mut gathered = Gathered::default();
+    let mut visited: Vec<(Address, Recorded)> = Vec::new();
+    let mut desires: Vec<(Address, Spec)> = Vec::new();
+    loop {
+        while running.len() < engine.parallelism {
+            let Some(Reverse(position)) = ready.pop() else {
+                break;
+            };
+            let resource = resources[position as usize];
+            let address = &resource.address;
+            if !scope.includes(address) {
+                // Left alone: what is known of it is what is on record.
+                match priors.get(address) {
+                    Some(prior) => values.set_final(address, &prior.provider_id, &prior.outputs),
+                    None => values.set_pending(address),
+                }
+                waits.release(position, &mut ready);
+                continue;
+            }
+            let prior = priors.remove(address);
+            let marks = records.get(address).map_or((false, false), |record| {
+                (record.status == "error", record.tidegate.protected)
+            });
+            let dependencies = std::mem::take(&mut edges[position as usize]);
+            let desired = spec_after(engine, resource, values, dependencies);
+            running.push(async move {
+                let visit = match desired {
+                    Ok(desired) => visit(engine, resource, prior, marks, desired).await,
+                    Err(problem) => Err(vec![problem]),
+                };
+                (position, visit)
+            });
+        }
+        let Some((position, visit)) = running.next().await else {
+            break;
+        };
+        let resource = resources[position as usize];
+        let address = &resource.address;
+        match visit {
+            Ok(visit) => {
+                publish(engine, resource, &visit, values);
+                if let Some(prior) = visit.prior {
+                    visited.push((address.clone(), prior));
+                }
+                if let Some(size) = visit.size {
+                    gathered.sizes.insert(address.clone(), size);
+                }
+                desires.push((address.clone(), visit.desired));
+                gathered.actions.push(visit.action);
+            }
+            Err(found) => {
+                gathered.problems.extend(found);
+                // Dependents are still looked at, so that their own problems show in this run.
+                values.set_pending(address);
+            }
+        }
+        waits.release(position, &mut ready);
+    }
+    gathered.desired = desires.into_iter().collect();
+    visited.extend(std::mem::take(priors));
+    *priors = visited.into_iter().collect();
+    gathered
+}
+
+/// Tells dependents what they may know about this resource.
+fn publish(engine: &Engine<'_>, resource: &Resource, visit: &Visit, values: &mut Values) {
+    let address = &resource.address;
+    match (visit.action.action, &visit.prior) {
+        (ActionKind::NoOp, Some(prior)) => {
+            values.set_final(address, &prior.provider_id, &prior.outputs);
+        }
+        (ActionKind::Update, Some(prior)) => {
+            let kept = engine
+                .driver(address, &resource.provider, &resource.kind)
+                .map_or(&[][..], Driver::outputs_kept_by_update);
+            values.set_keeping(address, &prior.provider_id, &prior.outputs, kept);
+        }
+        _ => values.set_pending(address),
+    }
+}
+
+async fn visit(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    prior: Option<Recorded>,
+    (tainted, recorded_protected): (bool, bool),
+    mut desired: Spec,
+) -> Result<Visit, Vec<Report>> {
+    let driver = engine
+        .driver(&resource.address, &resource.provider, &resource.kind)
+        .map_err(|problem| vec![problem.at(resource.at.clone()).exit(Exit::Usage)])?;
+    let size = sizing::resolve(engine, resource)
+        .await
+        .map_err(|problem| vec![problem])?;
+    if let Some(size) = &size {
+        sizing::merge(engine, &mut desired, size);
+    }
+    let refused: Vec<Report> = driver
+        .check(&desired)
+        .into_iter()
+        .map(|(path, sentence)| {
+            Report::error(
+                "provider/invalid-config",
+                format!("`{}`: {path}: {sentence}", resource.address),
+            )
+            .fix(format!("correct `{path}` under this module's `config`"))
+            .at(resource.at.clone())
+            .exit(Exit::Usage)
+        })
+        .collect();
+    if !refused.is_empty() {
+        return Err(refused);
+    }
+    let mut reason = String::new();
+    let prior = match prior {
+        Some(prior) => Some(prior),
+        None if resource.adopt_existing => {
+            let by_name = Recorded::by_name(resource.address.clone(), resource.kind.clone());
+            match driver.read(&by_name).await {
+                Ok(observed) => {
+                    reason = "adopts the existing resource of that name".to_owned();
+                    Some(Recorded {
+                        provider_id: observed.provider_id,
+                        outputs: sort_outputs(engine, resource, driver, observed.outputs),
+                        status: observed.status,
+                        private: observed.private,
+                        ..by_name
+                    })
+                }
+                Err(error) if error.class == ErrorClass::NotFound => None,
+                Err(error) => return Err(vec![driver_problem(resource, "look for", &error)]),
+            }
+        }
+        None => None,
+    };
+    let decision = match &prior {
+        None => Decision::Unrecorded,
+        Some(prior) => {
+            let diff: Diff = driver
+                .diff(prior, &desired)
+                .await
+                .map_err(|error| vec![driver_problem(resource, "compare", &error)])?;
+            if tainted || !reason.is_empty() {
+                Decision::Tainted(diff)
+            } else {
+                Decision::Compared(diff)
+            }
+        }
+    };
+    let (mut action, mut changes, why) = classify(decision);
+    if action == ActionKind::NoOp
+        && let Some(prior) = &prior
+    {
+        // A driver may have nothing to say about a value that nobody knows yet. What it is decides
+        // whether anything has to be done; until then something may have to.
+        changes = unknown_changes(prior, &desired);
+        if !changes.is_empty() {
+            action = ActionKind::Update;
+        }
+    }
+    let recorded_depends_on = prior
+        .as_ref()
+        .map(|prior| prior.dependencies.clone())
+        .unwrap_or_default();
+    Ok(Visit {
+        action: Action {
+            address: resource.address.clone(),
+            kind: resource.kind.clone(),
+            provider: resource.provider.clone(),
+            action,
+            changes,
+            reason: if reason.is_empty() { why } else { reason },
+            depends_on: desired.dependencies.clone(),
+            recorded_depends_on,
+            protected: resource.protected || recorded_protected,
+            create_before_destroy: action == ActionKind::Replace
+                && resource.create_before_destroy
+                && driver.can_create_before_destroy(),
+        },
+        prior,
+        desired,
+        size,
+    })
+}
+
+/// The differences that come of values known only after apply.
+fn unknown_changes(prior: &Recorded, desired: &Spec) -> Vec<FieldChange> {
+    fn is_unknown(value: &serde_json::Value) -> bool {
+        match value {
+            serde_json::Value::Object(map) => {
+                (map.len() == 1 && map.contains_key("$unknown")) || map.values().any(is_unknown)
+            }
+            serde_json::Value::Array(items) => items.iter().any(is_unknown),
+            _ => false,
+        }
+    }
+    if desired.config.values().all(Value::is_known) {
+        return Vec::new();
+    }
+    config_changes(&prior.config, &desired.public_config)
+        .into_iter()
+        .filter(|change| is_unknown(&change.new))
+        .collect()
+}
+
+fn driver_problem(resource: &Resource, verb: &str, error: &crate::provider::DriverError) -> Report {
+    Report::error(
+        "provider/failed",
+        format!(
+            "provider `{}` could not {verb} `{}`",
+            resource.provider, resource.address
+        ),
+    )
+    .at(resource.at.clone())
+    .because(format!("{} ({})", error.message, error.class.word()))
+    .fix("nothing was changed; remove the cause, then run the command again")
+}
