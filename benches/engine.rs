@@ -320,6 +320,7 @@ impl Bench {
             command: "bench".to_owned(),
             run_url: None,
             since: String::new(),
+            mark: String::new(),
         };
         store.lock(&holder, Duration::ZERO).await.unwrap()
     }
