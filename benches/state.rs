@@ -301,7 +301,7 @@ fn postgres_cycle(criterion: &mut Criterion) {
     .unwrap();
     let mut version = runtime.block_on(async {
         let lease = store.lock(&holder(), Duration::ZERO).await.unwrap();
-        drop(store.delete(&lease, &Address::new("a")).await.unwrap());
+        store.delete(&lease, &Address::new("a")).await.unwrap();
         store.put(&lease, &record("a")).await.unwrap();
         store.unlock(&lease).await.unwrap();
         1
