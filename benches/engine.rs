@@ -9,6 +9,7 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::disallowed_methods,
     reason = "a benchmark stops at the first surprise, and says what it saw"
 )]
 

@@ -105,6 +105,11 @@ fn fail(seed: u64, broken: &str) -> ! {
 
 #[test]
 fn whatever_goes_wrong_nothing_is_lost_and_nothing_is_doubled() {
+    live_many();
+}
+
+/// As many lives as the variables say; `benches/simulation.rs` calls it too.
+pub(crate) fn live_many() {
     if let Some(seed) = number("TIDEGATE_SEED") {
         let told = live(seed, None, true);
         println!("{}", told.log.join("\n"));

@@ -1,6 +1,11 @@
 //! Figures of the engine that no clock is needed for: how close a schedule comes to the best, and
 //! how many bytes an action writes. Those that need one are in `benches/engine.rs`.
 
+#![expect(
+    clippy::print_stdout,
+    reason = "figures are worth showing with --nocapture"
+)]
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
