@@ -8,6 +8,16 @@ pub(crate) fn binary() -> PathBuf {
     PathBuf::from(env!("CARGO_BIN_EXE_tidegate"))
 }
 
+/// Puts an executable somewhere else. A link, so that nobody waits for copies of the same twenty
+/// megabytes, and nobody finds one still open for writing; what stands there already goes first,
+/// because copying over a link would empty the original.
+pub(crate) fn place(executable: &Path, target: &Path) {
+    drop(std::fs::remove_file(target));
+    if std::fs::hard_link(executable, target).is_err() {
+        std::fs::copy(executable, target).unwrap();
+    }
+}
+
 /// A run of the binary: started in `directory`, environment cleared but for PATH and HOME.
 pub(crate) struct Run {
     command: Command,

@@ -153,12 +153,7 @@ impl Lab {
 fn install(plugins: &Path, name: &str, executable: &Path) -> PathBuf {
     let folder = plugins.join(name);
     fs::create_dir_all(&folder).unwrap();
-    // Linked, so that nobody waits for copies of the same twenty megabytes.
-    let target = folder.join(name);
-    if fs::hard_link(executable, &target).is_err() {
-        fs::copy(executable, &target).unwrap();
-        fs::set_permissions(&target, fs::Permissions::from_mode(0o755)).unwrap();
-    }
+    crate::harness::place(executable, &folder.join(name));
     let manifest = serde_json::json!({
         "name": format!("workflow-plugin-{name}"), "version": "1.0.0",
         "author": "tests", "description": "for tests",

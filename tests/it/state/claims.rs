@@ -32,9 +32,7 @@ impl Shop {
     fn plugin(&self, name: &str, executable: &Path, backends: &[&str]) {
         let folder = self.folder.path().join("plugins").join(name);
         fs::create_dir_all(&folder).unwrap();
-        if fs::hard_link(executable, folder.join(name)).is_err() {
-            fs::copy(executable, folder.join(name)).unwrap();
-        }
+        harness::place(executable, &folder.join(name));
         let manifest = serde_json::json!({
             "name": format!("workflow-plugin-{name}"), "version": "1.0.0",
             "author": "tests", "description": "for tests",

@@ -348,9 +348,7 @@ fn plugin_folder() -> Option<tempfile::TempDir> {
 pub(super) fn install(built: &Path, plugins: &Path) {
     let folder = plugins.join(PLUGIN);
     std::fs::create_dir_all(&folder).unwrap();
-    if std::fs::hard_link(built, folder.join(PLUGIN)).is_err() {
-        std::fs::copy(built, folder.join(PLUGIN)).unwrap();
-    }
+    harness::place(built, &folder.join(PLUGIN));
     let manifest = Command::new(built).arg("--manifest").output().unwrap();
     assert!(manifest.status.success(), "{manifest:?}");
     std::fs::write(folder.join("plugin.json"), manifest.stdout).unwrap();
