@@ -99,12 +99,13 @@ download() {
         --retry 3 --retry-delay 2 --retry-max-time 120 --output "$1" -- "$2"
 }
 
-# Puts a verified binary where later jobs on this runner find it. Not being able to is no failure.
+# Puts the verified $private where later jobs on this runner find it, as $2 in the folder $1. Not
+# being able to is no failure.
 remember() {
-    local folder=$1 half
+    local folder=$1 file=$2 half
     mkdir -p -- "$folder" 2>/dev/null || return 0
     half=$(mktemp "$folder/.tidegate.XXXXXX" 2>/dev/null) || return 0
-    if cp -- "$private" "$half" && chmod 755 "$half" && mv -f -- "$half" "$folder/tidegate"; then
+    if cp -- "$private" "$half" && chmod 755 "$half" && mv -f -- "$half" "$folder/$file"; then
         : >"$folder.complete" || :
     else
         rm -f -- "$half"
@@ -139,33 +140,15 @@ built() {
     esac
 }
 
-released() {
-    local version name cached repository
-    platform >/dev/null ||
-        fail "there is no released binary for ${RUNNER_OS-an unknown system} on ${RUNNER_ARCH-an unknown processor}; pass 'binary' or use 'version: source'" 2
-    version=${TIDEGATE_ACTION_VERSION-}
-    version=${version#v}
-    if [ -z "$version" ]; then version=$(latest_listed); fi
-    if [ -z "$version" ]; then
-        fail "this commit of the action lists no released binary; pin a commit that belongs to a release, pass 'binary', or use 'version: source' to build it here" 2
-    fi
-    name=tidegate-$version-$(platform)
+# Makes $own/$2 a verified copy of the released file $1 of version $3.
+obtain() {
+    local name=$1 file=$2 version=$3 repository
+    private=$own/$file
     digest=$(listed_digest "$name")
-    if [ -z "$digest" ]; then
-        fail "this commit of the action has no checksum for $name; pin the commit that belongs to that version, pass 'binary', or use 'version: source'" 2
-    fi
-
-    private=$(mktemp -d "${RUNNER_TEMP:-/tmp}/tidegate.XXXXXX")/tidegate
-    binary=$private
-    cached=
-    if [ -n "${RUNNER_TOOL_CACHE-}" ]; then
-        cached=$RUNNER_TOOL_CACHE/tidegate/$version/$(platform | cut -d - -f 2)
-    fi
-
     if [ -f "$here/action/vendor/$name" ]; then
         take "$here/action/vendor/$name" ||
             fail "action/vendor/$name is not what action/checksums.txt promises"
-    elif [ -n "$cached" ] && [ -f "$cached/tidegate" ] && take "$cached/tidegate"; then
+    elif [ -n "$cached" ] && [ -f "$cached/$file" ] && take "$cached/$file"; then
         :
     else
         repository=${TIDEGATE_ACTION_REPOSITORY-}
@@ -179,9 +162,37 @@ released() {
             rm -f -- "$private"
             fail "$name, as fetched, is not what action/checksums.txt promises; it was not run"
         fi
-        if [ -n "$cached" ]; then remember "$cached"; fi
+        if [ -n "$cached" ]; then remember "$cached" "$file"; fi
     fi
     chmod 700 "$private"
+}
+
+released() {
+    local version suffix
+    platform >/dev/null ||
+        fail "there is no released binary for ${RUNNER_OS-an unknown system} on ${RUNNER_ARCH-an unknown processor}; pass 'binary' or use 'version: source'" 2
+    version=${TIDEGATE_ACTION_VERSION-}
+    version=${version#v}
+    if [ -z "$version" ]; then version=$(latest_listed); fi
+    if [ -z "$version" ]; then
+        fail "this commit of the action lists no released binary; pin a commit that belongs to a release, pass 'binary', or use 'version: source' to build it here" 2
+    fi
+    suffix=$version-$(platform)
+    if [ -z "$(listed_digest "tidegate-$suffix")" ]; then
+        fail "this commit of the action has no checksum for tidegate-$suffix; pin the commit that belongs to that version, pass 'binary', or use 'version: source'" 2
+    fi
+
+    own=$(mktemp -d "${RUNNER_TEMP:-/tmp}/tidegate.XXXXXX")
+    binary=$own/tidegate
+    cached=
+    if [ -n "${RUNNER_TOOL_CACHE-}" ]; then
+        cached=$RUNNER_TOOL_CACHE/tidegate/$version/$(platform | cut -d - -f 2)
+    fi
+    obtain "tidegate-$suffix" tidegate "$version"
+    # Keeps state in object stores; the binary looks for it beside itself.
+    if [ -n "$(listed_digest "tidegate-plugin-cloud-$suffix")" ]; then
+        obtain "tidegate-plugin-cloud-$suffix" tidegate-plugin-cloud "$version"
+    fi
 }
 
 trap stopped INT TERM

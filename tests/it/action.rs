@@ -448,6 +448,40 @@ fn a_release_is_verified_cached_and_verified_again() {
 }
 
 #[test]
+fn a_release_brings_the_plugin_that_stands_beside_it() {
+    let Some(server) = ReleaseServer::start() else {
+        return;
+    };
+    let step = Step::new();
+    let stub = format!(
+        "{}cat \"${{0%/*}}/tidegate-plugin-cloud\" >\"$GITHUB_WORKSPACE/beside\"\n",
+        fs::read_to_string(step.stub())
+            .unwrap()
+            .replace("exit ", ": ")
+    );
+    let plugin = "tidegate-plugin-cloud-1.2.3-linux-x64";
+    let listed = server.release("pair", stub.as_bytes());
+    step.list(&format!("{listed}{}  {plugin}\n", sha256(b"the plugin")));
+    server.put_file("example/pair", plugin, b"the plugin");
+    for requests in [2, 2] {
+        server.run(&step, "example/pair").expect_code(0);
+        let beside = step.workspace().join("beside");
+        assert_eq!(fs::read(&beside).unwrap(), b"the plugin");
+        fs::remove_file(beside).unwrap();
+        assert_eq!(server.requests().len(), requests, "then from the cache");
+    }
+    // One byte of the plugin, in the cache and at the source: nothing is started.
+    step.forget();
+    let cached = "tools/tidegate/1.2.3/x64/tidegate-plugin-cloud";
+    fs::write(step.folder.path().join(cached), b"the plugim").unwrap();
+    server.put_file("example/pair", plugin, b"the plugim");
+    let finished = server.run(&step, "example/pair").expect_code(1);
+    let expected = format!("{plugin}, as fetched, is not what action/checksums.txt promises");
+    assert!(finished.text.contains(&expected), "{}", finished.text);
+    assert!(!step.ran());
+}
+
+#[test]
 fn a_release_that_is_not_what_was_promised_is_never_run() {
     let Some(server) = ReleaseServer::start() else {
         return;
@@ -915,6 +949,10 @@ impl ReleaseServer {
     }
 
     fn put(&self, repository: &str, content: &[u8]) {
+        self.put_file(repository, "tidegate-1.2.3-linux-x64", content);
+    }
+
+    fn put_file(&self, repository: &str, file: &str, content: &[u8]) {
         let folder = self
             .folder
             .path()
@@ -922,7 +960,7 @@ impl ReleaseServer {
             .join(repository)
             .join("releases/download/v1.2.3");
         fs::create_dir_all(&folder).unwrap();
-        fs::write(folder.join("tidegate-1.2.3-linux-x64"), content).unwrap();
+        fs::write(folder.join(file), content).unwrap();
     }
 
     /// Paths asked for so far.
