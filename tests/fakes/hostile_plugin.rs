@@ -136,14 +136,18 @@ async fn serve(mode: Value) {
 
 /// Adds a line to `calls.txt`.
 fn note(line: &str) {
+    note_in("calls.txt", line);
+}
+
+fn note_in(file: &str, line: &str) {
     let file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
-        .open("calls.txt");
+        .open(file);
     let _written = writeln!(file.expect("a file"), "{line}");
 }
 
-/// A connection that notes every ping of the other side.
+/// A connection that notes in `frames.txt` every ping of the other side, and every call.
 struct Counting {
     stream: UnixStream,
     /// Bytes still to pass before the next frame begins; first of all the preface.
@@ -162,6 +166,7 @@ impl Counting {
 
     fn look(&mut self, mut bytes: &[u8]) {
         const HEAD: usize = 9;
+        const HEADERS: u8 = 1;
         const PING: u8 = 6;
         const ACKNOWLEDGED: u8 = 1;
         while !bytes.is_empty() {
@@ -174,8 +179,10 @@ impl Counting {
             self.head.push(bytes[0]);
             bytes = &bytes[1..];
             if self.head.len() == HEAD {
-                if self.head[3] == PING && self.head[4] & ACKNOWLEDGED == 0 {
-                    note("PING");
+                match self.head[3] {
+                    PING if self.head[4] & ACKNOWLEDGED == 0 => note_in("frames.txt", "PING"),
+                    HEADERS => note_in("frames.txt", "HEADERS"),
+                    _ => {}
                 }
                 let size = [0, self.head[0], self.head[1], self.head[2]];
                 self.left = u32::from_be_bytes(size) as usize;
