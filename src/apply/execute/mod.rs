@@ -78,6 +78,15 @@ impl Failure {
         self
     }
 
+    /// The same, of this step. Where the new one came first, it stands and others may use it already:
+    /// whatever goes wrong afterwards, what failed is the end of the old one.
+    fn of_step(mut self: Box<Self>, action: &Action, step: &Step) -> Box<Self> {
+        if action.create_before_destroy && step.kind == StepKind::Delete {
+            self.outcome = Outcome::DeleteFailed;
+        }
+        self
+    }
+
     fn store(error: &StoreError) -> Self {
         Self {
             lost_lock: matches!(error, StoreError::LostLock { .. }),
@@ -304,7 +313,8 @@ impl Executor<'_, '_> {
             let failure = Failure::plain(
                 "the run was stopped while this was going on; the next run looks at what came of it",
             );
-            self.conclude(&step.address, failure, &mut book);
+            let failure = Box::new(failure).of_step(&self.actions[&step.address], step);
+            self.conclude(&step.address, *failure, &mut book);
         }
         let why = if report.lost_lock {
             "the run lost its lock"
@@ -398,9 +408,12 @@ impl Executor<'_, '_> {
                 ..Failure::plain(why)
             }
         } else if self.actions[address].create_before_destroy {
-            Failure::plain(format!(
-                "its new one is made, its old one is still there, because {why}; the next run deletes it"
-            ))
+            Failure {
+                outcome: Outcome::DeleteFailed,
+                ..Failure::plain(format!(
+                    "its new one is made, its old one is still there, because {why}; the next run deletes it"
+                ))
+            }
         } else {
             Failure::plain(format!(
                 "its old one is deleted, its new one was not made, because {why}; the next run makes it"

@@ -30,7 +30,10 @@ impl Executor<'_, '_> {
         };
         let pace = &self.lanes[&action.provider];
         let ended = match step.kind {
-            StepKind::Delete => self.delete(action, driver, pace).await,
+            StepKind::Delete => {
+                let deleted = self.delete(action, driver, pace).await;
+                deleted.map_err(|failure| failure.of_step(action, step))
+            }
             StepKind::Create => self.create(action, driver, pace).await,
             StepKind::Update => self.update(action, driver, pace).await,
         };
