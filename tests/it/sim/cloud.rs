@@ -55,12 +55,19 @@ fn error(class: ErrorClass) -> DriverError {
 /// A request under way. Given up, it may still have been sent.
 struct Ticket<'a> {
     truth: &'a Shared,
+    actor: &'a Actor,
     number: u64,
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        lock(self.truth).abandoned(self.number);
+        let mut truth = lock(self.truth);
+        truth.abandoned(self.number);
+        // A run that was asked to stop gives its lock back: what it gave up comes now or never.
+        let cancelled = &self.actor.cancelled;
+        if !self.actor.is_dead() && cancelled.load(std::sync::atomic::Ordering::SeqCst) {
+            truth.hurry(self.number);
+        }
     }
 }
 
@@ -147,6 +154,7 @@ impl Cloud {
         };
         let ticket = number.map(|number| Ticket {
             truth: &self.truth,
+            actor: &self.actor,
             number,
         });
         self.sleep(course.before).await;
