@@ -303,8 +303,17 @@ pub async fn revoke_forgotten(
             Some(keepsake_key(&target.destination(), &declaration.name))
         })
         .collect();
+    let keys = match engine.store.keepsakes().await {
+        Ok(keys) => keys,
+        Err(error) => {
+            engine.reporter.note(format!(
+                "What earlier runs wrote to sinks cannot be looked up: {error}. The next apply looks again."
+            ));
+            return Vec::new();
+        }
+    };
     let mut results = Vec::new();
-    for key in engine.store.keepsakes().await.unwrap_or_default() {
+    for key in keys {
         let Some((destination, name)) = key
             .strip_prefix("sink/")
             .filter(|_| !declared.contains(&key))
@@ -342,7 +351,7 @@ fn left_there(destination: &str, name: &str) -> String {
         |place| match place.split_once(" (environment ") {
             Some((repo, rest)) => format!(
                 "run `gh secret delete {name} --repo {repo} --env {}`",
-                rest.trim_end_matches(')')
+                rest.strip_suffix(')').unwrap_or(rest)
             ),
             None => format!("run `gh secret delete {name} --repo {place}`"),
         },
@@ -374,7 +383,16 @@ pub async fn remove_all(engine: &Engine<'_>, lease: &Lease, sinks: &Sinks) -> Ve
         let (name, on_failure) = (&declaration.name, declaration.on_failure);
         results.push(remove(engine, lease, target.as_ref(), name, on_failure).await);
     }
-    for key in engine.store.keepsakes().await.unwrap_or_default() {
+    let keys = match engine.store.keepsakes().await {
+        Ok(keys) => keys,
+        Err(error) => {
+            engine.reporter.note(format!(
+                "What earlier configs wrote to sinks cannot be looked up: {error}. It is left there."
+            ));
+            Vec::new()
+        }
+    };
+    for key in keys {
         if let Some(rest) = key.strip_prefix("sink/")
             && !handled.contains(&key)
         {
