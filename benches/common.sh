@@ -21,10 +21,9 @@ need() {
 
 # The binary as it is released: stripped, one unit, and static. Releases are built for musl; the same
 # flags link the C library of this machine in, so no further target has to be installed to measure.
-STATIC_FLAGS='-C target-feature=+crt-static -C relocation-model=static'
+AS_RELEASED=(--release --config .cargo/release.toml --target "$HOST" --target-dir target/static)
 build() {
-    RUSTFLAGS=$STATIC_FLAGS cargo build --release --locked --quiet --bin tidegate \
-        --target "$HOST" --target-dir target/static
+    cargo build "${AS_RELEASED[@]}" --locked --quiet --bin tidegate
 }
 
 # mean FILE N: mean time in milliseconds of the Nth command in a hyperfine JSON export.

@@ -10,8 +10,7 @@ beside="gh is not installed"
 if [ -x "$GH" ]; then beside="$(ratio "$(wc -c <"$GH")" "$bytes") × smaller than gh"; fi
 row "stripped release binary" "$(ratio "$bytes" 1048576) MiB ($bytes bytes)" "$beside" benches/size.sh
 if cargo bloat --version >/dev/null 2>&1; then
-    RUSTFLAGS=$STATIC_FLAGS cargo bloat --release --crates -n 15 --bin tidegate \
-        --target "$HOST" --target-dir target/static
+    cargo bloat "${AS_RELEASED[@]}" --crates -n 15 --bin tidegate
 else
     echo "cargo-bloat is not installed: no breakdown" >&2
 fi

@@ -147,8 +147,6 @@ const BORDERS: &[(&str, &[&str])] = &[
     ("annotate_snippets", &["report", "face"]),
     ("crypto_box", &["secret"]),
     ("chacha20poly1305", &["secret"]),
-    // The second place filters what a supervised service writes into its log file.
-    ("aho_corasick", &["secret", "provider/local"]),
     ("secrecy", &["secret"]),
 ];
 

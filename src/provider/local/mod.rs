@@ -37,7 +37,7 @@ use crate::resource::{Address, Kind, Map, Observed, Value};
 use crate::secret::Masker;
 use crate::variables::Variables;
 
-pub use self::service::{LogFilter, SUPERVISE_COMMAND, SecretFilter, supervise};
+pub use self::service::{SUPERVISE_COMMAND, supervise};
 
 /// Shared handle to a source of randomness.
 pub type SharedRandom = Arc<dyn Random>;

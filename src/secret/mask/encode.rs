@@ -8,6 +8,7 @@ use std::fmt::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
+use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
 use crate::report::text::{Limits, lines, neutralise};
@@ -136,6 +137,26 @@ pub(super) fn mask_lines(value: &str) -> impl Iterator<Item = &str> {
 /// True when the value has more than one line.
 pub(super) fn is_multi_line(value: &str) -> bool {
     value.trim().contains(['\n', '\r'])
+}
+
+/// The password inside a connection URL, which is a secret of its own: as it is written there, and
+/// decoded. Empty for anything else, and for passwords that cannot be masked.
+pub(super) fn passwords(value: &str) -> Vec<Zeroizing<String>> {
+    let Some(password) = value
+        .split_once("://")
+        .and_then(|(_, rest)| rest.rsplit_once('@'))
+        .and_then(|(credentials, _)| credentials.split_once(':'))
+        .map(|(_, password)| password)
+    else {
+        return Vec::new();
+    };
+    let decoded = percent_decode_str(password).decode_utf8_lossy();
+    let mut found = vec![Zeroizing::new(password.to_owned())];
+    if decoded != password {
+        found.push(Zeroizing::new(decoded.into_owned()));
+    }
+    found.retain(|password| unmaskable(password).is_none());
+    found
 }
 
 /// Every form of `value` that the output filter looks for.
@@ -539,6 +560,25 @@ mod tests {
         ] {
             assert!(unmaskable(value).is_none(), "{value:?}");
         }
+    }
+
+    #[test]
+    fn a_password_inside_a_url_is_a_secret_of_its_own() {
+        for (value, expected) in [
+            ("postgresql://app:pa%2Fss@db/x", &["pa%2Fss", "pa/ss"][..]),
+            ("redis://:hunter22@h@i", &["hunter22@h"]),
+            ("https://user:password@host", &[]),
+            ("https://user@host", &[]),
+            ("https://host/a:b", &[]),
+            ("hunter22", &[]),
+        ] {
+            let found = passwords(value);
+            let found: Vec<&str> = found.iter().map(|password| password.as_str()).collect();
+            assert_eq!(found, expected, "{value}");
+        }
+        let masker = crate::secret::Masker::default();
+        drop(masker.admit("url", "postgresql://app:pa%2Fss@db/x".to_owned()));
+        assert_eq!(masker.mask("app pa/ss pa%2Fss"), "app *** ***");
     }
 
     #[test]

@@ -75,7 +75,11 @@ impl Masker {
                 admission.warn(unmaskable(label, reason));
             } else {
                 self.register(&plaintext);
-                let (masks, is_cut) = encode::announced(&plaintext, ANNOUNCED_LINES_MAX);
+                let (mut masks, is_cut) = encode::announced(&plaintext, ANNOUNCED_LINES_MAX);
+                for password in encode::passwords(&plaintext) {
+                    self.register(&password);
+                    masks.extend(encode::announced(&password, ANNOUNCED_LINES_MAX).0);
+                }
                 admission.announce(masks);
                 if is_cut {
                     admission.warn(too_many_lines(label));

@@ -19,7 +19,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-pub use log::{LogFilter, SecretFilter};
 pub use supervisor::supervise;
 
 use self::log::{LOG, LOG_BYTES_MAX, tail};

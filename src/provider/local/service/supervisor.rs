@@ -16,13 +16,14 @@ use tokio::process::Child;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use zeroize::Zeroizing;
 
-use super::log::{LogFile, LogFilter as _, SecretFilter};
+use super::log::LogFile;
 use super::status::{LOCK, Order, State, Status, is_newest};
 use crate::clock::{Clock, rfc3339};
 use crate::disk::{Disk, DiskExt as _, FileLock};
 use crate::process::{Identity, Launch, Processes, Signal, Variable};
 use crate::provider::local::folder::{FILE_MODE, MARKER};
 use crate::secret::Masker;
+use crate::secret::mask::Filter;
 
 /// How long a service must live to count as started.
 pub(super) const SETTLE: Duration = Duration::from_millis(300);
@@ -81,7 +82,7 @@ pub fn supervise(
         };
         Supervisor {
             log: LogFile::open(disk, &folder),
-            filter: SecretFilter::new(order.secrets.iter()),
+            masker,
             disk,
             clock,
             processes,
@@ -100,10 +101,9 @@ pub fn supervise(
     })
 }
 
-/// The order with its secrets in hand.
+/// The order, its secrets known to the masker.
 struct Orders {
     launch: Launch,
-    secrets: Vec<crate::secret::Secret>,
     revision: String,
     port: u16,
     token: String,
@@ -123,10 +123,8 @@ fn read_order(masker: &Masker) -> Option<Orders> {
         .into_iter()
         .map(|(name, value)| (name, Variable::Public(value)))
         .collect();
-    let mut secrets = Vec::new();
     for (name, value) in order.secret_environment {
         let secret = masker.admit(&name, value);
-        secrets.push(secret.clone());
         environment.insert(name, Variable::Secret(secret));
     }
     Some(Orders {
@@ -136,7 +134,6 @@ fn read_order(masker: &Masker) -> Option<Orders> {
             environment,
             directory: order.directory,
         },
-        secrets,
         revision: order.revision,
         port: order.port,
         token: order.token,
@@ -175,7 +172,8 @@ struct Supervisor<'a> {
     folder: PathBuf,
     me: Identity,
     order: Orders,
-    filter: SecretFilter,
+    /// Knows the secrets the service was given.
+    masker: &'a Masker,
     log: LogFile,
     terminate: SignalStream,
     stopping: bool,
@@ -229,8 +227,8 @@ impl Supervisor<'_> {
         self.say(State::Starting, identity.clone());
         let started = self.clock.monotonic();
         let mut output = [
-            Stream::new(child.stdout.take().map(Pipe::Out), &self.filter),
-            Stream::new(child.stderr.take().map(Pipe::Err), &self.filter),
+            Stream::new(child.stdout.take().map(Pipe::Out), self.masker),
+            Stream::new(child.stderr.take().map(Pipe::Err), self.masker),
         ];
         let mut settled = false;
         let mut kill_at: Option<Duration> = None;
@@ -416,16 +414,16 @@ enum Pipe {
 /// One output of the service on its way to the log.
 struct Stream {
     pipe: Option<Pipe>,
-    filter: SecretFilter,
+    filter: Filter,
     buffer: Box<[u8; 16 * 1024]>,
     filtered: Vec<u8>,
 }
 
 impl Stream {
-    fn new(pipe: Option<Pipe>, filter: &SecretFilter) -> Self {
+    fn new(pipe: Option<Pipe>, masker: &Masker) -> Self {
         Self {
             pipe,
-            filter: filter.fresh(),
+            filter: masker.filter(),
             buffer: Box::new([0; 16 * 1024]),
             filtered: Vec::new(),
         }
