@@ -91,6 +91,43 @@ pub fn load(
     }
 }
 
+/// A module of any type, as far as it can be told without resolving it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sketch {
+    /// Its name in the file.
+    pub name: String,
+    /// Its type; anything, not only what Tidegate acts on.
+    pub kind: String,
+    /// Keys of the requirements it says it meets.
+    pub satisfies: Vec<String>,
+}
+
+/// The modules of a file and its imports that are there in an environment, in file order. What is
+/// wrong with the file is for [`load`] to say.
+pub fn sketches(path: &Path, environment: Option<&str>, files: Files<'_>) -> Vec<Sketch> {
+    let merged = files::read(path, files, &mut Problems::default());
+    let mut sketches = Vec::new();
+    for module in merged.modules {
+        let left_out = environment
+            .and_then(|environment| module.environments.as_ref()?.get(environment))
+            .is_some_and(|changes| changes.0.is_none());
+        if let (Some(name), Some(kind), false) = (module.name, module.kind, left_out) {
+            let keys = module.satisfies.unwrap_or_default();
+            sketches.push(Sketch {
+                name: name.value,
+                kind: kind.value,
+                satisfies: keys.into_iter().map(|key| key.value).collect(),
+            });
+        }
+    }
+    sketches
+}
+
+/// A list of maps as YAML, to stand in a config; `None` when it cannot be written.
+pub fn list_to_yaml<T: serde::Serialize>(items: &[T]) -> Option<String> {
+    serde_yaml::to_string(&items).ok()
+}
+
 /// Reads a config and checks it for one environment, or, with `None`, for every environment it
 /// knows. A problem that several environments share is reported once.
 pub fn check(

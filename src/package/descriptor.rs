@@ -36,6 +36,8 @@ pub struct Descriptor {
     pub settings: Vec<String>,
     /// State backends it says it serves, sorted.
     pub state_backends: Vec<String>,
+    /// What modules of its types need, as it is written: `moduleInfraRequirementsV2`.
+    pub requirements: Map<String, Value>,
 }
 
 /// Why a `plugin.json` that can be read is refused.
@@ -230,6 +232,9 @@ impl Descriptor {
             secrets: names(&root, "required_secrets")?,
             settings: names(&root, "required_config")?,
             state_backends,
+            requirements: object(&root, "moduleInfraRequirementsV2")?
+                .cloned()
+                .unwrap_or_default(),
         })
     }
 
