@@ -4,6 +4,7 @@
 mod corpus;
 mod direct;
 mod faults;
+mod registry;
 mod server;
 mod tarball;
 
