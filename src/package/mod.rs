@@ -109,11 +109,7 @@ impl Workshop {
                         && !locked.platforms.is_empty()
                 });
             if let Some(identity) = &plugin.identity {
-                problems.push(install::identity_refused(
-                    &plugin.name,
-                    identity,
-                    plugin.at.clone(),
-                ));
+                problems.push(install::identity_refused(plugin, identity));
                 continue;
             }
             if let Some(locked) = kept {
@@ -505,11 +501,7 @@ pub fn global_folder(variables: &Variables) -> Result<PathBuf, Report> {
 /// error here, never something to look up.
 pub fn pinned<'l>(plugin: &Wanted, lock: &'l Lock) -> Result<(&'l Locked, &'l Artifact), Report> {
     if let Some(identity) = &plugin.identity {
-        return Err(install::identity_refused(
-            &plugin.name,
-            identity,
-            plugin.at.clone(),
-        ));
+        return Err(install::identity_refused(plugin, identity));
     }
     let not_locked = |why: String| {
         Report::error("package/not-locked", why)
