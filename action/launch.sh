@@ -131,8 +131,10 @@ built() {
     fi
     local target=${CARGO_TARGET_DIR:-$here/target}
     echo "Building Tidegate from $here"
+    # With the plugin that keeps state in object stores: the binary looks for it beside itself.
     PATH=$path_of_the_job CARGO_TARGET_DIR=$target \
-        patiently cargo build --release --locked --manifest-path "$here/Cargo.toml" --bin tidegate ||
+        patiently cargo build --release --locked --manifest-path "$here/Cargo.toml" --workspace \
+        --bin tidegate --bin tidegate-plugin-cloud ||
         fail 'building Tidegate from source failed; the log above has the reason'
     case "$target" in
         /*) binary=$target/release/tidegate ;;

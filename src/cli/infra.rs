@@ -42,6 +42,39 @@ pub enum BesideCommand {
     SecurityCheck(SecurityArgs),
     /// Check what a config comes to against expectations in files; no provider, no state
     Test(TestArgs),
+    /// Add the modules that what is in the config needs to run; a preview unless --write
+    ///
+    /// What a module needs is said by the plugin of its type; which modules would meet that, by a
+    /// provider. Modules that already meet a need list its key under `satisfies`.
+    Derive(DeriveArgs),
+}
+
+/// `infra derive`
+#[derive(Clone, Debug, Default, Args)]
+pub struct DeriveArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The provider module to ask; needed when several could answer
+    #[arg(long, value_name = "MODULE")]
+    pub provider: Option<String>,
+    /// What the application will run on [default: any]
+    #[arg(long, value_name = "RUNTIME", value_parser = [
+        "kubernetes", "ecs", "cloud-run", "azure-container-apps", "digitalocean-app-platform",
+    ])]
+    pub runtime: Option<String>,
+    /// Put the modules into the config, instead of only showing them
+    #[arg(long)]
+    pub write: bool,
+    /// Show the modules and stop; what happens without --write
+    #[arg(long, conflicts_with = "write")]
+    pub dry_run: bool,
+    /// Ask nobody: advice that needs a person's decision stops --write
+    #[arg(long)]
+    pub non_interactive: bool,
+    /// How the modules are shown
+    #[arg(long, value_name = "FORMAT", default_value = "yaml", value_parser = ["yaml"])]
+    pub format: String,
 }
 
 /// `infra drift`

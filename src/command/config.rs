@@ -1,10 +1,14 @@
 //! `config validate`, `config resolve`, `config schema`.
 
+use std::cell::OnceCell;
+
 use serde_json::json;
 
 use super::{CommandResult, Desk, problem_json};
 use crate::cli::ConfigArgs;
-use crate::config::{self, Files};
+use crate::config::{self, Files, Keys};
+use crate::provider::local;
+use crate::provider::plugin::{self, find};
 use crate::report::{Event, Exit, Reporter as _};
 
 impl Desk {
@@ -25,9 +29,42 @@ impl Desk {
     }
 }
 
+impl Desk {
+    /// The settings a provider takes, as far as they are known without starting anything.
+    fn keys_of(
+        &self,
+        provider: &str,
+        kind: Option<&str>,
+        plugins: &OnceCell<Vec<find::Found>>,
+    ) -> Option<Keys> {
+        if provider == "local" {
+            return local::keys(kind);
+        }
+        // Whether the folder can be read is a question for whoever needs a plugin.
+        let plugins = plugins.get_or_init(|| {
+            let flag = self.global.plugin_dir.as_deref();
+            let folder = plugin::folder(flag, &self.settings.variables);
+            find::list(&*self.disk, &folder).map_or_else(|_| Vec::new(), |(found, _)| found)
+        });
+        let found = plugins
+            .iter()
+            .find(|plugin| plugin.manifest.provider.as_deref() == Some(provider))?;
+        // What resources take, a plugin says only while it runs.
+        let mut keys = found
+            .manifest
+            .config_keys
+            .clone()
+            .filter(|_| kind.is_none())?;
+        keys.allowed
+            .push(plugin::environment::CONFIG_KEY.to_owned());
+        Some(keys)
+    }
+}
+
 /// `config validate`
 pub fn validate(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
     let path = desk.find_config(arguments)?;
+    let plugins = OnceCell::new();
     let checked = desk.with_files(|files| {
         config::check(
             &path,
@@ -35,6 +72,7 @@ pub fn validate(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
             files,
             &desk.settings.variables,
             &desk.masker,
+            &|provider, kind| desk.keys_of(provider, kind, &plugins),
         )
     })?;
     desk.emit(&json!({

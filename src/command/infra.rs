@@ -2,8 +2,8 @@
 
 use super::open::Opened;
 use super::{
-    CommandResult, Desk, Problems, align, bootstrap, cleanup, drift, expect, import, owners,
-    refresh, teardown,
+    CommandResult, Desk, Problems, align, bootstrap, cleanup, derive, drift, expect, import,
+    owners, refresh, teardown,
 };
 use crate::apply::{Engine, recover};
 use crate::cli::infra::BesideCommand;
@@ -41,6 +41,7 @@ pub async fn run(desk: &Desk, command: &BesideCommand) -> (&'static str, Command
         }
         BesideCommand::Align(arguments) => ("infra align", align::align(desk, arguments).await),
         BesideCommand::Test(arguments) => ("infra test", expect::run(desk, arguments).await),
+        BesideCommand::Derive(arguments) => ("infra derive", derive::run(desk, arguments).await),
         BesideCommand::SecurityCheck(arguments) => (
             "infra security-check",
             align::security(desk, arguments).await,

@@ -7,6 +7,7 @@ pub mod apply;
 pub mod bootstrap;
 pub mod cleanup;
 pub mod config;
+pub mod derive;
 pub mod destroy;
 pub mod drift;
 pub mod expect;

@@ -12,6 +12,7 @@ mod decode;
 mod document;
 mod expression;
 mod files;
+mod keys;
 mod loose;
 mod problems;
 mod public;
@@ -35,6 +36,7 @@ use crate::variables::Variables;
 
 pub use document::{Document, Field, Tree, TreeKind};
 pub use files::{FILE_BYTES_MAX, Files};
+pub use keys::{KeyRules, Keys};
 pub use loose::from_yaml;
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
@@ -82,7 +84,15 @@ pub fn load(
         // What follows from a wrong environment is not the file's fault.
         return Err(problems.finish().0);
     }
-    let config = resolve::resolve(path, &merged, environment, variables, masker, &mut problems);
+    let config = resolve::resolve(
+        path,
+        &merged,
+        environment,
+        variables,
+        masker,
+        None,
+        &mut problems,
+    );
     let (errors, warnings) = problems.finish();
     if errors.is_empty() {
         Ok(Loaded { config, warnings })
@@ -91,14 +101,53 @@ pub fn load(
     }
 }
 
+/// A module of any type, as far as it can be told without resolving it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sketch {
+    /// Its name in the file.
+    pub name: String,
+    /// Its type; anything, not only what Tidegate acts on.
+    pub kind: String,
+    /// Keys of the requirements it says it meets.
+    pub satisfies: Vec<String>,
+}
+
+/// The modules of a file and its imports that are there in an environment, in file order. What is
+/// wrong with the file is for [`load`] to say.
+pub fn sketches(path: &Path, environment: Option<&str>, files: Files<'_>) -> Vec<Sketch> {
+    let merged = files::read(path, files, &mut Problems::default());
+    let mut sketches = Vec::new();
+    for module in merged.modules {
+        let left_out = environment
+            .and_then(|environment| module.environments.as_ref()?.get(environment))
+            .is_some_and(|changes| changes.0.is_none());
+        if let (Some(name), Some(kind), false) = (module.name, module.kind, left_out) {
+            let keys = module.satisfies.unwrap_or_default();
+            sketches.push(Sketch {
+                name: name.value,
+                kind: kind.value,
+                satisfies: keys.into_iter().map(|key| key.value).collect(),
+            });
+        }
+    }
+    sketches
+}
+
+/// A list of maps as YAML, to stand in a config; `None` when it cannot be written.
+pub fn list_to_yaml<T: serde::Serialize>(items: &[T]) -> Option<String> {
+    serde_yaml::to_string(&items).ok()
+}
+
 /// Reads a config and checks it for one environment, or, with `None`, for every environment it
-/// knows. A problem that several environments share is reported once.
+/// knows. A problem that several environments share is reported once. `rules` say which settings
+/// providers take.
 pub fn check(
     path: &Path,
     environment: Option<&str>,
     files: Files<'_>,
     variables: &Variables,
     masker: &Masker,
+    rules: KeyRules<'_>,
 ) -> Result<Checked, Vec<Report>> {
     let mut problems = Problems::default();
     let merged = files::read(path, files, &mut problems);
@@ -113,7 +162,15 @@ pub fn check(
     };
     let mut names = HashSet::new();
     let mut resolve_for = |environment: Option<&str>, problems: &mut Problems| {
-        let config = resolve::resolve(path, &merged, environment, variables, masker, problems);
+        let config = resolve::resolve(
+            path,
+            &merged,
+            environment,
+            variables,
+            masker,
+            Some(rules),
+            problems,
+        );
         names.extend(
             config
                 .resources

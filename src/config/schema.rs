@@ -102,8 +102,8 @@ shape! {
         depends_on: Vec<Text> = "dependsOn",
         /// Refuse to replace or delete this resource.
         protected: Marked<bool> = "protected",
-        /// Accepted; used by other tools.
-        satisfies: Idle = "satisfies",
+        /// Keys of the requirements this module meets; `infra derive` reads them.
+        satisfies: Vec<Text> = "satisfies",
         /// Accepted; used by other tools.
         branches: Idle = "branches",
         /// Changes per environment; `null` leaves the module out there.

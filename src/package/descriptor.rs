@@ -4,6 +4,7 @@
 use serde_json::{Map, Value};
 
 use super::name;
+use crate::config::Keys;
 
 /// The engine line whose plugin contract this version keeps; compared with `minEngineVersion`
 /// unless `--engine-version` or `WFCTL_ENGINE_VERSION` says otherwise.
@@ -36,6 +37,10 @@ pub struct Descriptor {
     pub settings: Vec<String>,
     /// State backends it says it serves, sorted.
     pub state_backends: Vec<String>,
+    /// The settings its provider module takes, when it says so: `configSchema`.
+    pub config_keys: Option<Keys>,
+    /// What modules of its types need, as it is written: `moduleInfraRequirementsV2`.
+    pub requirements: Map<String, Value>,
 }
 
 /// Why a `plugin.json` that can be read is refused.
@@ -117,6 +122,26 @@ fn words(parent: &Map<String, Value>, list: &str) -> Result<Vec<String>, String>
             .collect(),
         Some(_) => refuse(format!("`{list}` must be a list")),
     }
+}
+
+/// The part of a JSON Schema that says which settings there are. What cannot be read says nothing:
+/// it is about other people's configs, not about the plugin.
+fn config_keys(schema: &Value) -> Option<Keys> {
+    let schema = schema.as_object()?;
+    let properties = schema.get("properties")?.as_object()?;
+    let required = match schema.get("required") {
+        Some(Value::Array(names)) => names.as_slice(),
+        _ => &[],
+    };
+    Some(Keys {
+        allowed: properties.keys().cloned().collect(),
+        is_open: schema.get("additionalProperties") != Some(&Value::Bool(false)),
+        required: required
+            .iter()
+            .filter_map(|name| name.as_str().map(str::to_owned))
+            .collect(),
+        ..Keys::default()
+    })
 }
 
 /// The three numbers of a version that has nothing else.
@@ -230,6 +255,10 @@ impl Descriptor {
             secrets: names(&root, "required_secrets")?,
             settings: names(&root, "required_config")?,
             state_backends,
+            config_keys: nested.and_then(|nested| config_keys(nested.get("configSchema")?)),
+            requirements: object(&root, "moduleInfraRequirementsV2")?
+                .cloned()
+                .unwrap_or_default(),
         })
     }
 
@@ -293,8 +322,15 @@ mod tests {
             "required_config": [{"name": "CLOUD_REGION"}],
             "iacStateBackends": ["s3"],
             "iacProvider": {"computePlanVersion": "v2", "resourceReplacer": true},
+            "capabilities": {"iacProvider": {"name": "cloud", "configSchema": {
+                "type": "object", "properties": {"region": {}, "token": {}},
+                "required": ["region"], "additionalProperties": false,
+            }}},
         }))
         .unwrap();
+        let keys = manifest.config_keys.as_ref().unwrap();
+        assert_eq!((keys.allowed.len(), keys.is_open), (2, false));
+        assert_eq!(keys.required, ["region"]);
         assert_eq!(
             (manifest.version.as_str(), manifest.provider.as_deref()),
             ("1.2.3", Some("cloud"))

@@ -2,7 +2,11 @@
 //! stay as they are. After each change the text is read again, and a change that did more (or less)
 //! than was meant is thrown away.
 
+mod lines;
+
 use std::path::Path;
+
+use lines::Lines;
 
 use super::manifest::{Manifest, Wanted};
 use crate::config::{Document, Field, Tree, TreeKind};
@@ -28,60 +32,115 @@ pub const NEW_MANIFEST: &str = "version: 1\nplugins: []\n";
 
 /// Adds a plugin at the end of the list.
 pub fn add(path: &Path, text: &str, entry: &NewEntry) -> Result<String, Vec<Report>> {
-    let document = Document::parse(path, text)?;
-    let lines = Lines::new(text);
-    let list = document.root.get("plugins");
-    let edited = match list.map(|list| (&list.kind, list)) {
-        None => {
-            let mut edited = lines.closed();
-            edited.push_str(&format!("plugins:{}", lines.newline));
-            edited.push_str(&entry_text(entry, 2, lines.newline));
-            edited
-        }
-        Some((TreeKind::List(items), list)) if items.is_empty() => {
-            let open = list.start;
-            let close = text[open..]
-                .find(']')
-                .map(|at| open + at + 1)
-                .filter(|close| text[open + 1..close - 1].trim().is_empty())
-                .ok_or_else(|| {
-                    vec![cannot(
-                        path,
-                        "its list `plugins` is written in a way only people can change",
-                    )]
-                })?;
-            let line_end = lines.end_of_line(close);
-            let mut edited = text[..open].trim_end_matches(' ').to_owned();
-            edited.push_str(&text[close..line_end]);
-            if !edited.ends_with('\n') {
-                edited.push_str(lines.newline);
-            }
-            edited.push_str(&entry_text(entry, 2, lines.newline));
-            edited.push_str(&text[line_end..]);
-            edited
-        }
-        Some((TreeKind::Null, _)) => {
-            let key = document
-                .root
-                .fields()
-                .iter()
-                .find(|field| field.key == "plugins")
-                .map_or(0, |field| field.start);
-            lines.insert(lines.end_of_line(key), &entry_text(entry, 2, lines.newline))
-        }
-        Some((TreeKind::List(items), _)) => {
-            let last = items.last().map_or(0, |item| item.start);
-            let dash = lines
-                .dash(last)
-                .ok_or_else(|| vec![cannot(path, "its list `plugins` is written in brackets")])?;
-            let at = lines.item_end(last, dash);
-            lines.insert(at, &entry_text(entry, dash, lines.newline))
-        }
-        Some(_) => return Err(vec![cannot(path, "`plugins` is not a list")]),
-    };
+    let edited = append_text(path, text, "plugins", &|dash, newline| {
+        entry_text(entry, dash, newline)
+    })?;
     confirm(path, text, edited, |plugins| {
         plugins.push(key_of(entry));
     })
+}
+
+/// Adds `items` at the end of the list under the top-level `key`, which is made when it is missing.
+/// `yaml` is how they are to be written: the text of a list, unindented. Whatever it holds, the
+/// file afterwards says what it said before plus exactly `items`, or it is refused.
+pub fn append(
+    path: &Path,
+    text: &str,
+    key: &str,
+    yaml: &str,
+    items: &[serde_json::Value],
+) -> Result<String, Vec<Report>> {
+    let edited = append_text(path, text, key, &|dash, newline| {
+        let pad = " ".repeat(dash);
+        let mut indented = String::new();
+        for line in yaml.lines() {
+            if !line.is_empty() {
+                indented.push_str(&pad);
+                indented.push_str(line);
+            }
+            indented.push_str(newline);
+        }
+        indented
+    })?;
+    let mut expected = plain(&Document::parse(path, text)?.root);
+    if let Some(fields) = expected.as_object_mut() {
+        let list = fields.entry(key).or_insert(serde_json::Value::Null);
+        if list.is_null() {
+            *list = serde_json::Value::Array(Vec::new());
+        }
+        if let Some(list) = list.as_array_mut() {
+            list.extend_from_slice(items);
+        }
+    }
+    // What does not even parse would be reported at lines that nobody has on disk.
+    match Document::parse(path, &edited) {
+        Ok(after) if plain(&after.root) == expected => Ok(edited),
+        _ => Err(vec![cannot(path, "the change would have touched more")]),
+    }
+}
+
+/// The text with a new item at the end of the list under a top-level key.
+fn append_text(
+    path: &Path,
+    text: &str,
+    key: &str,
+    item: &dyn Fn(usize, &str) -> String,
+) -> Result<String, Vec<Report>> {
+    let document = Document::parse(path, text)?;
+    let lines = Lines::new(text);
+    Ok(
+        match document.root.get(key).map(|list| (&list.kind, list)) {
+            None => {
+                let mut edited = lines.closed();
+                edited.push_str(&format!("{key}:{}", lines.newline));
+                edited.push_str(&item(2, lines.newline));
+                edited
+            }
+            Some((TreeKind::List(items), list)) if items.is_empty() => {
+                let open = list.start;
+                let close = text[open..]
+                    .find(']')
+                    .map(|at| open + at + 1)
+                    .filter(|close| text[open + 1..close - 1].trim().is_empty())
+                    .ok_or_else(|| {
+                        vec![cannot(
+                            path,
+                            &format!("its list `{key}` is written in a way only people can change"),
+                        )]
+                    })?;
+                let line_end = lines.end_of_line(close);
+                let mut edited = text[..open].trim_end_matches(' ').to_owned();
+                edited.push_str(&text[close..line_end]);
+                if !edited.ends_with('\n') {
+                    edited.push_str(lines.newline);
+                }
+                edited.push_str(&item(2, lines.newline));
+                edited.push_str(&text[line_end..]);
+                edited
+            }
+            Some((TreeKind::Null, _)) => {
+                let start = document
+                    .root
+                    .fields()
+                    .iter()
+                    .find(|field| field.key == key)
+                    .map_or(0, |field| field.start);
+                lines.insert(lines.end_of_line(start), &item(2, lines.newline))
+            }
+            Some((TreeKind::List(items), _)) => {
+                let last = items.last().map_or(0, |item| item.start);
+                let dash = lines.dash(last).ok_or_else(|| {
+                    vec![cannot(
+                        path,
+                        &format!("its list `{key}` is written in brackets"),
+                    )]
+                })?;
+                let at = lines.item_end(last, dash);
+                lines.insert(at, &item(dash, lines.newline))
+            }
+            Some(_) => return Err(vec![cannot(path, &format!("`{key}` is not a list"))]),
+        },
+    )
 }
 
 /// Takes a plugin out.
@@ -234,86 +293,6 @@ fn flow_end(text: &str, value: &Tree) -> Option<usize> {
     }
 }
 
-/// The lines of a text.
-struct Lines<'t> {
-    text: &'t str,
-    newline: &'static str,
-}
-
-impl<'t> Lines<'t> {
-    fn new(text: &'t str) -> Self {
-        Self {
-            text,
-            newline: if text.contains("\r\n") { "\r\n" } else { "\n" },
-        }
-    }
-
-    fn start_of_line(&self, at: usize) -> usize {
-        self.text[..at].rfind('\n').map_or(0, |newline| newline + 1)
-    }
-
-    /// One past the line's end mark.
-    fn end_of_line(&self, at: usize) -> usize {
-        self.text[at..]
-            .find('\n')
-            .map_or(self.text.len(), |newline| at + newline + 1)
-    }
-
-    /// The column of the dash that an item begins with; `None` for a list in brackets.
-    fn dash(&self, item: usize) -> Option<usize> {
-        let line = &self.text[self.start_of_line(item)..item];
-        let column = line.find('-')?;
-        (line.replacen('-', " ", 1).trim().is_empty()).then_some(column)
-    }
-
-    /// Where the lines of a list's item end: before the next line that is not indented deeper than
-    /// its dash. Blank lines and comments in front of that line are not the item's.
-    fn item_end(&self, item: usize, dash: usize) -> usize {
-        self.block_end(self.end_of_line(item), dash)
-    }
-
-    /// From the line at `from`, where the lines indented deeper than `column` end.
-    fn block_end(&self, from: usize, column: usize) -> usize {
-        let mut end = from;
-        let mut at = from;
-        while at < self.text.len() {
-            let next = self.end_of_line(at);
-            let line = &self.text[at..next];
-            let content = line.trim_start_matches(' ');
-            let indent = line.len() - content.len();
-            if content.trim().is_empty() {
-                at = next;
-                continue;
-            }
-            if indent <= column {
-                break;
-            }
-            end = next;
-            at = next;
-        }
-        end
-    }
-
-    /// The whole text, ending in a line's end.
-    fn closed(&self) -> String {
-        let mut text = self.text.to_owned();
-        if !text.is_empty() && !text.ends_with('\n') {
-            text.push_str(self.newline);
-        }
-        text
-    }
-
-    fn insert(&self, at: usize, new: &str) -> String {
-        let mut edited = self.text[..at].to_owned();
-        if !edited.is_empty() && !edited.ends_with('\n') {
-            edited.push_str(self.newline);
-        }
-        edited.push_str(new);
-        edited.push_str(&self.text[at..]);
-        edited
-    }
-}
-
 fn entry_text(entry: &NewEntry, dash: usize, newline: &str) -> String {
     let pad = " ".repeat(dash);
     let mut text = format!(
@@ -438,7 +417,7 @@ fn cannot(path: &Path, why: &str) -> Report {
             path.display()
         ),
     )
-    .fix("make the change by hand, with one plugin a line (`- name: …`)")
+    .fix("make the change by hand, with one item a line (`- name: …`)")
     .exit(Exit::Usage)
 }
 
@@ -506,6 +485,43 @@ registries: []
                 format!("{after}{new}")
             );
         }
+    }
+
+    #[test]
+    fn any_list_grows_by_exactly_what_was_meant() {
+        let config = "\
+modules: # all of them
+- name: a # first
+  config: {x: |-}
+
+# the end
+other: 1";
+        let item = serde_json::json!({"name": "b", "config": {"text": "one\n\n  two\n"}});
+        let yaml = "- name: b\n  config:\n    text: |\n      one\n\n        two\n";
+        let path = Path::new("infra.yaml");
+        let items = std::slice::from_ref(&item);
+        let config = config.replace("{x: |-}", "{x: y}");
+        let edited = append(path, &config, "modules", yaml, items).unwrap();
+        assert_eq!(
+            edited,
+            config.replace("x: y}\n", &format!("x: y}}\n{yaml}"))
+        );
+        // Text that says more, less or something else than the items is thrown away.
+        for wrong in [
+            "- name: b\n",
+            "- name: b\n  config: {text: \"one\\n\\n  two\\n\"}\nother: 2\n",
+            "- name: b\n  config: {text: \"one\\n\\n  two\\n\"}\n- name: c\n",
+            "- name: b\n  config: [\n",
+        ] {
+            let refused = append(path, &config, "modules", wrong, items).unwrap_err();
+            assert_eq!(refused[0].code, "package/cannot-edit", "{wrong}");
+        }
+        assert!(append(path, "modules: [{name: a}]\n", "modules", yaml, items).is_err());
+        let fresh = append(path, "modules:\n", "modules", yaml, items).unwrap();
+        assert!(
+            fresh.starts_with("modules:\n  - name: b\n    config:\n"),
+            "{fresh}"
+        );
     }
 
     #[test]

@@ -9,6 +9,8 @@ use super::cache::digest_of;
 use super::descriptor::{Descriptor, DescriptorError};
 use super::download::digest_mismatch;
 use super::lockfile::Artifact;
+use super::manifest::Wanted;
+use super::name::Source;
 use super::{disk_failed, name};
 use crate::disk::{Disk, EntryKind};
 use crate::report::{Exit, Report};
@@ -455,14 +457,30 @@ pub fn uninstall(disk: &dyn Disk, plugin_dir: &Path, folder: &str) -> Result<boo
     Ok(true)
 }
 
-/// Nobody can say whether the signature that is asked for was made: said instead of passed over.
-pub fn identity_refused(name: &str, identity: &str, at: Option<crate::report::Span>) -> Report {
+/// Nobody can say whether the signature that is asked for was made: said instead of passed over. An
+/// identity alone proves nothing: what signs, what it signs, and whose word counts for who is who
+/// are not in the manifest.
+pub fn identity_refused(plugin: &Wanted, identity: &str) -> Report {
+    let name = &plugin.name;
+    let by_hand = match &plugin.source {
+        Some(Source::Github { owner, repository }) => format!(
+            "verify each archive of {} yourself, such as with `gh attestation verify FILE --repo {owner}/{repository}`",
+            plugin.version
+        ),
+        _ => format!(
+            "verify each archive of {} yourself, with the tool its author signs with",
+            plugin.version
+        ),
+    };
     Report::error(
         "package/identity",
-        format!("`{name}` must be signed by `{identity}`, and this version cannot verify signatures"),
+        format!(
+            "`{name}` must be signed by `{identity}`, and this version cannot verify signatures"
+        ),
     )
-    .at_maybe(at)
+    .at_maybe(plugin.at.clone())
     .because("what cannot be verified is refused, not skipped")
-    .fix("verify the release by other means, then take `verify` out; the lock pins its bytes from then on")
+    .fix(by_hand)
+    .fix("then take `verify` out and run `tidegate plugin lock`: from then on the lock holds exactly these bytes")
     .exit(Exit::Usage)
 }

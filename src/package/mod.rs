@@ -4,8 +4,7 @@
 //! What it promises: a lock pins every published platform; a digest that does not fit is a hard
 //! failure; an install never writes manifest or lock; a token reaches only the server it is for; a
 //! run that is killed leaves the old plugin or the new one. Deliberately absent: ranges, "latest",
-//! signatures that are taken on trust, any archive but `tar.gz`, and registries to guess a source
-//! from.
+//! signatures that are taken on trust, any archive but `tar.gz`, and a registry nobody configured.
 
 pub mod archive;
 pub mod cache;
@@ -15,8 +14,10 @@ pub mod download;
 pub mod edit;
 pub mod install;
 pub mod lockfile;
+pub mod lookup;
 pub mod manifest;
 pub mod name;
+pub mod registry;
 pub mod resolve;
 
 use std::collections::BTreeMap;
@@ -108,11 +109,7 @@ impl Workshop {
                         && !locked.platforms.is_empty()
                 });
             if let Some(identity) = &plugin.identity {
-                problems.push(install::identity_refused(
-                    &plugin.name,
-                    identity,
-                    plugin.at.clone(),
-                ));
+                problems.push(install::identity_refused(plugin, identity));
                 continue;
             }
             if let Some(locked) = kept {
@@ -147,6 +144,9 @@ impl Workshop {
 
     /// The version of the newest release of a plugin's source.
     pub async fn newest(&self, plugin: &Wanted) -> Result<String, Report> {
+        if plugin.source.is_none() {
+            return Ok(self.entry_of(plugin).await?.version);
+        }
         let api = github::api_base(&self.variables)?;
         let credential = self.credential(plugin, &api)?;
         Resolver {
@@ -172,7 +172,10 @@ impl Workshop {
             fetcher: &self.fetcher,
             api: &api,
         };
-        let published = resolver.published(plugin, credential.as_ref()).await?;
+        let published = match &plugin.source {
+            Some(_) => resolver.published(plugin, credential.as_ref()).await?,
+            None => self.listed(plugin, &resolver).await?,
+        };
         stream::iter(published)
             .map(|one| self.pin_one(plugin, one, credential.as_ref()))
             .buffer_unordered(self.jobs.clamp(1, UNPACKED_AT_ONCE))
@@ -458,13 +461,18 @@ impl Workshop {
             }
             (None, _) => return Ok(None),
         };
+        self.token_for(variable, server).map(Some)
+    }
+
+    /// The token in a variable, for one server.
+    fn token_for(&self, variable: &str, server: &str) -> Result<Credential, Report> {
         let server = RedactedUrl::parse(server).map_err(|problem| {
             Report::error("package/bad-answer", "the source cannot be asked")
                 .because(problem.to_string())
         })?;
         let value = self.variables.get(variable).unwrap_or_default();
         let token = self.masker.admit(variable, value.to_owned());
-        Credential::new(variable, &token, server).map(Some)
+        Credential::new(variable, &token, server)
     }
 }
 
@@ -493,11 +501,7 @@ pub fn global_folder(variables: &Variables) -> Result<PathBuf, Report> {
 /// error here, never something to look up.
 pub fn pinned<'l>(plugin: &Wanted, lock: &'l Lock) -> Result<(&'l Locked, &'l Artifact), Report> {
     if let Some(identity) = &plugin.identity {
-        return Err(install::identity_refused(
-            &plugin.name,
-            identity,
-            plugin.at.clone(),
-        ));
+        return Err(install::identity_refused(plugin, identity));
     }
     let not_locked = |why: String| {
         Report::error("package/not-locked", why)

@@ -80,32 +80,7 @@ impl Resolver<'_> {
             }
             Source::Folder(template) => self.folder(plugin, template, credential).await?,
         };
-        let mut by_platform: BTreeMap<&str, Published> = BTreeMap::new();
-        for one in found {
-            if let Some(other) = by_platform.get(one.platform) {
-                return Err(Report::error(
-                    "package/ambiguous-asset",
-                    format!(
-                        "`{}` {} has two archives for {}: `{}` and `{}`",
-                        plugin.name, plugin.version, one.platform, other.file, one.file
-                    ),
-                )
-                .fix("ask its author to publish one archive for each platform"));
-            }
-            by_platform.insert(one.platform, one);
-        }
-        if by_platform.is_empty() {
-            return Err(Report::error(
-                "package/no-archives",
-                format!(
-                    "{source} has published no archive for `{}` {}",
-                    plugin.name, plugin.version
-                ),
-            )
-            .because("looked for `.tar.gz` files with a system (`linux`, `darwin`, `windows`) and a processor (`amd64`, `arm64`) in their names")
-            .at_maybe(plugin.at.clone()));
-        }
-        Ok(by_platform.into_values().collect())
+        one_a_platform(plugin, &source.to_string(), found)
     }
 
     async fn github(
@@ -367,6 +342,40 @@ impl Resolver<'_> {
         }
         Ok(published)
     }
+}
+
+/// One archive for each platform, or a problem. `source` is what people know the place as.
+pub fn one_a_platform(
+    plugin: &Wanted,
+    source: &str,
+    found: Vec<Published>,
+) -> Result<Vec<Published>, Report> {
+    let mut by_platform: BTreeMap<&str, Published> = BTreeMap::new();
+    for one in found {
+        if let Some(other) = by_platform.get(one.platform) {
+            return Err(Report::error(
+                "package/ambiguous-asset",
+                format!(
+                    "`{}` {} has two archives for {}: `{}` and `{}`",
+                    plugin.name, plugin.version, one.platform, other.file, one.file
+                ),
+            )
+            .fix("ask its author to publish one archive for each platform"));
+        }
+        by_platform.insert(one.platform, one);
+    }
+    if by_platform.is_empty() {
+        return Err(Report::error(
+                "package/no-archives",
+                format!(
+                    "{source} has published no archive for `{}` {}",
+                    plugin.name, plugin.version
+                ),
+            )
+            .because("looked for `.tar.gz` files with a system (`linux`, `darwin`, `windows`) and a processor (`amd64`, `arm64`) in their names")
+            .at_maybe(plugin.at.clone()));
+    }
+    Ok(by_platform.into_values().collect())
 }
 
 fn is_sums(file: &str) -> bool {

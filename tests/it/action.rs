@@ -576,6 +576,11 @@ fn building_from_source_is_a_choice_that_names_what_it_lacks() {
         arguments.starts_with("build\n--release\n--locked\n"),
         "{arguments}"
     );
+    // A config with `backend: s3` works as it does with a release.
+    assert!(
+        arguments.ends_with("--bin\ntidegate\n--bin\ntidegate-plugin-cloud\n"),
+        "{arguments}"
+    );
 }
 
 // === act ===

@@ -131,6 +131,7 @@ fn every_command_prints_the_fields_its_row_lists() {
         ),
         ("infra bootstrap --env dev", "infra bootstrap", 0),
         ("infra align --env dev", "infra align", 0),
+        ("infra derive --env dev", "infra derive", 0),
         ("infra security-check --env dev", "infra security-check", 0),
         (
             "infra teardown -c infra.yaml --env dev --dry-run",

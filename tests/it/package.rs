@@ -4,6 +4,7 @@
 mod corpus;
 mod direct;
 mod faults;
+mod registry;
 mod server;
 mod tarball;
 
@@ -516,11 +517,15 @@ fn a_signature_nobody_can_verify_is_refused_not_skipped() {
     );
     for command in ["lock", "install", "ci"] {
         let finished = world.run(&["plugin", command]).output().expect_code(2);
-        assert!(
-            finished.stderr().contains("package/identity"),
-            "{}",
-            finished.stderr()
-        );
+        let said = finished.stderr();
+        for words in [
+            "package/identity",
+            "release@acme.example",
+            "gh attestation verify FILE --repo acme/wf-demo",
+            "take `verify` out and run `tidegate plugin lock`",
+        ] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
     }
     assert!(!world.installed("demo").exists());
 }

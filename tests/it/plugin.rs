@@ -5,6 +5,7 @@
 
 mod apply;
 mod checklist;
+mod derive;
 mod go;
 mod hostile;
 mod journey;

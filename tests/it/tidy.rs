@@ -53,6 +53,7 @@ const DESK_CODES: &[&str] = &[
     "approval",
     "bootstrap",
     "bug",
+    "derive",
     "drift",
     "import",
     "output",

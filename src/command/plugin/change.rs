@@ -19,14 +19,23 @@ use crate::report::{Event, Exit, Report, Reporter as _};
 pub(super) async fn add(desk: &Desk, arguments: &AddArgs) -> CommandResult {
     let files = &arguments.files;
     let (name, version) = split(&arguments.plugin)?;
-    let version = version.ok_or_else(|| {
-        Report::error("package/bad-version", "a version is missing")
-            .fix(format!("name it: `tidegate plugin add {name}@v1.2.3 …`"))
-            .exit(Exit::Usage)
-    })?;
     let workshop = desk.workshop(files, None)?;
     let _turn = desk.project_turn(&workshop, files).await?;
     let project = desk.project(files)?;
+    let listed = match &arguments.source {
+        Some(_) => None,
+        None => desk.until_cancelled(workshop.find(name)).await??,
+    };
+    let version = match (version, &listed) {
+        (Some(version), _) => version,
+        (None, Some(listed)) => listed.version.as_str(),
+        (None, None) => {
+            return Err(Report::error("package/bad-version", "a version is missing")
+                .fix(format!("name it: `tidegate plugin add {name}@v1.2.3 …`"))
+                .exit(Exit::Usage)
+                .into());
+        }
+    };
     if let Some(there) = project
         .manifest
         .as_ref()
@@ -59,7 +68,11 @@ pub(super) async fn add(desk: &Desk, arguments: &AddArgs) -> CommandResult {
         &NewEntry {
             name: name.to_owned(),
             version: version.to_owned(),
-            source: arguments.source.clone(),
+            source: arguments.source.clone().or_else(|| {
+                // What an install cannot do without: it asks no registry.
+                let listed = listed.as_ref().filter(|listed| listed.is_private)?;
+                listed.source.as_ref().map(ToString::to_string)
+            }),
             auth_env: arguments.auth_env.clone(),
             identity: None,
         },
@@ -74,6 +87,16 @@ pub(super) async fn add(desk: &Desk, arguments: &AddArgs) -> CommandResult {
     )
     .await?;
     write_both(desk, files, &text, project.lock.as_ref(), &lock)?;
+    if let Some(listed) = &listed {
+        desk.ui.note(format!(
+            "`{name}` is the one that registry `{}` lists{}.",
+            listed.registry,
+            match listed.status.as_str() {
+                "" => String::new(),
+                status => format!(", as {status}"),
+            }
+        ));
+    }
     finish(desk, "plugin add", files, true, &lock, Some(name))
 }
 

@@ -39,7 +39,7 @@ pub async fn run(desk: &Desk, command: &PluginCommand) -> (&'static str, Command
         }
         PluginCommand::Ci(arguments) => ("plugin ci", install::ci(desk, arguments).await),
         PluginCommand::List(arguments) => ("plugin list", show::list(desk, arguments)),
-        PluginCommand::Info(arguments) => ("plugin info", show::info(desk, arguments)),
+        PluginCommand::Info(arguments) => ("plugin info", show::info(desk, arguments).await),
         PluginCommand::Verify(arguments) => ("plugin verify", show::verify(desk, arguments)),
     }
 }

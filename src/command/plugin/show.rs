@@ -13,6 +13,7 @@ use crate::face::table;
 use crate::package::install::{Installed, folders};
 use crate::package::lockfile::{Artifact, Locked};
 use crate::package::manifest::Wanted;
+use crate::package::registry::Entry;
 use crate::package::{disk_failed, name};
 use crate::report::{Exit, Report, Reporter as _};
 
@@ -177,15 +178,22 @@ pub(super) fn list(desk: &Desk, arguments: &PlaceArgs) -> CommandResult {
 }
 
 /// `plugin info`
-pub(super) fn info(desk: &Desk, arguments: &NamedArgs) -> CommandResult {
+pub(super) async fn info(desk: &Desk, arguments: &NamedArgs) -> CommandResult {
     let files = &arguments.place.files;
     let (asked, _) = split(&arguments.name)?;
     let project = desk.project(files)?;
     let plugin_dir = desk.plugin_dir(&arguments.place)?;
     let row = rows(desk, &project, &plugin_dir)?
         .into_iter()
-        .find(|row| name::folder(&row.name) == name::folder(asked))
-        .ok_or_else(|| not_declared(files, asked))?;
+        .find(|row| name::folder(&row.name) == name::folder(asked));
+    let Some(row) = row else {
+        // Nothing of it is here: only now is anybody asked.
+        let workshop = desk.workshop(files, None)?;
+        return match desk.until_cancelled(workshop.find(asked)).await?? {
+            Some(entry) => Ok(available(desk, arguments, &plugin_dir, &entry)),
+            None => Err(not_declared(files, asked).into()),
+        };
+    };
     let exit = desk.emit_plugins(
         "plugin info",
         files,
@@ -227,6 +235,61 @@ pub(super) fn info(desk: &Desk, arguments: &NamedArgs) -> CommandResult {
         desk.ui.data(&table::render(&[], &lines));
     }
     Ok(exit)
+}
+
+/// `plugin info` of a plugin that only a registry knows.
+fn available(desk: &Desk, arguments: &NamedArgs, plugin_dir: &Path, entry: &Entry) -> Exit {
+    let source = entry.source.as_ref().map(ToString::to_string);
+    let platforms: Vec<&str> = entry
+        .downloads
+        .iter()
+        .flatten()
+        .map(|download| download.platform)
+        .collect();
+    let exit = desk.emit_plugins(
+        "plugin info",
+        &arguments.place.files,
+        Some(plugin_dir),
+        false,
+        vec![json!({
+            "name": entry.name,
+            "folder": name::folder(&entry.name),
+            "status": "available",
+            "manifest": null,
+            "lock": null,
+            "installed": null,
+            "registry": {
+                "name": entry.registry,
+                "version": entry.version,
+                "description": entry.description,
+                "status": entry.status,
+                "source": source,
+                "private": entry.is_private,
+                "platforms": platforms,
+            },
+        })],
+        &[],
+    );
+    if !desk.global.json {
+        let mut lines = vec![
+            vec!["name".to_owned(), entry.name.clone()],
+            vec!["status".to_owned(), "available".to_owned()],
+            vec!["registry".to_owned(), entry.registry.clone()],
+            vec!["version".to_owned(), entry.version.clone()],
+        ];
+        for (key, value) in [
+            ("called", entry.status.clone()),
+            ("source", source.unwrap_or_default()),
+            ("platforms", platforms.join(", ")),
+            ("description", entry.description.clone()),
+        ] {
+            if !value.is_empty() {
+                lines.push(vec![key.to_owned(), value]);
+            }
+        }
+        desk.ui.data(&table::render(&[], &lines));
+    }
+    exit
 }
 
 /// `plugin verify`

@@ -3,6 +3,7 @@
 
 mod cycles;
 pub(super) mod gates;
+mod keys;
 mod modules;
 mod names;
 mod resources;
@@ -19,6 +20,7 @@ use names::Names;
 
 use super::decode::printable;
 use super::files::Merged;
+use super::keys::KeyRules;
 use super::problems::Problems;
 use super::resolved::Config;
 use super::source::Mark;
@@ -110,6 +112,7 @@ pub(super) fn resolve(
     environment: Option<&str>,
     variables: &Variables,
     masker: &Masker,
+    rules: Option<KeyRules<'_>>,
     problems: &mut Problems,
 ) -> Config {
     let mut resolver = Resolver {
@@ -131,6 +134,9 @@ pub(super) fn resolve(
     let providers = resolver.providers(&prepared);
     let state = resolver.state(&prepared);
     let resources = resolver.resources(&prepared, &providers);
+    if let Some(rules) = rules {
+        resolver.check_keys(&prepared, &providers, &resources, rules);
+    }
     let (secret_stores, generate, entries) = resolver.secrets(secret_sets);
     let gates = resolver.gates();
     resolver.say_bare();

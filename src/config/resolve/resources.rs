@@ -17,7 +17,7 @@ use crate::report::Report;
 use crate::resource::{Address, Kind, Map, ProviderId, Value};
 
 /// Settings the engine reads itself; a provider never sees them.
-const ENGINE_KEYS: [&str; 5] = [
+pub(super) const ENGINE_KEYS: [&str; 5] = [
     "provider",
     "iac_provider",
     "name",

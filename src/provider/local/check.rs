@@ -1,11 +1,21 @@
 //! Reading a resource's config: every problem as (dotted path, sentence), none of them with a
 //! value in it.
 
+use crate::config::Keys;
 use crate::resource::{Map, Value};
 
 /// Keys that describe clouds. A config that serves a cloud and `local` may carry them; they change
 /// nothing here.
 const PORTABLE: &[&str] = &["hints", "name", "protected", "region", "size"];
+
+/// The settings of a kind of module, for whoever reads a config before anything is opened.
+pub(super) fn keys(allowed: &[&str]) -> Keys {
+    Keys {
+        allowed: allowed.iter().map(|name| (*name).to_owned()).collect(),
+        tolerated: PORTABLE.iter().map(|name| (*name).to_owned()).collect(),
+        ..Keys::default()
+    }
+}
 
 /// Problems found so far.
 pub(super) type Problems = Vec<(String, String)>;

@@ -19,6 +19,8 @@ enum Engine {
     Postgres,
 }
 
+/// The settings of a database.
+pub(super) const KEYS: &[&str] = &["engine"];
 const ENGINES: &[&str] = &["pg", "postgres", "postgresql", "sqlite", "sqlite3"];
 
 fn parse(word: &str) -> Option<Engine> {
@@ -186,12 +188,7 @@ impl Driver for Database {
 
     fn check(&self, desired: &Spec) -> Problems {
         let mut problems = Problems::new();
-        unknown_keys(
-            &desired.config,
-            "`infra.database`",
-            &["engine"],
-            &mut problems,
-        );
+        unknown_keys(&desired.config, "`infra.database`", KEYS, &mut problems);
         if let Some(word) = text(&desired.config, "engine", &mut problems) {
             match parse(word) {
                 None => problems.push((

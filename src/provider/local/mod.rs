@@ -29,6 +29,7 @@ use self::storage::Storage;
 use super::ability::{Ability, Found};
 use super::{Driver, DriverResult, Provider};
 use crate::clock::Clock;
+use crate::config::Keys;
 use crate::disk::SharedDisk;
 use crate::process::Processes;
 use crate::random::Random;
@@ -63,6 +64,27 @@ pub struct LocalTools {
     pub environment: String,
 }
 
+/// What the module of the provider takes.
+const PROVIDER_KEYS: &[&str] = &["postgres", "provider", "root"];
+
+/// The settings of the provider's own module, or of a resource of a type; `None` for a type it does
+/// not have. The same lists that a plan is held to.
+pub fn keys(kind: Option<&str>) -> Option<Keys> {
+    match kind {
+        None => {
+            let mut all = check::keys(PROVIDER_KEYS);
+            all.required.push("root".to_owned());
+            all.within
+                .push(("postgres".to_owned(), check::keys(postgres::KEYS)));
+            Some(all)
+        }
+        Some("infra.storage") => Some(check::keys(&[])),
+        Some("infra.database") => Some(check::keys(database::KEYS)),
+        Some("infra.container_service") => Some(service::keys()),
+        Some(_) => None,
+    }
+}
+
 /// The provider.
 #[derive(Debug)]
 pub struct Local {
@@ -84,12 +106,7 @@ impl Local {
     )]
     pub fn open(config: &Map, base: &Path, tools: LocalTools) -> Result<Self, Report> {
         let mut problems = Problems::new();
-        unknown_keys(
-            config,
-            "`iac.provider`",
-            &["postgres", "provider", "root"],
-            &mut problems,
-        );
+        unknown_keys(config, "`iac.provider`", PROVIDER_KEYS, &mut problems);
         let base = if base.as_os_str().is_empty() {
             Path::new(".")
         } else {

@@ -579,11 +579,18 @@ impl Provider for Plugin {
             .map(|module| {
                 let config = convert::object(&module.config_json, "derived config")?;
                 // It is meant for a file that is shared: never with a secret in it.
-                if masker.is_sensitive(&serde_json::Value::Object(config.clone()).to_string()) {
+                let config_text = serde_json::Value::Object(config.clone()).to_string();
+                let texts = [&config_text, &module.name, &module.r#type];
+                let keys = module.depends_on.iter().chain(&module.satisfies);
+                if texts
+                    .into_iter()
+                    .chain(keys)
+                    .any(|text| masker.is_sensitive(text))
+                {
                     return Err(DriverError::new(
                         ErrorClass::Invalid,
                         format!(
-                            "the plugin put a secret into the config of `{}`",
+                            "the plugin put a secret into the module `{}`",
                             self.said(&module.name)
                         ),
                     ));

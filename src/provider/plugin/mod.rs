@@ -16,6 +16,7 @@ mod gates;
 pub mod handshake;
 mod launch;
 pub mod lock;
+pub mod needs;
 mod relay;
 mod services;
 mod words;

@@ -7,10 +7,11 @@ use crate::provider::ability::Requirement;
 use crate::provider::{DriverError, DriverResult, ErrorClass};
 
 /// Finds the value whose proto name, without its prefix and in lower case, is the word; hyphens
-/// stand for underscores.
+/// stand for underscores. Some authors write the whole proto name; it means the same.
 fn number<T>(word: &str, prefix: &str, by_name: impl Fn(&str) -> Option<T>) -> DriverResult<T> {
-    let name = format!("{prefix}{}", word.to_ascii_uppercase().replace('-', "_"));
-    by_name(&name).ok_or_else(|| {
+    let upper = word.to_ascii_uppercase().replace('-', "_");
+    let name = format!("{prefix}{upper}");
+    by_name(&name).or_else(|| by_name(&upper)).ok_or_else(|| {
         DriverError::new(
             ErrorClass::Invalid,
             format!("`{word}` is not a word of the plugin contract"),
@@ -98,6 +99,10 @@ mod tests {
             iac::RequirementRuntime::CloudRun
         );
         assert_eq!(runtime("").unwrap(), iac::RequirementRuntime::Unspecified);
+        assert_eq!(
+            runtime("REQUIREMENT_RUNTIME_ECS").unwrap(),
+            iac::RequirementRuntime::Ecs
+        );
         assert!(runtime("mainframe").is_err());
         let wish = Requirement {
             kind: "web-api".to_owned(),

@@ -187,24 +187,15 @@ fn what_was_built_here_is_installed_from_a_folder_or_an_archive() {
 
     // A link may lead anywhere.
     std::os::unix::fs::symlink("/etc/passwd", built.join("users")).unwrap();
-    let refused = world
-        .run(&["plugin", "install", "--local", "built"])
-        .output()
-        .expect_code(2);
-    assert!(
-        refused.stderr().contains("package/bad-source"),
-        "{}",
-        refused.stderr()
-    );
+    let is_refused_for = |why: &str| {
+        let refused = world
+            .run(&["plugin", "install", "--local", "built"])
+            .output()
+            .expect_code(2);
+        assert!(refused.stderr().contains(why), "{}", refused.stderr());
+    };
+    is_refused_for("package/bad-source");
     fs::remove_file(built.join("users")).unwrap();
     fs::remove_file(built.join("plugin.json")).unwrap();
-    let refused = world
-        .run(&["plugin", "install", "--local", "built"])
-        .output()
-        .expect_code(2);
-    assert!(
-        refused.stderr().contains("plugin.json"),
-        "{}",
-        refused.stderr()
-    );
+    is_refused_for("plugin.json");
 }

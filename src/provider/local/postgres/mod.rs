@@ -16,6 +16,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
+pub(super) use server::KEYS;
 pub(crate) use server::Server;
 
 use super::SharedRandom;

@@ -19,6 +19,17 @@ use crate::provider::{DriverError, ErrorClass};
 use crate::resource::{Map, Value};
 use crate::secret::{Masker, Secret};
 
+/// The settings of `postgres`.
+pub(in crate::provider::local) const KEYS: &[&str] = &[
+    "database",
+    "host",
+    "password",
+    "port",
+    "sslmode",
+    "sslrootcert",
+    "user",
+];
+
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
 
 /// A server and the administrator we are on it.
@@ -57,20 +68,7 @@ impl Server {
             return None;
         };
         let mut found = Problems::new();
-        unknown_keys(
-            config,
-            "`postgres`",
-            &[
-                "database",
-                "host",
-                "password",
-                "port",
-                "sslmode",
-                "sslrootcert",
-                "user",
-            ],
-            &mut found,
-        );
+        unknown_keys(config, "`postgres`", KEYS, &mut found);
         let text = |key: &str, found: &mut Problems| match config.get(key) {
             None | Some(Value::Null) => None,
             Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::provider::local::check::{Problems, noun, text, unknown_keys};
+use crate::config::Keys;
+use crate::provider::local::check::{self, Problems, noun, text, unknown_keys};
 use crate::random::encode_hex;
 use crate::resource::{Map, PublicMap, Value};
 use crate::secret::Secret;
@@ -22,6 +23,38 @@ const KEYS: &[&str] = &[
     "working_directory",
 ];
 const HEALTH_KEYS: &[&str] = &["http_path", "path"];
+/// The canonical keys beside the path are for clouds; the gate has its own patience.
+const HEALTH_CANONICAL: &[&str] = &[
+    "failure_threshold",
+    "initial_delay_seconds",
+    "period_seconds",
+    "port",
+    "success_threshold",
+    "tcp_port",
+    "timeout_seconds",
+];
+/// What containers are made from, and processes are not.
+const EXPLAINED: [&str; 4] = ["image", "build_command", "dockerfile_path", "source_dir"];
+
+fn explanation(key: &str) -> String {
+    format!(
+        "the `local` provider runs a command, not an image, and builds nothing; use \
+         `command: [program, argument, …]` instead of `{key}`"
+    )
+}
+
+/// The settings of a service, for whoever reads a config before anything is opened.
+pub(in crate::provider::local) fn keys() -> Keys {
+    let mut all = check::keys(KEYS);
+    for key in EXPLAINED {
+        all.refused.push((key.to_owned(), explanation(key)));
+    }
+    let mut health = check::keys(HEALTH_KEYS);
+    let canonical = HEALTH_CANONICAL.iter().map(|key| (*key).to_owned());
+    health.allowed.extend(canonical);
+    all.within.push(("health_check".to_owned(), health));
+    all
+}
 
 /// Set by us; a config may not.
 const RESERVED: &[&str] = &["PORT", "TIDEGATE_REVISION"];
@@ -78,22 +111,15 @@ pub(super) struct Settings {
 /// when everything in `config` is known, as it is during apply.
 pub(super) fn read(config: &Map, base: &Path, problems: &mut Problems) -> Settings {
     const WHAT: &str = "`infra.container_service`";
-    let explained = ["image", "build_command", "dockerfile_path", "source_dir"];
-    for key in explained
+    for key in EXPLAINED
         .into_iter()
         .filter(|key| config.contains_key(*key))
     {
-        problems.push((
-            key.to_owned(),
-            format!(
-                "the `local` provider runs a command, not an image, and builds nothing; use \
-                 `command: [program, argument, …]` instead of `{key}`"
-            ),
-        ));
+        problems.push((key.to_owned(), explanation(key)));
     }
     let rest: Map = config
         .iter()
-        .filter(|(key, _)| !explained.contains(&key.as_str()))
+        .filter(|(key, _)| !EXPLAINED.contains(&key.as_str()))
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
     unknown_keys(&rest, WHAT, KEYS, problems);
@@ -283,19 +309,9 @@ fn health_path(config: &Map, problems: &mut Problems) -> Option<String> {
         None | Some(Value::Null | Value::Template(_) | Value::Unknown(_)) => {}
         Some(Value::Map(map)) => {
             let mut found = Problems::new();
-            // The canonical keys beside the path are for clouds; the gate has its own patience.
-            let canonical = [
-                "failure_threshold",
-                "initial_delay_seconds",
-                "period_seconds",
-                "port",
-                "success_threshold",
-                "tcp_port",
-                "timeout_seconds",
-            ];
             let rest: Map = map
                 .iter()
-                .filter(|(key, _)| !canonical.contains(&key.as_str()))
+                .filter(|(key, _)| !HEALTH_CANONICAL.contains(&key.as_str()))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect();
             unknown_keys(&rest, "`health_check`", HEALTH_KEYS, &mut found);
