@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod cleanup;
+mod credential;
 mod documents;
 mod drift;
 mod expect;

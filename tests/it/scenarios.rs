@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use crate::harness::{Finished, Run};
 
 /// Rows without a test. It may become smaller, never larger.
-const NOT_COVERED: usize = 9;
+const NOT_COVERED: usize = 7;
 
 fn sources(folder: &Path, found: &mut String) {
     for entry in fs::read_dir(folder).unwrap() {

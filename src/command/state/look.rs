@@ -265,8 +265,7 @@ impl Room<'_> {
 
 /// Where `apply` sealed it.
 fn keepsake_place(environment: &str, key: &str) -> String {
-    let name = key.strip_prefix("secret/").unwrap_or(key);
-    format!("{environment}/secret/{name}")
+    format!("{environment}/{key}")
 }
 
 /// A record for eyes: sealed parts are named, not shown, and what another program may have left

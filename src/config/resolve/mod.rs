@@ -131,7 +131,7 @@ pub(super) fn resolve(
     let providers = resolver.providers(&prepared);
     let state = resolver.state(&prepared);
     let resources = resolver.resources(&prepared, &providers);
-    let (secret_stores, generate, entries) = resolver.secrets(secret_sets);
+    let secrets = resolver.secrets(secret_sets);
     let gates = resolver.gates();
     resolver.say_bare();
     Config {
@@ -145,9 +145,10 @@ pub(super) fn resolve(
         resources,
         providers,
         state,
-        generate,
-        entries,
-        secret_stores,
+        generate: secrets.generate,
+        credentials: secrets.credentials,
+        entries: secrets.entries,
+        secret_stores: secrets.stores,
         gates,
         digest: merged.digest.clone(),
         variables: resolver.used,
