@@ -53,6 +53,26 @@ impl Project {
         project
     }
 
+    /// With a plugin (`tests/fakes/files_plugin.rs`) whose folder is `cloud`, written `./cloud`.
+    fn with_plugin(config: &str) -> Self {
+        let project = Self::new(config);
+        let folder = project.path("data/plugins/files");
+        std::fs::create_dir_all(&folder).unwrap();
+        crate::harness::place(
+            Path::new(env!("CARGO_BIN_EXE_files-plugin")),
+            &folder.join("files"),
+        );
+        let manifest = serde_json::json!({
+            "name": "workflow-plugin-files", "version": "1.2.3",
+            "author": "tests", "description": "files",
+            "capabilities": {"iacProvider": {"name": "files", "computePlanVersion": "v2"}},
+        });
+        project.write("data/plugins/files/plugin.json", &manifest.to_string());
+        let root = project.path("cloud").display().to_string();
+        project.write("infra.yaml", &config.replace("./cloud", &root));
+        project
+    }
+
     /// With everything applied.
     fn applied(config: &str) -> Self {
         let project = Self::new(config);

@@ -2,11 +2,12 @@
 //! plugin whose credentials are files.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use serde_json::Value;
 
 use super::{Project, code_of};
+use crate::github::fake::{Fake, Options};
 use crate::main_job::{files, forms};
 
 const CONFIG: &str = "\
@@ -32,25 +33,6 @@ environments:
 
 /// Of the two halves, as the plugin makes them.
 const HALVES: [&str; 2] = ["ak-file-", "sk-file-"];
-
-fn project_of(config: &str) -> Project {
-    let project = Project::new(config);
-    let folder = project.path("data/plugins/files");
-    fs::create_dir_all(&folder).unwrap();
-    crate::harness::place(
-        Path::new(env!("CARGO_BIN_EXE_files-plugin")),
-        &folder.join("files"),
-    );
-    let manifest = serde_json::json!({
-        "name": "workflow-plugin-files", "version": "1.2.3",
-        "author": "tests", "description": "files",
-        "capabilities": {"iacProvider": {"name": "files", "computePlanVersion": "v2"}},
-    });
-    fs::write(folder.join("plugin.json"), manifest.to_string()).unwrap();
-    let root = project.path("cloud").display().to_string();
-    project.write("infra.yaml", &config.replace("./cloud", &root));
-    project
-}
 
 impl Project {
     /// A file of the store.
@@ -109,7 +91,7 @@ fn status(document: &Value) -> &str {
 
 #[test]
 fn a_credential_is_minted_once_stored_and_nowhere_in_the_clear() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     let first = project.run("infra bootstrap").expect_code(0);
     let both = project.both();
     for (value, half) in both.iter().zip(HALVES) {
@@ -134,7 +116,7 @@ fn a_credential_is_minted_once_stored_and_nowhere_in_the_clear() {
 
 #[test]
 fn a_rotation_mints_then_stores_and_only_then_revokes() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     let before = project.both();
     let watched = project.path("vault/SPACES_secret_key");
@@ -161,7 +143,7 @@ fn a_rotation_mints_then_stores_and_only_then_revokes() {
 
 #[test]
 fn a_mint_that_fails_leaves_the_previous_credential_stored_and_valid() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     let (before, live) = (project.both(), project.live());
     for cause in ["cloud/mint.fails", "cloud/mint.halves"] {
@@ -179,7 +161,7 @@ fn a_mint_that_fails_leaves_the_previous_credential_stored_and_valid() {
 
 #[test]
 fn a_minted_credential_that_cannot_be_stored_is_revoked_and_the_old_one_is_untouched() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     let (before, live) = (project.both(), project.live());
     // The second half cannot be written: the first has been by then.
@@ -198,7 +180,7 @@ fn a_minted_credential_that_cannot_be_stored_is_revoked_and_the_old_one_is_untou
     assert_eq!(status(&project.json("infra bootstrap", 0)), "exists");
     assert_eq!(project.both(), before);
     // A first one that cannot be stored leaves nothing behind either.
-    let other = project_of(&CONFIG.replace(
+    let other = Project::with_plugin(&CONFIG.replace(
         "{provider: file, config: {path: vault}}",
         "{provider: env, config: {}}",
     ));
@@ -209,7 +191,7 @@ fn a_minted_credential_that_cannot_be_stored_is_revoked_and_the_old_one_is_untou
 
 #[test]
 fn a_run_that_dies_while_minting_leaves_no_credential_behind() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     let before = project.both();
     project.write("cloud/mint.dies", "");
@@ -230,7 +212,7 @@ fn an_old_credential_works_until_an_apply_has_handed_the_new_one_on() {
         "      store: vault\n",
         "      store: vault\n      sinks: [{type: dotenv, name: SPACES}]\n",
     );
-    let project = project_of(&config);
+    let project = Project::with_plugin(&config);
     project.run("infra apply").expect_code(0);
     let written = |name: &str| crate::main_job::dotenv(&project.path(".env"), name);
     let first = written("SPACES_secret_key");
@@ -252,7 +234,7 @@ fn an_old_credential_works_until_an_apply_has_handed_the_new_one_on() {
 
 #[test]
 fn what_cannot_be_revoked_is_said_and_tried_again() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     project.write("cloud/revoke.fails", "");
     let rotated = project
@@ -271,7 +253,7 @@ fn what_cannot_be_revoked_is_said_and_tried_again() {
 
 #[test]
 fn a_credential_of_somebody_else_is_not_taken_and_not_touched() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     let state: PathBuf = project.path("state");
     fs::remove_dir_all(&state).unwrap();
@@ -283,7 +265,7 @@ fn a_credential_of_somebody_else_is_not_taken_and_not_touched() {
 
 #[test]
 fn a_destroy_revokes_it_and_empties_the_store() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     project.run("infra destroy --yes").expect_code(0);
     assert!(project.live().is_empty());
@@ -296,11 +278,11 @@ fn sources_that_nobody_knows_and_halves_are_refused_before_any_effect() {
         ("moon.spaces", "credential/unknown-source"),
         ("files.moon", "credential/unknown-source"),
     ] {
-        let project = project_of(&CONFIG.replace("files.spaces", source));
+        let project = Project::with_plugin(&CONFIG.replace("files.spaces", source));
         assert_eq!(code_of(&project.json("infra bootstrap", 2)), code);
         assert!(project.live().is_empty());
     }
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     let half = project.json("infra bootstrap --force-rotate SPACES_access_key", 2);
     assert_eq!(code_of(&half), "bootstrap/half-a-credential");
     assert!(project.live().is_empty());
@@ -324,7 +306,7 @@ fn rotate(project: &Project, more: &str, code: i32) -> Value {
 
 #[test]
 fn a_rotation_deletes_what_this_state_made_and_what_is_named_and_nothing_else() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     let first =
         fs::read_to_string(project.path("cloud/infra.spaces_key__shop-state.json")).unwrap();
@@ -372,7 +354,7 @@ fn a_rotation_deletes_what_this_state_made_and_what_is_named_and_nothing_else() 
 
 #[test]
 fn a_rotation_needs_both_keys_and_a_listing_with_the_one_in_use() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     let refused = project.json(
         "infra rotate-and-prune --name shop-state --confirm --yes",
         2,
@@ -394,7 +376,7 @@ fn a_rotation_needs_both_keys_and_a_listing_with_the_one_in_use() {
 
 #[test]
 fn a_prune_spares_the_credential_in_use_and_can_go_by_the_last_rotation() {
-    let project = project_of(CONFIG);
+    let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
     let first =
         fs::read_to_string(project.path("cloud/infra.spaces_key__shop-state.json")).unwrap();
@@ -463,4 +445,48 @@ environments:
     let document = good.json("infra audit-secrets", 0);
     assert_eq!(document["findings"], serde_json::json!([]));
     assert!(!good.path("state").exists());
+}
+
+/// The host keeps names in upper case. What is ours is known all the same, and what is not is never
+/// taken for a leftover.
+#[test]
+fn mixed_case_secrets_are_known_on_a_host_that_tells_upper_case_and_strangers_stay() {
+    let github = Fake::start(Options::default());
+    github.seed("acme/shop", "FOREIGN_CI_TOKEN", b"not ours");
+    let config = CONFIG
+        .replace(
+            "{provider: file, config: {path: vault}}",
+            "{provider: github, config: {repo: acme/shop, token_env: GH_TOKEN}}",
+        )
+        .replace(
+            "environments:",
+            "    - {key: Session_Key, type: random_hex, sinks: [{type: github_secret, name: Session_Key, repo: acme/shop, token_env: GH_TOKEN}]}\nenvironments:",
+        );
+    let project = Project::with_plugin(&config);
+    let run = |line: &str| {
+        project
+            .start(&format!("{line} --env dev"))
+            .env("GITHUB_API_URL", github.url())
+            .env("GH_TOKEN", "github_pat_11TESTTOKEN_for_the_fake")
+            .output()
+            .expect_code(0)
+    };
+    run("infra apply");
+    assert_eq!(github.count("acme/shop"), 4);
+    let made = |name: &str| github.secret("acme/shop", name).unwrap();
+    let first = (made("SPACES_SECRET_KEY"), made("SESSION_KEY"));
+    run("infra apply");
+    run("infra bootstrap");
+    assert_eq!(
+        (made("SPACES_SECRET_KEY"), made("SESSION_KEY")),
+        first,
+        "live ones are neither made again nor taken away"
+    );
+    assert_eq!(github.requests("DELETE"), 0);
+    assert_eq!(project.live(), ["shop-state"]);
+    run("infra bootstrap --force-rotate SPACES");
+    assert_ne!(made("SPACES_SECRET_KEY"), first.0);
+    run("infra destroy --yes");
+    assert_eq!(github.count("acme/shop"), 1);
+    assert_eq!(made("FOREIGN_CI_TOKEN"), b"not ours");
 }

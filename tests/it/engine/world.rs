@@ -133,6 +133,8 @@ pub(super) enum Act {
     Half,
     /// Somebody asks the run to stop while it goes on.
     Interrupt,
+    /// Does it, and breaks before it answers.
+    Break,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +144,7 @@ pub(super) struct Inner {
     pub(super) calls: Vec<String>,
     acts: BTreeMap<String, VecDeque<Act>>,
     made: u64,
+    pub(super) diffs: usize,
     running: usize,
     pub(super) most_running: usize,
 }
@@ -273,8 +276,10 @@ impl Driver for Cloud {
             _ => format!("{name}-{}", inner.made),
         };
         inner.live.insert((name.to_owned(), id.clone()));
+        drop(inner);
         let observed = Self::observed(name, &id);
         match act {
+            Some(Act::Break) => panic!("the driver broke"),
             Some(Act::LoseAnswer(class)) => Err(error(class)),
             Some(Act::Half) => Err(error(ErrorClass::Invalid).with_partial(observed)),
             _ => Ok(observed),
@@ -329,6 +334,7 @@ impl Driver for Cloud {
         let act = {
             let key = format!("diff {}", prior.address);
             let mut inner = lock(&self.inner);
+            inner.diffs += 1;
             inner.acts.get_mut(&key).and_then(VecDeque::pop_front)
         };
         before(act.as_ref())?;
@@ -514,10 +520,11 @@ impl Store for Watched {
 
 /// Hears everything.
 #[derive(Debug, Default)]
-pub(super) struct Ear(pub(super) Mutex<Vec<Event>>);
+pub(super) struct Ear(pub(super) Mutex<Vec<Event>>, pub(super) AtomicBool);
 
 impl Reporter for Ear {
     fn say(&self, event: Event) {
+        assert!(!self.1.load(Ordering::SeqCst), "the watcher broke");
         lock(&self.0).push(event);
     }
 }
