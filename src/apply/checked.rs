@@ -10,7 +10,7 @@ use crate::resource::Address;
 use crate::state::{Keepsake, Lease, StoreError, StoreResult};
 
 /// Its key.
-pub(super) const KEEPSAKE: &str = "drift/checked";
+pub(super) const KEEPSAKE: &str = "looked-at/times";
 
 fn place(engine: &Engine<'_>) -> String {
     format!("{}/{KEEPSAKE}", engine.config.environment)

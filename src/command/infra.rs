@@ -10,6 +10,7 @@ use super::{
 };
 use crate::apply::{Engine, checked, recover};
 use crate::cli::infra::BesideCommand;
+pub use crate::face::count;
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::resource::Address;
 use crate::state::Lease;
@@ -134,14 +135,6 @@ pub async fn remember_look(
         },
     };
     desk.ui.note(format!("This look is not remembered: {why}."));
-}
-
-/// `1 resource`, `2 resources`.
-pub fn count(number: usize, noun: &str) -> String {
-    match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
-    }
 }
 
 /// Approval for a command that removes things: the flag, or a person who types `yes`.

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use crate::harness::{Finished, Run};
 
 /// Two folders and a database; `db` writes a secret nowhere, `files` stands on nothing.
-const MODULES: &str = "\
+pub(crate) const MODULES: &str = "\
 modules:
   - name: here
     type: iac.provider

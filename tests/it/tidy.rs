@@ -52,6 +52,7 @@ const FLOORS: &[(&str, u8)] = &[
 const DESK_CODES: &[&str] = &[
     "approval",
     "bootstrap",
+    "credential",
     "bug",
     "drift",
     "import",
@@ -59,6 +60,7 @@ const DESK_CODES: &[&str] = &[
     "outputs",
     "plugin",
     "prune",
+    "rotate",
     "refresh",
     "status",
     "test",
