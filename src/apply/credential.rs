@@ -18,10 +18,12 @@ use crate::config::{Config, Credential, GenerateSource, Half};
 use crate::provider::{Driver, DriverError, ErrorClass, Operation, Provider};
 use crate::random::hex_of;
 use crate::report::{Event, Exit, Report};
-use crate::resource::{Address, Kind, Output, Part, ProviderId, Recorded, Spec, Value, public_map};
+use crate::resource::{
+    Address, Kind, Observed, Output, Part, ProviderId, Recorded, Spec, Value, public_map,
+};
 use crate::secret::Secret;
 use crate::state::Lease;
-use account::{Account, Made, load, open, place, save};
+use account::{Account, Asked, Made, load, open, place, save};
 pub(super) use account::{KEEPSAKE, kept};
 pub use account::{Label, Standing, in_use, standing};
 pub(super) use ending::end_all;
@@ -161,30 +163,46 @@ pub(super) async fn ensure(
 }
 
 /// A run was cut off between asking and writing down the answer. What it made is ours, nobody has
-/// its secret any more, and so it goes.
+/// its secret any more, and so it goes. What may be somebody else's stays, and is said.
 async fn settle(
     engine: &Engine<'_>,
     lease: &Lease,
     item: &Credential,
     account: &mut Account,
 ) -> Result<(), Report> {
-    let Some(mut asked) = account.asked.take() else {
+    let Some(asked) = account.asked.take() else {
         return Ok(());
     };
-    let address = Address::new(asked.name.clone());
-    let driver = engine.driver(&address, &asked.provider, &asked.kind)?;
-    match look(driver, &asked.name, &asked.kind).await {
-        Ok(Some(found)) => {
-            asked.provider_id = found;
+    let mut label = asked.label.clone();
+    let driver = engine.driver(
+        &Address::new(label.name.clone()),
+        &label.provider,
+        &label.kind,
+    )?;
+    match look(driver, &label.name, &label.kind).await {
+        Ok(Some(found)) if asked.made(&found) => {
+            label.provider_id = found.provider_id;
             engine.reporter.note(format!(
                 "An earlier run was cut off while the credential `{}` was made: it is revoked, since nobody holds its secret.",
                 item.key
             ));
-            if let Err(why) = end(engine, lease, &asked).await {
-                say(engine, not_revoked(&item.key, &asked, &why));
-                account.retiring.push(asked);
+            if let Err(why) = end(engine, lease, &label).await {
+                say(engine, not_revoked(&item.key, &label, &why));
+                account.retiring.push(label);
             }
         }
+        Ok(Some(_)) => say(
+            engine,
+            Report::warning(
+                "credential/unsettled",
+                format!(
+                    "an earlier run was cut off while it asked for the credential `{}`, and one of that name is there",
+                    label.name
+                ),
+            )
+            .because("when it was made does not show that it is ours, so it is left alone")
+            .fix("if nobody uses it, remove it at the provider"),
+        ),
         Ok(None) => {}
         Err(error) if cannot_look(&error) => say(
             engine,
@@ -192,7 +210,7 @@ async fn settle(
                 "credential/unsettled",
                 format!(
                     "an earlier run was cut off while it asked for the credential `{}`",
-                    asked.name
+                    label.name
                 ),
             )
             .because("the provider cannot be asked whether it was made")
@@ -203,7 +221,7 @@ async fn settle(
                 "credential/unsettled",
                 format!(
                     "an earlier run was cut off while it asked for the credential `{}`, and whether it was made cannot be looked up",
-                    asked.name
+                    label.name
                 ),
             )
             .at(item.at.clone())
@@ -216,8 +234,12 @@ async fn settle(
         .map_err(Report::from)
 }
 
-/// The id of the credential of that name, if there is one.
-async fn look(driver: &dyn Driver, name: &str, kind: &Kind) -> Result<Option<String>, DriverError> {
+/// The credential of that name, if there is one.
+async fn look(
+    driver: &dyn Driver,
+    name: &str,
+    kind: &Kind,
+) -> Result<Option<Observed>, DriverError> {
     if !driver.can_adopt(kind) {
         return Err(DriverError::new(
             ErrorClass::Unimplemented,
@@ -226,7 +248,7 @@ async fn look(driver: &dyn Driver, name: &str, kind: &Kind) -> Result<Option<Str
     }
     let by_name = Recorded::by_name(Address::new(name), kind.clone());
     match driver.read(&by_name).await {
-        Ok(found) => Ok(Some(found.provider_id)),
+        Ok(found) => Ok(Some(found)),
         Err(error) if error.class == ErrorClass::NotFound => Ok(None),
         Err(error) => Err(error),
     }
@@ -248,7 +270,7 @@ async fn make(
     let fresh_name = || format!("{}-{}", item.name, hex_of::<4>(engine.random.as_ref()));
     let name = match look(driver, &item.name, &kind).await {
         Ok(None) => item.name.clone(),
-        Ok(Some(id)) if is_ours(account, &id) => fresh_name(),
+        Ok(Some(found)) if is_ours(account, &found.provider_id) => fresh_name(),
         Ok(Some(_)) => {
             return Err(Report::error(
                 "credential/exists",
@@ -271,7 +293,11 @@ async fn make(
         name: name.clone(),
         provider_id: String::new(),
     };
-    account.asked = Some(asked.clone());
+    account.asked = Some(Asked {
+        label: asked.clone(),
+        at: rfc3339(engine.clock.now()),
+        by_chance: asked.name != item.name,
+    });
     save(engine, lease, &item.key, account)
         .await
         .map_err(Report::from)?;

@@ -175,6 +175,26 @@ impl Job {
         }
     }
 
+    /// Waits until we have begun to listen: a shell that dies in the few milliseconds before leaves
+    /// nothing to hear. (The runner's last step ends us then, and the next run settles it.)
+    fn listens(&self) {
+        const USR1: u64 = 1 << 9;
+        let place = self.place();
+        wait_for("somebody who listens, or the end", || {
+            let ours = processes(&place)
+                .into_iter()
+                .find(|process| process.contains(" up -c") && !process.contains("timeout"));
+            let Some(ours) = ours else { return false };
+            let id = ours.split(' ').next().unwrap_or_default();
+            let status = fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigCgt:"))
+                .and_then(|caught| u64::from_str_radix(caught.trim(), 16).ok())
+                .is_some_and(|caught| caught & USR1 != 0)
+        });
+    }
+
     fn place(&self) -> String {
         self.folder.path().display().to_string()
     }
@@ -266,6 +286,9 @@ fn a_cancel_at_a_random_moment_is_a_safe_stop_however_we_were_started() {
             Way::Exec | Way::Wrapper => TO_TERM,
         };
         let mut job = Job::start(way);
+        if matches!(way, Way::Plain) {
+            job.listens();
+        }
         std::thread::sleep(wait);
         let took = job.cancel(way, pause);
         let what = format!("seed {seed} round {round}: {way:?} after {wait:?}");

@@ -1,17 +1,25 @@
 //! What is remembered of a credential, and how: one sealed keepsake each.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::apply::Engine;
+use crate::apply::execute::CALL_TIMEOUT;
 use crate::clock::rfc3339;
 use crate::config::Half;
 use crate::report::Report;
-use crate::resource::{Kind, ProviderId};
+use crate::resource::{Kind, Observed, Output, ProviderId};
 use crate::secret::Secret;
 use crate::state::{Keepsake, Lease, StoreError};
 
 /// What the keys of these keepsakes begin with.
 pub(in crate::apply) const KEEPSAKE: &str = "credential/";
+
+/// How far the provider's clock may be from ours.
+const CLOCKS_APART: Duration = Duration::from_secs(5 * 60);
 
 /// Which credential, as its provider knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +34,35 @@ pub struct Label {
     pub name: String,
     /// The provider's own id; empty for one that was only asked for.
     pub provider_id: String,
+}
+
+/// One that was asked for.
+#[derive(Clone, Serialize, Deserialize)]
+pub(super) struct Asked {
+    pub(super) label: Label,
+    /// When, RFC 3339.
+    pub(super) at: String,
+    /// Its name has a part of chance, so nobody else's has that name.
+    pub(super) by_chance: bool,
+}
+
+impl Asked {
+    /// True when what is there under that name is what was asked for: a name that anybody may choose
+    /// is no proof, its time is.
+    pub(super) fn made(&self, found: &Observed) -> bool {
+        let time = |text: &str| OffsetDateTime::parse(text, &Rfc3339).ok();
+        let made = match found.outputs.get("created_at") {
+            Some(Output::Public(serde_json::Value::String(text))) => time(text),
+            _ => None,
+        };
+        self.by_chance
+            || match (time(&self.at), made) {
+                (Some(asked), Some(made)) => {
+                    made >= asked - CLOCKS_APART && made <= asked + CALL_TIMEOUT + CLOCKS_APART
+                }
+                _ => false,
+            }
+    }
 }
 
 /// One that was made. The halves are sealed for themselves.
@@ -52,7 +89,7 @@ impl Made {
 pub(super) struct Account {
     /// Asked for, and no answer is on record.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(super) asked: Option<Label>,
+    pub(super) asked: Option<Asked>,
     /// Made, and not in its store yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) fresh: Option<Made>,
@@ -186,4 +223,43 @@ pub async fn in_use(engine: &Engine<'_>) -> Result<Vec<(String, Label)>, Report>
         }
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::{Outputs, Private};
+
+    #[test]
+    fn what_anybody_may_have_made_under_that_name_is_ours_only_by_its_time() {
+        let asked = |by_chance| Asked {
+            label: Label {
+                provider: ProviderId::new("cloud"),
+                kind: Kind::new("infra.spaces_key"),
+                source: "cloud.spaces".to_owned(),
+                name: "shop".to_owned(),
+                provider_id: String::new(),
+            },
+            at: "2026-01-05T08:00:00Z".to_owned(),
+            by_chance,
+        };
+        let found = |time: &str| Observed {
+            provider_id: "1".to_owned(),
+            outputs: Outputs::from([("created_at".to_owned(), Output::Public(json!(time)))]),
+            status: String::new(),
+            private: Private::default(),
+        };
+        for (time, ours) in [
+            ("2026-01-05T08:00:02Z", true),
+            ("2026-01-05T09:58:00+02:00", true),
+            ("2026-01-05T07:50:00Z", false),
+            ("2026-01-06T08:00:00Z", false),
+            ("", false),
+        ] {
+            assert_eq!(asked(false).made(&found(time)), ours, "{time}");
+            assert!(asked(true).made(&found(time)), "{time}");
+        }
+    }
 }

@@ -51,21 +51,23 @@ pub(in crate::apply) async fn end_all(
     key: &str,
 ) -> Result<(), Vec<Report>> {
     let mut account = load(engine, key).await.map_err(|problem| vec![problem])?;
-    if let Some(mut asked) = account.asked.take() {
+    if let Some(asked) = account.asked.take() {
+        let mut label = asked.label.clone();
         let driver = engine
             .driver(
-                &Address::new(asked.name.clone()),
-                &asked.provider,
-                &asked.kind,
+                &Address::new(label.name.clone()),
+                &label.provider,
+                &label.kind,
             )
             .map_err(|problem| vec![problem])?;
-        match look(driver, &asked.name, &asked.kind).await {
-            Ok(Some(id)) => {
-                asked.provider_id = id;
-                account.retiring.push(asked);
+        match look(driver, &label.name, &label.kind).await {
+            Ok(Some(found)) if asked.made(&found) => {
+                label.provider_id = found.provider_id;
+                account.retiring.push(label);
             }
-            Ok(None) => {}
-            Err(error) => return Err(vec![not_revoked(key, &asked, &said(&error))]),
+            // Somebody else's, by now or all along.
+            Ok(_) => {}
+            Err(error) => return Err(vec![not_revoked(key, &label, &said(&error))]),
         }
     }
     let made = [account.current.take(), account.fresh.take()];

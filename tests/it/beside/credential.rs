@@ -267,6 +267,16 @@ fn a_credential_of_somebody_else_is_not_taken_and_not_touched() {
 fn a_destroy_revokes_it_and_empties_the_store() {
     let project = Project::with_plugin(CONFIG);
     project.json("infra bootstrap", 0);
+    let dry = project.run("infra destroy --dry-run").expect_code(0);
+    assert!(
+        dry.stderr().contains("Revokes the credential `shop-state`"),
+        "{}",
+        dry.stderr()
+    );
+    // There is no resource, and still something to be asked about.
+    let asked = project.json("infra destroy", 2);
+    assert_eq!(code_of(&asked), "approval/needed");
+    assert_eq!(project.live(), ["shop-state"]);
     project.run("infra destroy --yes").expect_code(0);
     assert!(project.live().is_empty());
     assert_eq!(project.both(), ["", ""]);
