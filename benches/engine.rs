@@ -267,6 +267,7 @@ fn config(size: u32, edges: bool) -> Config {
         providers: BTreeMap::from([(ProviderId::new("cloud"), declared)]),
         state: None,
         generate: Vec::new(),
+        credentials: Vec::new(),
         entries: Vec::new(),
         secret_stores: BTreeMap::new(),
         gates: Vec::new(),

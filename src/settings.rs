@@ -11,6 +11,8 @@ use crate::variables::Variables;
 pub const STATE_KEY: &str = "TIDEGATE_STATE_KEY";
 /// Second key of `infra prune`, beside `--confirm`: must be `1`. Alone it approves nothing.
 pub const CONFIRM_PRUNE: &str = "WFCTL_CONFIRM_PRUNE";
+/// Where `infra rotate-and-prune` writes down what it made; `~/.wfctl` without it.
+pub const ROTATION_FOLDER: &str = "WFCTL_STATE_DIR";
 /// Inputs of the composite action, as `tidegate action` reads them.
 pub const INPUT_COMMAND: &str = "TIDEGATE_INPUT_COMMAND";
 /// See [`INPUT_COMMAND`].

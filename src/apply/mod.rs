@@ -4,6 +4,8 @@
 //! the result it needs is durable; a failed action skips what needs it and nothing else; a run that
 //! lost its lock writes nothing more.
 
+pub mod checked;
+pub mod credential;
 mod deposed;
 pub mod drift;
 pub mod execute;

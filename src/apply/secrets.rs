@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::Engine;
 use super::survey::{Survey, by_address};
 use super::values::{Declared, Values};
+use super::{Engine, checked, credential};
 use crate::clock::rfc3339;
-use crate::config::GenerateSource;
+use crate::config::{GenerateSource, Half};
 use crate::plan::Scope;
 use crate::report::{Exit, Report};
 use crate::resource::{Lookup, Observed, Output, Reference, Resolver as _, Spec, Value};
@@ -43,14 +43,23 @@ pub async fn known(engine: &Engine<'_>, stores: &SecretStores) -> Result<Values,
             }),
             GenerateSource::RandomHex { .. }
             | GenerateSource::RandomBase64 { .. }
-            | GenerateSource::RandomAlphanumeric { .. } => match kept(engine, &item.key).await {
-                Ok(Some(secret)) => Declared::Known(secret),
-                Ok(None) => Declared::Pending,
-                Err(problem) => {
-                    problems.push(problem.at(item.at.clone()));
-                    continue;
+            | GenerateSource::RandomAlphanumeric { .. }
+            | GenerateSource::ProviderCredential { .. } => {
+                let kept = match &item.source {
+                    GenerateSource::ProviderCredential { credential, half } => {
+                        credential::kept(engine, credential, *half).await
+                    }
+                    _ => kept(engine, &item.key).await,
+                };
+                match kept {
+                    Ok(Some(secret)) => Declared::Known(secret),
+                    Ok(None) => Declared::Pending,
+                    Err(problem) => {
+                        problems.push(problem.at(item.at.clone()));
+                        continue;
+                    }
                 }
-            },
+            }
         };
         declared.insert(item.key.clone(), value);
     }
@@ -144,7 +153,9 @@ pub async fn generate(
             GenerateSource::RandomAlphanumeric { length } => {
                 make::random_alphanumeric(random, &engine.masker, &item.key, length)
             }
-            GenerateSource::InfraOutput { .. } => continue,
+            GenerateSource::InfraOutput { .. } | GenerateSource::ProviderCredential { .. } => {
+                continue;
+            }
         };
         let keepsake = Keepsake {
             fingerprint: engine.keyring.fingerprint(&secret),
@@ -163,6 +174,15 @@ pub async fn generate(
         values.set_declared(&item.key, Declared::Known(secret));
         made.push(item.key.clone());
     }
+    for item in &engine.config.credentials {
+        let wanted = Half::BOTH.iter().any(|half| {
+            let declared = values.declared_secrets().get(&half.of(&item.key));
+            matches!(declared, Some(Declared::Pending))
+        });
+        if credential::ensure(engine, lease, item, wanted, values, stores).await? {
+            made.push(item.key.clone());
+        }
+    }
     for item in &engine.config.generate {
         let (Some(name), Some(Declared::Known(secret))) =
             (&item.store, values.declared_secrets().get(&item.key))
@@ -177,7 +197,7 @@ pub async fn generate(
 }
 
 /// Writes one value to a store unless that very value was written there before.
-async fn write(
+pub(super) async fn write(
     engine: &Engine<'_>,
     lease: &Lease,
     stores: &SecretStores,
@@ -209,6 +229,32 @@ async fn write(
                 written_at: rfc3339(engine.clock.now()),
             },
         )
+        .await
+        .map_err(Report::from)
+}
+
+/// Takes one value out of a store, and forgets that it was there.
+pub(super) async fn remove_stored(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    stores: &SecretStores,
+    store: &str,
+    name: &str,
+) -> Result<(), Report> {
+    match stores.get(store) {
+        Some(target) => target.remove(name).await?,
+        None => {
+            return Err(Report::error(
+                "secret/unknown-store",
+                format!(
+                    "the secret `{name}` was written to the store `{store}`, which this config no longer declares; it is still there"
+                ),
+            ));
+        }
+    }
+    engine
+        .store
+        .delete_keepsake(lease, &format!("store/{store}/{name}"))
         .await
         .map_err(Report::from)
 }
@@ -317,20 +363,17 @@ pub async fn remove_generated(
             .strip_prefix("store/")
             .and_then(|rest| rest.split_once('/'))
         {
-            let removed = match stores.get(store) {
-                Some(target) => target.remove(name).await,
-                None => Err(Report::error(
-                    "secret/unknown-store",
-                    format!(
-                        "the secret `{name}` was written to the store `{store}`, which this config no longer declares; it is still there"
-                    ),
-                )),
-            };
-            if let Err(problem) = removed {
+            if let Err(problem) = remove_stored(engine, lease, stores, store, name).await {
                 problems.push(problem);
+            }
+            continue;
+        }
+        if let Some(name) = key.strip_prefix(credential::KEEPSAKE) {
+            if let Err(left) = credential::end_all(engine, lease, name).await {
+                problems.extend(left);
                 continue;
             }
-        } else if !key.starts_with("secret/") {
+        } else if !key.starts_with("secret/") && key != checked::KEEPSAKE {
             continue;
         }
         if let Err(error) = engine.store.delete_keepsake(lease, &key).await {

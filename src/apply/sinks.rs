@@ -113,7 +113,8 @@ pub(super) fn is_within(item: &Generate, scope: &Scope) -> bool {
         GenerateSource::InfraOutput { address, .. } => scope.includes(address),
         GenerateSource::RandomHex { .. }
         | GenerateSource::RandomBase64 { .. }
-        | GenerateSource::RandomAlphanumeric { .. } => true,
+        | GenerateSource::RandomAlphanumeric { .. }
+        | GenerateSource::ProviderCredential { .. } => true,
     }
 }
 

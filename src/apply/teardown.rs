@@ -109,7 +109,8 @@ fn declared_copies(engine: &Engine<'_>) -> BTreeMap<String, Declared> {
             )),
             GenerateSource::RandomHex { .. }
             | GenerateSource::RandomBase64 { .. }
-            | GenerateSource::RandomAlphanumeric { .. } => None,
+            | GenerateSource::RandomAlphanumeric { .. }
+            | GenerateSource::ProviderCredential { .. } => None,
         })
         .collect()
 }

@@ -34,6 +34,10 @@ pub enum BesideCommand {
     Owners(OwnersArgs),
     /// List every live resource of a type
     AuditKeys(AuditKeysArgs),
+    /// Look for mistakes in the credentials the config wants to be made (rules R-S1 to R-S3)
+    AuditSecrets(AuditSecretsArgs),
+    /// Make a credential anew, then revoke older ones (two keys, then a question)
+    RotateAndPrune(RotateArgs),
     /// Make what must exist before the first apply: the state's store and generated secrets
     Bootstrap(BootstrapArgs),
     /// Look for parts of config and plan that contradict each other (rules R-A1 to R-A10)
@@ -224,17 +228,26 @@ pub struct PruneArgs {
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: String,
     /// Only what was made before this RFC 3339 time
-    #[arg(long, value_name = "TIME")]
+    #[arg(
+        long,
+        value_name = "TIME",
+        required_unless_present = "recovery_from_last_rotation",
+        default_value = "",
+        hide_default_value = true
+    )]
     pub created_before: String,
     /// The one that is in use, by provider id, access key or name: it stays, and it must exist
     #[arg(
         long,
         value_name = "IDS",
         value_delimiter = ',',
-        required = true,
+        required_unless_present = "recovery_from_last_rotation",
         visible_alias = "exclude-access-key"
     )]
     pub exclude: Vec<String>,
+    /// Take both from what the last `infra rotate-and-prune` wrote down
+    #[arg(long)]
+    pub recovery_from_last_rotation: bool,
     /// Names that stay; `*` stands for anything
     #[arg(long, value_name = "PATTERNS", value_delimiter = ',')]
     pub preserve_names: Vec<String>,
@@ -272,6 +285,43 @@ pub struct AuditKeysArgs {
     /// The resource type to list, such as infra.access_key
     #[arg(long = "type", value_name = "TYPE")]
     pub kind: String,
+}
+
+/// `infra audit-secrets`
+#[derive(Clone, Debug, Default, Args)]
+pub struct AuditSecretsArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+}
+
+/// `infra rotate-and-prune`
+#[derive(Clone, Debug, Default, Args)]
+pub struct RotateArgs {
+    /// Which config
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// The credential, by its `name` or its `key` in the config
+    #[arg(long, value_name = "NAME")]
+    pub name: String,
+    /// Its resource type, to be sure; refused when it is another
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Also delete these, by provider id or name: each must be listed, of the same type, and unused
+    #[arg(long, value_name = "IDS", value_delimiter = ',')]
+    pub also: Vec<String>,
+    /// Delete before the new one is made, for accounts that are full; what is in use still stays
+    #[arg(long)]
+    pub prune_first: bool,
+    /// First key; the second is the variable WFCTL_CONFIRM_PRUNE=1
+    #[arg(long)]
+    pub confirm: bool,
+    /// After both keys, do not ask
+    #[arg(long, short = 'y', visible_alias = "non-interactive")]
+    pub yes: bool,
+    /// How long to wait for the state lock, such as 30s or 5m
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = super::duration)]
+    pub lock_timeout: std::time::Duration,
 }
 
 /// `infra bootstrap`

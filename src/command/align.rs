@@ -1,4 +1,5 @@
-//! `infra align` and `infra security-check`: rules over the config and its plan. Look, never touch.
+//! `infra align`, `infra security-check` and `infra audit-secrets`: rules over the config and its
+//! plan. Look, never touch.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::{CommandResult, Desk, Problems};
 use crate::apply::survey::{spec, survey};
 use crate::apply::{Engine, secrets};
 use crate::cli::ConfigArgs;
-use crate::cli::infra::{AlignArgs, SecurityArgs};
+use crate::cli::infra::{AlignArgs, AuditSecretsArgs, SecurityArgs};
 use crate::config::{self, Config};
 use crate::plan::Plan;
 use crate::provider::ability::{Ability, RemarkSeverity};
@@ -22,6 +23,8 @@ use crate::rules::{
     self, Change, CustomRule, Finding, Limits, Remark, Rule, Severity, Subject, parse_custom,
     read_plan,
 };
+use crate::secret::Keyring;
+use crate::secret::keyring::KEY_BYTES;
 
 /// Largest plan file or rule file.
 const FILE_BYTES_MAX: u64 = 64 << 20;
@@ -118,6 +121,53 @@ async fn checked(
         None => changes(&survey(&engine, values).await?.plan),
     };
     let findings = rules::check(check.rules, &check.custom, &subject);
+    let rules: Vec<&str> = check
+        .rules
+        .iter()
+        .map(|rule| rule.id)
+        .chain(check.custom.iter().map(|rule| rule.id.as_str()))
+        .collect();
+    Ok(tell(
+        desk,
+        config,
+        check.command,
+        &rules,
+        check.strict,
+        &findings,
+    ))
+}
+
+/// Runs `infra audit-secrets`: the config alone, so nothing is opened and nothing is asked.
+pub fn audit_secrets(desk: &Desk, arguments: &AuditSecretsArgs) -> CommandResult {
+    let config = desk.load(&arguments.config)?;
+    let limits = Limits {
+        max_changes: 0,
+        strict_health: false,
+        strict_cidr: false,
+    };
+    // No rule here looks at a value, so any key will do to tell secrets apart.
+    let subject = Subject::of(&config, &Keyring::new(&[0; KEY_BYTES]), limits);
+    let findings = rules::check(rules::secrets(), &[], &subject);
+    let ids: Vec<&str> = rules::secrets().iter().map(|rule| rule.id).collect();
+    Ok(tell(
+        desk,
+        &config,
+        "infra audit-secrets",
+        &ids,
+        false,
+        &findings,
+    ))
+}
+
+/// Says what was found, for people and as the document.
+fn tell(
+    desk: &Desk,
+    config: &Config,
+    command: &str,
+    rules: &[&str],
+    strict: bool,
+    findings: &[Finding],
+) -> Exit {
     let number = |severity| {
         findings
             .iter()
@@ -125,18 +175,18 @@ async fn checked(
             .count()
     };
     let (fails, warns) = (number(Severity::Fail), number(Severity::Warn));
-    let exit = if fails > 0 || (check.strict && warns > 0) {
+    let exit = if fails > 0 || (strict && warns > 0) {
         Exit::Failed
     } else {
         Exit::Done
     };
     desk.emit(&json!({
-        "command": check.command,
+        "command": command,
         "config": config.path,
         "environment": config.environment,
         "exit_code": exit as u8,
         "failed": exit != Exit::Done,
-        "rules": check.rules.iter().map(|rule| rule.id).chain(check.custom.iter().map(|rule| rule.id.as_str())).collect::<Vec<_>>(),
+        "rules": rules,
         "findings": findings.iter().map(|finding| json!({
             "rule": finding.rule,
             "severity": finding.severity.word(),
@@ -148,19 +198,18 @@ async fn checked(
             })),
         })).collect::<Vec<_>>(),
     }));
-    for finding in &findings {
+    for finding in findings {
         desk.ui
-            .say(Event::Problem(Box::new(problem(finding, check.strict))));
+            .say(Event::Problem(Box::new(problem(finding, strict))));
     }
     desk.ui.say(Event::Result {
         text: format!(
-            "{}: {} checked, {fails} failed, {}.\n",
-            check.command,
-            count(check.rules.len() + check.custom.len(), "rule"),
+            "{command}: {} checked, {fails} failed, {}.\n",
+            count(rules.len(), "rule"),
             count(warns, "warning"),
         ),
     });
-    Ok(exit)
+    exit
 }
 
 fn problem(finding: &Finding, strict: bool) -> Report {

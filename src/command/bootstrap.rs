@@ -9,10 +9,10 @@ use serde_json::{Value as Json, json};
 use super::infra::{settle, unlock};
 use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
-use crate::apply::secrets;
 use crate::apply::values::Declared;
+use crate::apply::{Engine, credential, secrets};
 use crate::cli::infra::BootstrapArgs;
-use crate::config::{Config, GenerateSource, SinkTarget};
+use crate::config::{Config, GenerateSource, Half, SinkTarget};
 use crate::provider::ability::{Ability, BootstrappedState};
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::sink::{self, SinkTools};
@@ -47,6 +47,9 @@ pub async fn run(desk: &Desk, arguments: &BootstrapArgs) -> CommandResult {
 fn check_rotation(config: &Config, wanted: &[String]) -> Result<(), Problems> {
     let mut problems = Vec::new();
     for key in wanted {
+        if config.credentials.iter().any(|item| item.key == *key) {
+            continue;
+        }
         match config.generate.iter().find(|item| item.key == *key) {
             None => problems.push(
                 Report::error(
@@ -58,7 +61,9 @@ fn check_rotation(config: &Config, wanted: &[String]) -> Result<(), Problems> {
                     config
                         .generate
                         .iter()
+                        .filter(|item| !is_half(&item.source))
                         .map(|item| format!("`{}`", item.key))
+                        .chain(config.credentials.iter().map(|item| format!("`{}`", item.key)))
                         .collect::<Vec<_>>()
                         .join(", ")
                 ))
@@ -74,6 +79,15 @@ fn check_rotation(config: &Config, wanted: &[String]) -> Result<(), Problems> {
                     .fix("rotate the value where it is made")
                     .exit(Exit::Usage),
                 ),
+            Some(item) if is_half(&item.source) => problems.push(
+                Report::error(
+                    "bootstrap/half-a-credential",
+                    format!("`--force-rotate {key}`: it is half of a credential, and both change at once"),
+                )
+                .at(item.at.clone())
+                .fix("name the credential, without `_access_key` and `_secret_key`")
+                .exit(Exit::Usage),
+            ),
             Some(_) => {}
         }
     }
@@ -82,6 +96,10 @@ fn check_rotation(config: &Config, wanted: &[String]) -> Result<(), Problems> {
     } else {
         Err(problems.into())
     }
+}
+
+fn is_half(source: &GenerateSource) -> bool {
+    matches!(source, GenerateSource::ProviderCredential { .. })
 }
 
 /// What was made for the state; `None` when its backend needs nothing.
@@ -208,15 +226,26 @@ async fn under_lock(
         .filter(|(_, declared)| matches!(declared, Declared::Known(_)))
         .map(|(key, _)| key.clone())
         .collect();
+    // A source that nobody knows is refused before anything is made.
+    for item in &config.credentials {
+        credential::maker(&engine, item)?;
+    }
     // The old value stays kept and valid until the new one is: making comes first, and a store that
     // cannot be written gets the same new value from the next run.
     for key in &arguments.force_rotate {
-        values.set_declared(key, Declared::Pending);
+        if config.credentials.iter().any(|item| item.key == *key) {
+            for half in Half::BOTH {
+                values.set_declared(&half.of(key), Declared::Pending);
+            }
+        } else {
+            values.set_declared(key, Declared::Pending);
+        }
     }
     secrets::generate(&engine, lease, &mut values, &opened.secret_stores).await?;
-    let rows: Vec<(&str, &'static str)> = config
+    let mut rows: Vec<(&str, &'static str)> = config
         .generate
         .iter()
+        .filter(|item| !is_half(&item.source))
         .map(|item| {
             let had = existing.contains(&item.key);
             let status = match item.source {
@@ -228,6 +257,16 @@ async fn under_lock(
             (item.key.as_str(), status)
         })
         .collect();
+    for item in &config.credentials {
+        let had = existing.contains(&Half::SecretKey.of(&item.key));
+        let status = match (had, arguments.force_rotate.contains(&item.key)) {
+            (true, true) => "rotated",
+            (true, false) => "exists",
+            (false, _) => "created",
+        };
+        rows.push((&item.key, status));
+    }
+    let credentials = retire(desk, &engine, lease).await?;
     let mut text = String::new();
     for (key, status) in &rows {
         text.push_str(&format!(
@@ -265,6 +304,38 @@ async fn under_lock(
         "secrets": rows.iter().map(|(key, status)| json!({
             "key": key, "status": status,
         })).collect::<Vec<_>>(),
+        "credentials": credentials,
     }));
     Ok(Exit::Done)
+}
+
+/// Revokes what was replaced, where nothing waits for an apply to get the new one. Answers how each
+/// credential stands.
+async fn retire(desk: &Desk, engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Json>, Problems> {
+    let config = engine.config;
+    let unused = |key: &str| !credential::is_used(config, key);
+    for problem in credential::retire(engine, lease, unused).await {
+        desk.ui.say(Event::Problem(Box::new(problem)));
+    }
+    let mut rows = Vec::new();
+    for item in &config.credentials {
+        let Some(standing) = credential::standing(engine, &item.key).await? else {
+            continue;
+        };
+        if !standing.retiring.is_empty() && !unused(&item.key) {
+            desk.ui.note(format!(
+                "The old credential of `{}` works until an apply has handed the new one on; that apply revokes it.",
+                item.key
+            ));
+        }
+        rows.push(json!({
+            "key": item.key,
+            "name": standing.current.name,
+            "provider": standing.current.provider,
+            "type": standing.current.kind,
+            "created_at": standing.created_at,
+            "still_to_revoke": standing.retiring.iter().map(|label| &label.name).collect::<Vec<_>>(),
+        }));
+    }
+    Ok(rows)
 }

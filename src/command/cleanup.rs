@@ -10,8 +10,9 @@ use time::format_description::well_known::Rfc3339;
 use super::infra::{approve, count, unlock};
 use super::open::Opened;
 use super::up::protected_problem;
-use super::{CommandResult, Desk, Problems};
+use super::{CommandResult, Desk, Problems, rotate};
 use crate::apply::Engine;
+use crate::apply::credential::{self, Label};
 use crate::apply::teardown::{
     Discovered, Removed, Target, listers, plan_of, remove, tagged, target_of,
 };
@@ -135,7 +136,7 @@ pub(super) fn cannot_list(providers: &[&ProviderId]) -> Report {
 
 /// What config and records know about listed resources: whether they are protected, what stands on
 /// what, and a name of its own for each.
-fn know(engine: &Engine<'_>, records: &[Record], targets: &mut [Target]) {
+pub(super) fn know(engine: &Engine<'_>, records: &[Record], targets: &mut [Target]) {
     let mut names = BTreeSet::new();
     for target in targets {
         let declared = engine.config.resources.iter().find(|resource| {
@@ -163,7 +164,7 @@ fn know(engine: &Engine<'_>, records: &[Record], targets: &mut [Target]) {
     }
 }
 
-fn record_of<'a>(
+pub(super) fn record_of<'a>(
     engine: &Engine<'_>,
     records: &'a [Record],
     target: &Target,
@@ -178,7 +179,7 @@ fn record_of<'a>(
 }
 
 /// Every protected resource that is not named, in one message.
-fn gate(plan: &Plan, allowed: &[String]) -> Result<(), Problems> {
+pub(super) fn gate(plan: &Plan, allowed: &[String]) -> Result<(), Problems> {
     let allowed: BTreeSet<String> = allowed.iter().cloned().collect();
     let blocked = plan.blocked(&allowed);
     if blocked.is_empty() {
@@ -195,6 +196,12 @@ pub async fn prune(desk: &Desk, arguments: &PruneArgs) -> CommandResult {
     if !(arguments.confirm && variable) {
         return Err(two_keys(arguments.confirm, variable).into());
     }
+    let recovered = if arguments.recovery_from_last_rotation {
+        rotate::recover(desk, arguments)?
+    } else {
+        arguments.clone()
+    };
+    let arguments = &recovered;
     let before = OffsetDateTime::parse(&arguments.created_before, &Rfc3339).map_err(|_| {
         Report::error(
             "prune/bad-time",
@@ -213,7 +220,7 @@ pub async fn prune(desk: &Desk, arguments: &PruneArgs) -> CommandResult {
     result
 }
 
-fn two_keys(flag: bool, variable: bool) -> Report {
+pub(super) fn two_keys(flag: bool, variable: bool) -> Report {
     let mut report = Report::error(
         "prune/two-keys",
         "a prune needs two keys, the flag `--confirm` and the variable `WFCTL_CONFIRM_PRUNE=1`; nothing was looked at",
@@ -294,12 +301,17 @@ async fn prune_locked(
         .into());
     }
     let records = engine.store.list().await.map_err(Report::from)?;
+    let credentials = credential::in_use(&engine).await?;
     know(&engine, &records, &mut listed);
     let mut targets = Vec::new();
     let mut kept = Vec::new();
     for target in listed {
         let recorded = record_of(&engine, &records, &target).is_some();
-        match stays(arguments, &target, recorded, before) {
+        let in_use = credentials
+            .iter()
+            .any(|(_, label)| is_label(&target, label));
+        let why = stays(arguments, &target, recorded, before);
+        match why.or(in_use.then_some("in use by a generated secret")) {
             Some(why) => kept.push(Kept { target, why }),
             None => targets.push(target),
         }
@@ -374,10 +386,17 @@ struct Kept {
     why: &'static str,
 }
 
-fn is_called(target: &Target, name: &str) -> bool {
+pub(super) fn is_called(target: &Target, name: &str) -> bool {
     target.prior.provider_id == name
         || target.prior.address.as_str() == name
         || (!name.is_empty() && target.access_key == name)
+}
+
+/// True for the very credential that a label names.
+pub(super) fn is_label(target: &Target, label: &Label) -> bool {
+    target.provider == label.provider
+        && target.kind == label.kind
+        && target.prior.provider_id == label.provider_id
 }
 
 /// Why a resource stays; `None` when it goes. In doubt it stays.

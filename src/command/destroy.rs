@@ -11,7 +11,7 @@ use super::{CommandResult, Desk, Problems, summary};
 use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, remove_all};
 use crate::apply::survey::{Survey, delete_action};
-use crate::apply::{ApplyReport, Engine, recover, remarks, saved, secrets};
+use crate::apply::{ApplyReport, Engine, credential, recover, remarks, saved, secrets};
 use crate::cli::DestroyArgs;
 use crate::config::Config;
 use crate::face;
@@ -40,7 +40,7 @@ async fn opened_run(
     if arguments.dry_run || is_empty {
         let engine = opened.engine(desk, config, parallelism, false).await?;
         let survey = survey(&engine).await?;
-        preview(desk, &survey.plan);
+        preview(desk, &survey.plan, &credential::in_use(&engine).await?);
         if !arguments.dry_run && opened.store.has_remains().await.map_err(problem)? {
             let lease = opened
                 .lock(desk, "infra destroy", arguments.run.lock_timeout)
@@ -76,7 +76,7 @@ async fn opened_run(
     result
 }
 
-fn preview(desk: &Desk, plan: &Plan) {
+fn preview(desk: &Desk, plan: &Plan, credentials: &[(String, credential::Label)]) {
     desk.ui.say(Event::Section {
         title: format!("Destroy ({})", plan.environment),
     });
@@ -87,6 +87,12 @@ fn preview(desk: &Desk, plan: &Plan) {
             face::plan::render(plan, desk.ui.style())
         },
     });
+    for (key, label) in credentials {
+        desk.ui.note(format!(
+            "Revokes the credential `{}` of the secret `{key}`.",
+            label.name
+        ));
+    }
 }
 
 /// Every record as a delete.
@@ -154,19 +160,24 @@ async fn under_lock(
         ));
     }
     let survey = survey(&engine).await?;
-    preview(desk, &survey.plan);
+    let credentials = credential::in_use(&engine).await?;
+    preview(desk, &survey.plan, &credentials);
     let plan = survey.plan.clone();
     let allowed: BTreeSet<String> = arguments.approval.allow_replace.iter().cloned().collect();
     let blocked = plan.blocked(&allowed);
     if !blocked.is_empty() {
         return Err(protected_problem(&blocked).into());
     }
-    if !arguments.approval.yes && !plan.is_empty() {
+    if !arguments.approval.yes && !(plan.is_empty() && credentials.is_empty()) {
         ask(
             desk,
             &format!(
-                "Destroy {} of environment `{}`? Only `yes` is taken as a yes: ",
+                "Destroy {}{} of environment `{}`? Only `yes` is taken as a yes: ",
                 face::count(plan.summary().delete, "resource"),
+                match credentials.len() {
+                    0 => String::new(),
+                    number => format!(" and {}", face::count(number, "credential")),
+                },
                 config.environment
             ),
             "the destroy",

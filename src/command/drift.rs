@@ -1,11 +1,11 @@
-//! `infra drift`: what was changed behind our back. Takes no lock, changes nothing.
+//! `infra drift`: what was changed behind our back. Changes nothing but the note of when it looked.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use serde_json::json;
 
-use super::infra::warn_if_unfinished;
+use super::infra::{remember_look, warn_if_unfinished};
 use super::open::Opened;
 use super::{CommandResult, Desk};
 use crate::apply::drift::{Finding, Verdict, look};
@@ -48,6 +48,12 @@ async fn opened_run(
         }
     };
     let findings = look(&engine, &values).await?;
+    let looked_at = findings
+        .iter()
+        .filter(|finding| finding.verdict != Verdict::Unchecked)
+        .map(|finding| finding.address.clone())
+        .collect();
+    remember_look(desk, opened, &engine, "infra drift", &looked_at).await;
     let exit = exit_of(&findings);
     desk.emit(&json!({
         "command": "infra drift",

@@ -1,13 +1,18 @@
 //! The commands beside plan, apply and destroy: which is which, and what they share.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use super::open::Opened;
 use super::{
     CommandResult, Desk, Problems, align, bootstrap, cleanup, derive, drift, expect, import,
-    owners, refresh, teardown,
+    owners, refresh, rotate, teardown,
 };
-use crate::apply::{Engine, recover};
+use crate::apply::{Engine, checked, recover};
 use crate::cli::infra::BesideCommand;
+pub use crate::face::count;
 use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::resource::Address;
 use crate::state::Lease;
 
 /// Runs one of them; answers its name too.
@@ -35,6 +40,12 @@ pub async fn run(desk: &Desk, command: &BesideCommand) -> (&'static str, Command
         BesideCommand::Owners(arguments) => ("infra owners", owners::run(desk, arguments).await),
         BesideCommand::AuditKeys(arguments) => {
             ("infra audit-keys", owners::keys(desk, arguments).await)
+        }
+        BesideCommand::AuditSecrets(arguments) => {
+            ("infra audit-secrets", align::audit_secrets(desk, arguments))
+        }
+        BesideCommand::RotateAndPrune(arguments) => {
+            ("infra rotate-and-prune", rotate::run(desk, arguments).await)
         }
         BesideCommand::Bootstrap(arguments) => {
             ("infra bootstrap", bootstrap::run(desk, arguments).await)
@@ -94,12 +105,37 @@ pub async fn warn_if_unfinished(desk: &Desk, engine: &Engine<'_>) -> Result<(), 
     Ok(())
 }
 
-/// `1 resource`, `2 resources`.
-pub fn count(number: usize, noun: &str) -> String {
-    match number {
-        1 => format!("1 {noun}"),
-        _ => format!("{number} {noun}s"),
+/// Remembers that these resources were looked at for drift. A look is worth having without that, so
+/// whatever stands in the way, somebody else's lock first of all, is only said.
+pub async fn remember_look(
+    desk: &Desk,
+    opened: &Opened,
+    engine: &Engine<'_>,
+    command: &str,
+    looked_at: &BTreeSet<Address>,
+) {
+    if looked_at.is_empty() {
+        return;
     }
+    let why = match engine.store.holder().await {
+        Err(error) => error.to_string(),
+        Ok(Some((holder, _))) => format!("the state is locked by {}", holder.who),
+        Ok(None) => match opened.lock(desk, command, Duration::ZERO).await {
+            Err(problems) => problems
+                .0
+                .first()
+                .map_or_else(String::new, |problem| problem.message.clone()),
+            Ok(lease) => {
+                let remembered = checked::remember(engine, &lease, looked_at).await;
+                match (remembered, opened.store.unlock(&lease).await) {
+                    (Ok(()), Ok(())) => return,
+                    (Err(problem), _) => problem.message,
+                    (Ok(()), Err(error)) => error.to_string(),
+                }
+            }
+        },
+    };
+    desk.ui.note(format!("This look is not remembered: {why}."));
 }
 
 /// Approval for a command that removes things: the flag, or a person who types `yes`.

@@ -25,6 +25,7 @@ pub mod plugin;
 pub mod providers;
 pub mod refresh;
 pub mod regions;
+pub mod rotate;
 mod served;
 pub mod shelf;
 pub mod signals;

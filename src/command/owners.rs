@@ -6,6 +6,7 @@ use super::cleanup::chosen;
 use super::infra::count;
 use super::open::Opened;
 use super::{CommandResult, Desk};
+use crate::apply::credential;
 use crate::cli::infra::{AuditKeysArgs, OwnersArgs};
 use crate::config::Config;
 use crate::face::table;
@@ -123,6 +124,7 @@ async fn listed(
     let engine = opened.engine(desk, config, 1, false).await?;
     let kind = Kind::new(arguments.kind.clone());
     let records = engine.store.list().await.map_err(Report::from)?;
+    let credentials = credential::in_use(&engine).await?;
     let mut rows = Vec::new();
     for (id, provider) in chosen(&engine, None, &kind)? {
         let found = provider.enumerate(&kind).await.map_err(|error| {
@@ -142,6 +144,8 @@ async fn listed(
             });
             let recorded = records.iter().any(|record| {
                 record.resource_type == kind.as_str() && record.provider_id == one.provider_id
+            }) || credentials.iter().any(|(_, label)| {
+                label.provider == *id && label.kind == kind && label.provider_id == one.provider_id
             });
             rows.push((id, one, made, recorded));
         }

@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 
 use serde_json::json;
 
-use super::infra::{count, settle, unlock, warn_if_unfinished};
+use super::infra::{count, remember_look, settle, unlock, warn_if_unfinished};
 use super::open::Opened;
 use super::up::{ask, protected_problem};
 use super::{CommandResult, Desk, Problems};
-use crate::apply::Engine;
 use crate::apply::refresh::{Fate, Refreshed, read_all};
 use crate::apply::survey::delete_action;
+use crate::apply::{Engine, checked};
 use crate::cli::infra::{RefreshArgs, RefreshOutputsArgs};
 use crate::config::Config;
 use crate::face::{self, table};
@@ -42,6 +42,7 @@ async fn records_opened(
         warn_if_unfinished(desk, &engine).await?;
         let looked = read_all(&engine).await?;
         show_records(desk, &looked);
+        remember_look(desk, opened, &engine, "infra refresh", &seen(&looked)).await;
         let exit = if failed(&looked).is_empty() {
             Exit::Done
         } else {
@@ -143,6 +144,7 @@ async fn prune(
             .map_err(Report::from)?;
         pruned.push(action.address.clone());
     }
+    checked::remember(&engine, lease, &seen(&looked)).await?;
     desk.ui.say(Event::Result {
         text: format!("Forgot {}.\n", count(pruned.len(), "record")),
     });
@@ -176,6 +178,15 @@ async fn doomed(engine: &Engine<'_>, ghosts: &BTreeSet<&Address>) -> Result<Vec<
             action
         })
         .collect())
+}
+
+/// The resources that could be looked at.
+fn seen(looked: &[Refreshed]) -> BTreeSet<Address> {
+    looked
+        .iter()
+        .filter(|one| !matches!(one.fate, Fate::Failed(_)))
+        .map(|one| one.address.clone())
+        .collect()
 }
 
 fn failed(looked: &[Refreshed]) -> Vec<(&Address, &str)> {

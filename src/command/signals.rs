@@ -23,11 +23,17 @@ pub async fn watch(canceller: &Canceller, parent: bool) {
     let started_by = getppid();
     // Its handler stands; where this is not possible, only signals are heard.
     let tied = parent && set_parent_process_death_signal(Some(Signal::USR1)).is_ok();
-    for _ in 0..2 {
+    // Whoever started us may have died while nobody listened yet. One that died before we could ask
+    // who it was is not known: there the runner's last step ends us, and the next run settles it.
+    let is_late = tied && getppid() != started_by;
+    if is_late {
+        canceller.cancel();
+    }
+    for _ in usize::from(is_late)..2 {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
-            () = orphan(&mut orphaned, tied, started_by) => {}
+            () = orphan(&mut orphaned, tied && !is_late, started_by) => {}
         }
         canceller.cancel();
     }

@@ -4,11 +4,12 @@ use futures_util::StreamExt as _;
 use serde_json::json;
 
 use super::{CommandResult, Desk};
+use crate::apply::checked;
 use crate::apply::survey::owner_of;
 use crate::cli::StatusArgs;
 use crate::face::table;
 use crate::report::{Exit, Report, Reporter as _};
-use crate::resource::Kind;
+use crate::resource::{Address, Kind};
 
 /// Resources asked at once.
 const AT_ONCE: usize = 10;
@@ -20,6 +21,7 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
     let engine = opened.engine(desk, &config, AT_ONCE, false).await?;
     let records = engine.store.list().await.map_err(Report::from)?;
     let engine = &engine;
+    let looked_at = &checked::times(engine).await?;
     let mut rows: Vec<(String, String, String, String, bool)> = futures_util::stream::iter(records)
         .map(|record| async move {
             let owner = owner_of(engine, &record);
@@ -78,6 +80,7 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
             "failed": exit != Exit::Done,
             "resources": rows.iter().map(|(name, kind, status, detail, _)| json!({
                 "resource": name, "type": kind, "status": status, "detail": detail,
+                "last_drift_check": looked_at.get(&Address::new(name.clone())),
             })).collect::<Vec<_>>(),
             "lock": holder.as_ref().map(|(holder, _)| holder),
     }));

@@ -14,7 +14,7 @@ use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, revoke_forgotten, write_all};
 use crate::apply::survey::{Survey, survey_within};
 use crate::apply::values::Values;
-use crate::apply::{ApplyReport, Engine, outcome, recover, remarks, saved, secrets};
+use crate::apply::{ApplyReport, Engine, credential, outcome, recover, remarks, saved, secrets};
 use crate::cli::engine::PlanFormat;
 use crate::cli::{ApprovalArgs, ConfigArgs, RunArgs, UpArgs};
 use crate::clock::rfc3339;
@@ -357,6 +357,7 @@ async fn under_lock(
                 .sinks
                 .extend(revoke_forgotten(&engine, lease, &opened.sinks).await);
         }
+        retire(desk, &engine, lease, &story, scope.is_everything()).await;
         settle_journal(&engine, lease, &mut story).await;
     }
     hold_gate(desk, way, &engine, &values, &mut story).await;
@@ -367,6 +368,26 @@ async fn under_lock(
     }
     tell(desk, &story);
     Ok(story.exit)
+}
+
+/// Revokes credentials that were replaced, once everything that uses them has the new ones.
+async fn retire(
+    desk: &Desk,
+    engine: &Engine<'_>,
+    lease: &Lease,
+    story: &Story<'_>,
+    everything: bool,
+) {
+    let handed_on = story
+        .sinks
+        .iter()
+        .all(|sink| !matches!(sink.outcome, SinkOutcome::Failed | SinkOutcome::Skipped));
+    if !(everything && handed_on && story.apply.is_success()) {
+        return;
+    }
+    for problem in credential::retire(engine, lease, |_| true).await {
+        desk.ui.say(Event::Problem(Box::new(problem)));
+    }
 }
 
 /// Saves how every action ended. A run that did well and cannot say so has not done what was asked.

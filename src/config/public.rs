@@ -40,6 +40,12 @@ pub fn to_public_json(config: &Config) -> Json {
         }).collect::<Object<_, _>>(),
         "secrets": {
             "generate": config.generate.iter().map(generate).collect::<Vec<_>>(),
+            "credentials": config.credentials.iter().map(|item| json!({
+                "key": item.key,
+                "source": item.source,
+                "name": item.name,
+                "config": map(&item.config),
+            })).collect::<Vec<_>>(),
             "entries": config.entries.iter().map(entry).collect::<Vec<_>>(),
         },
         "gates": config.gates.iter().map(gate).collect::<Vec<_>>(),
@@ -127,6 +133,10 @@ fn generate(generate: &Generate) -> Json {
         GenerateSource::InfraOutput { address, field } => json!({
             "type": "infra_output",
             "source": format!("{address}.{field}"),
+        }),
+        GenerateSource::ProviderCredential { credential, .. } => json!({
+            "type": "provider_credential",
+            "credential": credential,
         }),
     };
     fields["key"] = json!(generate.key);

@@ -25,6 +25,8 @@ pub struct Config {
     pub state: Option<StateDeclaration>,
     /// Generated secrets, in file order.
     pub generate: Vec<Generate>,
+    /// Credentials that providers make, in file order; [`Config::generate`] holds their halves.
+    pub credentials: Vec<Credential>,
     /// Declared secrets that come from a store.
     pub entries: Vec<Entry>,
     /// Secret stores by name; `secrets.provider` appears as `default`.
@@ -203,6 +205,55 @@ pub enum GenerateSource {
         /// The output.
         field: String,
     },
+    /// Half of a credential that a provider makes.
+    ProviderCredential {
+        /// The [`Credential::key`].
+        credential: String,
+        /// Which half.
+        half: Half,
+    },
+}
+
+/// One of the two values of a credential.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Half {
+    /// Says which credential it is.
+    AccessKey,
+    /// Proves it.
+    SecretKey,
+}
+
+impl Half {
+    /// Both.
+    pub const BOTH: [Self; 2] = [Self::AccessKey, Self::SecretKey];
+
+    /// The output of the provider that holds it; `_` and this word end the secret's name.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::AccessKey => "access_key",
+            Self::SecretKey => "secret_key",
+        }
+    }
+
+    /// The name of this half of the credential `key`.
+    pub fn of(self, key: &str) -> String {
+        format!("{key}_{}", self.word())
+    }
+}
+
+/// One `secrets.generate` item of type `provider_credential`.
+#[derive(Clone, Debug)]
+pub struct Credential {
+    /// What the names of its two secrets begin with.
+    pub key: String,
+    /// Who makes it and what, as written: `digitalocean.spaces`.
+    pub source: String,
+    /// What the provider calls it.
+    pub name: String,
+    /// Further settings for whoever makes it.
+    pub config: Map,
+    /// Where the item stands.
+    pub at: Span,
 }
 
 /// One `secrets.entries` item.

@@ -315,6 +315,9 @@ words! {
         RandomAlphanumeric = "random_alphanumeric",
         /// A copy of a resource's output.
         InfraOutput = "infra_output",
+        /// A credential that a provider makes: two secrets, `<key>_access_key` and
+        /// `<key>_secret_key`.
+        ProviderCredential = "provider_credential",
     }
 }
 
@@ -330,8 +333,12 @@ shape! {
     optional {
         /// `random_*`: bytes (`random_alphanumeric`: characters). Default: 32.
         length: Marked<u32> = "length",
-        /// `infra_output`: `module.field`. Required there.
+        /// `infra_output`: `module.field`; `provider_credential`: `provider.what`. Required there.
         source: Text = "source",
+        /// `provider_credential`: what the provider calls it. Required there.
+        name: Text = "name",
+        /// `provider_credential`: further settings, such as what it may be used for.
+        config: RawMap = "config",
         /// The named store it is also written to.
         store: Text = "store",
         /// Where it is also written.

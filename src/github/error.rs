@@ -132,7 +132,7 @@ impl GithubError {
         match self {
             Self::Refused(refusal) => refusal.fix(),
             Self::Limited { wait, .. } => vec![format!(
-                "run again in {} minutes; what was written stays written",
+                "run again in {} min; what was written stays written",
                 wait.as_secs().div_ceil(60).max(1)
             )],
             Self::Broken { .. } => vec![

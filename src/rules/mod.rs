@@ -1,6 +1,7 @@
 //! Rules over a resolved config and its plan: `align` says where parts of a config contradict each
-//! other, `security` where it opens what should be closed. One rule a file, each with a test and a
-//! heading in `docs/rules.md`; a test holds the three together.
+//! other, `security` where it opens what should be closed, `secrets` what is odd about the credentials
+//! it wants to be made. One rule a file, each with a test and a heading in `docs/rules.md`; a test
+//! holds the three together.
 //!
 //! Pure: everything a rule looks at is in [`Subject`]. A finding names keys and paths, never a value
 //! that could be a secret.
@@ -9,11 +10,12 @@ mod align;
 mod custom;
 mod network;
 mod planned;
+mod secrets;
 mod security;
 
 use serde_json::{Map, Value as Json};
 
-use crate::config::Config;
+use crate::config::{Config, Credential};
 use crate::report::Span;
 use crate::resource::{ActionKind, Address, FieldChange, Kind, public_map};
 use crate::secret::Keyring;
@@ -155,6 +157,10 @@ pub struct Subject {
     pub state: Option<(Map<String, Json>, Span)>,
     /// Names of declared secrets and where they stand.
     pub secrets: Vec<(String, Span)>,
+    /// Credentials that providers make.
+    pub credentials: Vec<Credential>,
+    /// Provider modules and the type of each.
+    pub providers: Vec<(String, String)>,
     /// What is planned.
     pub plan: Vec<Change>,
     /// What providers say about it.
@@ -199,6 +205,12 @@ impl Subject {
                         .map(|item| (item.name.clone(), item.at.clone())),
                 )
                 .collect(),
+            credentials: config.credentials.clone(),
+            providers: config
+                .providers
+                .iter()
+                .map(|(module, declared)| (module.to_string(), declared.provider.clone()))
+                .collect(),
             plan: Vec::new(),
             remarks: Vec::new(),
             literals: Vec::new(),
@@ -234,6 +246,14 @@ impl Findings<'_> {
         self.add(Severity::Fail, Some(item), message, fix);
     }
 
+    /// About something that is no resource.
+    fn fail_at(&mut self, at: &Span, message: String, fix: &str) {
+        self.add(Severity::Fail, None, message, fix);
+        if let Some(last) = self.all.last_mut() {
+            last.at = Some(at.clone());
+        }
+    }
+
     fn warn(&mut self, item: &Item, message: String, fix: &str) {
         self.add(Severity::Warn, Some(item), message, fix);
     }
@@ -262,6 +282,11 @@ pub fn align() -> &'static [Rule] {
 /// The rules of `infra security-check`, in the order of their ids.
 pub fn security() -> &'static [Rule] {
     &security::RULES
+}
+
+/// The rules of `infra audit-secrets`, in the order of their ids.
+pub fn secrets() -> &'static [Rule] {
+    &secrets::RULES
 }
 
 /// Everything these rules find, in their order.

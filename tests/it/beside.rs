@@ -2,6 +2,7 @@
 
 mod bootstrap;
 mod cleanup;
+mod credential;
 mod documents;
 mod drift;
 mod expect;
@@ -17,7 +18,7 @@ use tempfile::TempDir;
 use crate::harness::{Finished, Run};
 
 /// Two folders and a database; `db` writes a secret nowhere, `files` stands on nothing.
-const MODULES: &str = "\
+pub(crate) const MODULES: &str = "\
 modules:
   - name: here
     type: iac.provider
@@ -49,6 +50,26 @@ impl Project {
             folder: tempfile::tempdir().unwrap(),
         };
         project.write("infra.yaml", config);
+        project
+    }
+
+    /// With a plugin (`tests/fakes/files_plugin.rs`) whose folder is `cloud`, written `./cloud`.
+    fn with_plugin(config: &str) -> Self {
+        let project = Self::new(config);
+        let folder = project.path("data/plugins/files");
+        std::fs::create_dir_all(&folder).unwrap();
+        crate::harness::place(
+            Path::new(env!("CARGO_BIN_EXE_files-plugin")),
+            &folder.join("files"),
+        );
+        let manifest = serde_json::json!({
+            "name": "workflow-plugin-files", "version": "1.2.3",
+            "author": "tests", "description": "files",
+            "capabilities": {"iacProvider": {"name": "files", "computePlanVersion": "v2"}},
+        });
+        project.write("data/plugins/files/plugin.json", &manifest.to_string());
+        let root = project.path("cloud").display().to_string();
+        project.write("infra.yaml", &config.replace("./cloud", &root));
         project
     }
 

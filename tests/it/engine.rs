@@ -1,5 +1,6 @@
 //! Planner and executor on a virtual clock, against a provider that does what it is told.
 
+mod credential;
 mod figures;
 mod more;
 mod world;

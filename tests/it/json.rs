@@ -130,6 +130,7 @@ fn every_command_prints_the_fields_its_row_lists() {
             0,
         ),
         ("infra bootstrap --env dev", "infra bootstrap", 0),
+        ("infra audit-secrets --env dev", "infra audit-secrets", 0),
         ("infra align --env dev", "infra align", 0),
         ("infra derive --env dev", "infra derive", 0),
         ("infra security-check --env dev", "infra security-check", 0),

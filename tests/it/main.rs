@@ -11,6 +11,7 @@
 
 mod action;
 mod beside;
+mod cancel;
 mod config;
 mod e2e;
 mod engine;

@@ -36,7 +36,7 @@ use tidegate::state::{Filesystem, Holder, Record, Store};
 use time::OffsetDateTime;
 
 /// Runs one future to its end.
-fn run<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn run<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -52,7 +52,7 @@ fn address(name: &str) -> Address {
     Address::new(name)
 }
 
-fn holder(run_id: &str) -> Holder {
+pub(crate) fn holder(run_id: &str) -> Holder {
     Holder {
         run_id: run_id.to_owned(),
         who: "ann@build-3".to_owned(),
@@ -92,7 +92,7 @@ fn mark(record: &Record) -> &str {
 }
 
 /// The directory store on the machine's disk and clock.
-fn system_store(root: &Path, environment: &str) -> Filesystem {
+pub(crate) fn system_store(root: &Path, environment: &str) -> Filesystem {
     Filesystem::open(
         root.to_path_buf(),
         environment,

@@ -52,6 +52,7 @@ const FLOORS: &[(&str, u8)] = &[
 const DESK_CODES: &[&str] = &[
     "approval",
     "bootstrap",
+    "credential",
     "bug",
     "derive",
     "drift",
@@ -60,6 +61,7 @@ const DESK_CODES: &[&str] = &[
     "outputs",
     "plugin",
     "prune",
+    "rotate",
     "refresh",
     "status",
     "test",

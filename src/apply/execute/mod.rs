@@ -14,11 +14,12 @@ use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 
 use self::evidence::Budget;
 use self::hold::Hold;
@@ -106,6 +107,15 @@ impl Failure {
 
 /// How a step ended.
 type Ended = Result<(), Box<Failure>>;
+
+/// What is said of an action in which the program itself made a mistake. What came of it is not
+/// known: its intent stays open, and the next run asks the provider.
+fn broken() -> Box<Failure> {
+    Box::new(Failure::plain(
+        "a mistake inside Tidegate ended this action (see above); the next run looks at what came of it",
+    ))
+    .with_rest()
+}
 
 /// A finished step.
 struct End {
@@ -263,7 +273,9 @@ impl Executor<'_, '_> {
                 self.begin(&step, &mut book);
                 in_flight.insert(step.clone());
                 running.push(async move {
-                    let result = self.step(&step).await;
+                    // A mistake in one action is the end of that action, not of those beside it.
+                    let result = AssertUnwindSafe(self.step(&step)).catch_unwind().await;
+                    let result = result.unwrap_or_else(|_| Err(broken()));
                     End { step, result }
                 });
             }
@@ -284,11 +296,11 @@ impl Executor<'_, '_> {
                 () = &mut cancelled, if !report.interrupted => {
                     stopping = true;
                     report.interrupted = true;
-                    engine.reporter.note(format!(
+                    self.say(Event::Note { text: format!(
                         "Stopping: no new action starts; {} running may take up to {} s more.",
                         in_flight.len(),
                         GRACE.as_secs()
-                    ));
+                    ) });
                     grace = Box::pin(engine.clock.sleep(GRACE));
                 }
                 () = &mut grace => break,
@@ -299,10 +311,10 @@ impl Executor<'_, '_> {
                             report.lost_lock = true;
                             break;
                         }
-                        Err(error) => engine.reporter.note(format!(
+                        Err(error) => self.say(Event::Note { text: format!(
                             "The lock could not be renewed: {error}. Trying again in {} s.",
                             RENEW_EVERY.as_secs()
-                        )),
+                        ) }),
                     }
                     renew = Box::pin(engine.clock.sleep(RENEW_EVERY));
                 }
@@ -348,12 +360,19 @@ impl Executor<'_, '_> {
         }
     }
 
+    /// Whoever watches a run has no say in it: a watcher that breaks takes nothing along.
+    fn say(&self, event: Event) {
+        drop(catch_unwind(AssertUnwindSafe(|| {
+            self.engine.reporter.say(event);
+        })));
+    }
+
     fn begin(&self, step: &Step, book: &mut Book) {
         if book.started.contains_key(&step.address) {
             // The second half of a replace.
             return;
         }
-        self.engine.reporter.say(Event::ActionStarted {
+        self.say(Event::ActionStarted {
             address: step.address.clone(),
             action: self.actions[&step.address].action,
         });
@@ -431,7 +450,7 @@ impl Executor<'_, '_> {
         let elapsed = book.started.get(address).map_or(Duration::ZERO, |started| {
             self.engine.clock.monotonic().saturating_sub(*started)
         });
-        self.engine.reporter.say(Event::ActionFinished {
+        self.say(Event::ActionFinished {
             address: address.clone(),
             action: action.action,
             outcome: ending.outcome,
@@ -439,7 +458,7 @@ impl Executor<'_, '_> {
             message: ending.message.clone(),
         });
         for piece in &ending.evidence {
-            self.engine.reporter.say(Event::Relayed {
+            self.say(Event::Relayed {
                 source: format!("{address}"),
                 text: sentence(piece),
             });

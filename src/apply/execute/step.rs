@@ -158,7 +158,7 @@ impl Executor<'_, '_> {
     fn warn_of_odd_id(&self, driver: &dyn Driver, prior: &Recorded) {
         let format = driver.id_format();
         if !prior.provider_id.is_empty() && !format.accepts(&prior.provider_id) {
-            self.engine.reporter.say(Event::Problem(Box::new(
+            self.say(Event::Problem(Box::new(
                 Report::warning(
                     "apply/odd-id",
                     format!(

@@ -353,9 +353,8 @@ pub(super) fn compare(
     );
     if exit == Exit::Done {
         desk.ui.note(format!(
-            "{} of {} plugins are what the lock pins, byte for byte.",
-            checked.len(),
-            checked.len()
+            "{} checked: everything is what the lock pins, byte for byte.",
+            crate::face::count(checked.len(), "plugin")
         ));
     }
     Ok(exit)

@@ -9,6 +9,7 @@ use super::{Room, told};
 use crate::cli::{ConfigArgs, MigrateArgs};
 use crate::command::{CommandResult, Problems};
 use crate::config::Config;
+use crate::face::count;
 use crate::report::{Exit, Report};
 use crate::state::{Lease, Snapshot, Store};
 
@@ -59,10 +60,10 @@ impl Room<'_> {
             }),
         );
         self.note(format!(
-            "{} records and {} kept values are in {} now, digest {digest}. Change `iac.state` in \
+            "{} and {} are in {} now, digest {digest}. Change `iac.state` in \
              the config; what is in {} is left as it was, and `tidegate state wipe` removes it.",
-            snapshot.records.len(),
-            snapshot.keepsakes.len(),
+            count(snapshot.records.len(), "record"),
+            count(snapshot.keepsakes.len(), "kept value"),
             target.location(),
             self.store.location()
         ));
@@ -86,8 +87,9 @@ impl Room<'_> {
             return Err(Report::error(
                 "state/not-empty",
                 format!(
-                    "{} holds {holds} records and kept values already",
-                    target.location()
+                    "{} holds {} already",
+                    target.location(),
+                    count(holds, "document")
                 ),
             )
             .fix("pass `--force` to replace them (a copy is kept), or name another store")
@@ -98,9 +100,9 @@ impl Room<'_> {
             format!("  from {}", self.store.location()),
             format!("  to   {}", target.location()),
             format!(
-                "  {} records, {} kept values, serial {}, digest {digest}",
-                snapshot.records.len(),
-                snapshot.keepsakes.len(),
+                "  {}, {}, serial {}, digest {digest}",
+                count(snapshot.records.len(), "record"),
+                count(snapshot.keepsakes.len(), "kept value"),
                 snapshot.serial
             ),
         ];

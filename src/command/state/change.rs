@@ -8,6 +8,7 @@ use super::{Room, told};
 use crate::actions;
 use crate::cli::{ChangeArgs, MvArgs, PushArgs, RestoreArgs, RmArgs, UnlockArgs};
 use crate::command::{CommandResult, Problems};
+use crate::face::count;
 use crate::report::{Exit, Report};
 use crate::resource::Address;
 use crate::state::edit::{Seals, rename};
@@ -42,7 +43,7 @@ impl Room<'_> {
             Exit::Done,
             json!({ "changed": true, "removed": addresses, "serial": serial }),
         );
-        self.note(format!("Forgot {} records.", addresses.len()));
+        self.note(format!("Forgot {}.", count(addresses.len(), "record")));
         Ok(Exit::Done)
     }
 
@@ -183,8 +184,8 @@ impl Room<'_> {
             }),
         );
         self.note(format!(
-            "The state is that of {what} now: {} records.",
-            incoming.records.len()
+            "The state is that of {what} now: {}.",
+            count(incoming.records.len(), "record")
         ));
         Ok(Exit::Done)
     }
@@ -228,9 +229,9 @@ impl Room<'_> {
         let removed = self.store.wipe(lease).await.map_err(told)?;
         self.emit(Exit::Done, json!({ "changed": true, "removed": removed }));
         self.note(format!(
-            "Removed the state of environment `{}`: {} records.",
+            "Removed the state of environment `{}`: {}.",
             self.config.environment,
-            removed.len()
+            count(removed.len(), "record")
         ));
         Ok(Exit::Done)
     }

@@ -10,6 +10,7 @@ use super::{Room, on_disk, told};
 use crate::cli::{ExportArgs, ExportFormat, ImportArgs, ImportFormat, MigrateArgs};
 use crate::command::{CommandResult, Problems};
 use crate::disk::{DiskExt as _, EntryKind};
+use crate::face::count as plural;
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::state::edit::{Seals, seal_foreign};
 use crate::state::postgres::Server;
@@ -62,7 +63,8 @@ impl Room<'_> {
             }),
         );
         self.note(format!(
-            "Took over {count} records from {origin}, which is left as it was."
+            "Took over {} from {origin}, which is left as it was.",
+            plural(count, "record")
         ));
         Ok(Exit::Done)
     }
@@ -208,7 +210,7 @@ impl Room<'_> {
             Exit::Done,
             json!({ "changed": count > 0, "records": count, "serial": serial }),
         );
-        self.note(format!("Imported {count} records from {what}."));
+        self.note(format!("Imported {} from {what}.", plural(count, "record")));
         Ok(Exit::Done)
     }
 
@@ -267,8 +269,8 @@ impl Room<'_> {
         );
         if let Some(place) = place {
             self.note(format!(
-                "Wrote {} records to {place}; sensitive values are placeholders there.",
-                snapshot.records.len()
+                "Wrote {} to {place}; sensitive values are placeholders there.",
+                plural(snapshot.records.len(), "record")
             ));
         }
         Ok(Exit::Done)

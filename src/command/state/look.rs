@@ -8,7 +8,7 @@ use super::{Room, told};
 use crate::cli::ListArgs;
 use crate::command::CommandResult;
 use crate::config::is_sensitive_name;
-use crate::face::table;
+use crate::face::{count, table};
 use crate::report::{Exit, Report};
 use crate::resource::Address;
 use crate::state::journal::open_intents;
@@ -200,10 +200,10 @@ impl Room<'_> {
         }
         if problems.is_empty() {
             self.note(format!(
-                "{}: {} records, {} kept values, all whole.",
+                "{}: {}, {}, all whole.",
                 self.store.location(),
-                records.len(),
-                keys.len()
+                count(records.len(), "record"),
+                count(keys.len(), "kept value")
             ));
             return Ok(exit);
         }
@@ -219,9 +219,9 @@ impl Room<'_> {
         if let Some(path) = output {
             self.write_document(path, &bytes)?;
             self.note(format!(
-                "Wrote serial {} with {} records to {}.",
+                "Wrote serial {} with {} to {}.",
                 snapshot.serial,
-                snapshot.records.len(),
+                count(snapshot.records.len(), "record"),
                 path.display()
             ));
         } else if !self.desk.global.json {
@@ -265,8 +265,7 @@ impl Room<'_> {
 
 /// Where `apply` sealed it.
 fn keepsake_place(environment: &str, key: &str) -> String {
-    let name = key.strip_prefix("secret/").unwrap_or(key);
-    format!("{environment}/secret/{name}")
+    format!("{environment}/{key}")
 }
 
 /// A record for eyes: sealed parts are named, not shown, and what another program may have left

@@ -137,7 +137,7 @@ pub(super) fn resolve(
     if let Some(rules) = rules {
         resolver.check_keys(&prepared, &providers, &resources, rules);
     }
-    let (secret_stores, generate, entries) = resolver.secrets(secret_sets);
+    let secrets = resolver.secrets(secret_sets);
     let gates = resolver.gates();
     resolver.say_bare();
     Config {
@@ -151,9 +151,10 @@ pub(super) fn resolve(
         resources,
         providers,
         state,
-        generate,
-        entries,
-        secret_stores,
+        generate: secrets.generate,
+        credentials: secrets.credentials,
+        entries: secrets.entries,
+        secret_stores: secrets.stores,
         gates,
         digest: merged.digest.clone(),
         variables: resolver.used,

@@ -6,8 +6,8 @@ use super::Resolver;
 use super::modules::{Category, Prepared};
 use super::values::{KeyPath, Place};
 use crate::config::decode::{Decode as _, Marked, RawMap, Text, printable, wrong_type};
-use crate::config::resolved::{Entry, Generate, GenerateSource, SecretStore};
-use crate::config::schema::{EntryShape, GenerateKind, GenerateShape, StoreKind};
+use crate::config::resolved::{Credential, Entry, Generate, GenerateSource, Half, SecretStore};
+use crate::config::schema::{EntryShape, GenerateKind, GenerateShape, Sink, StoreKind};
 use crate::config::source::Mark;
 use crate::config::yaml::NodeKind;
 use crate::report::Report;
@@ -28,6 +28,37 @@ pub(super) struct SecretSets {
     entries: Vec<EntryShape>,
 }
 
+/// Everything there is to know about declared secrets.
+#[derive(Debug, Default)]
+pub(super) struct Secrets {
+    pub(super) stores: BTreeMap<String, SecretStore>,
+    pub(super) generate: Vec<Generate>,
+    pub(super) credentials: Vec<Credential>,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// The names that a generated secret is known by: its own, or those of its halves.
+fn names_of(item: &GenerateShape) -> Vec<Text> {
+    let Some(key) = &item.key else {
+        return Vec::new();
+    };
+    let is_credential = item
+        .kind
+        .as_ref()
+        .is_some_and(|kind| kind.value == GenerateKind::ProviderCredential);
+    if !is_credential || key.value.trim().is_empty() {
+        return vec![key.clone()];
+    }
+    Half::BOTH.map(|half| named(key, half)).to_vec()
+}
+
+fn named(text: &Text, half: Half) -> Text {
+    Text {
+        value: half.of(&text.value),
+        ..text.clone()
+    }
+}
+
 impl<'a> Resolver<'a> {
     /// Collects declared secrets and their names, so that `${NAME}` is understood from here on.
     pub(super) fn declare(&mut self, prepared: &[Prepared<'a>]) -> SecretSets {
@@ -44,7 +75,7 @@ impl<'a> Resolver<'a> {
         let names: Vec<Text> = sets
             .generate
             .iter()
-            .filter_map(|item| item.key.clone())
+            .flat_map(names_of)
             .chain(sets.entries.iter().filter_map(|item| item.name.clone()))
             .collect();
         for name in names {
@@ -131,22 +162,20 @@ impl<'a> Resolver<'a> {
     }
 
     /// Stores, generated secrets, and secrets from stores.
-    pub(super) fn secrets(
-        &mut self,
-        sets: SecretSets,
-    ) -> (BTreeMap<String, SecretStore>, Vec<Generate>, Vec<Entry>) {
-        let mut stores = self.stores();
-        let mut generate = Vec::new();
+    pub(super) fn secrets(&mut self, sets: SecretSets) -> Secrets {
+        let mut all = Secrets {
+            stores: self.stores(),
+            ..Secrets::default()
+        };
         for shape in &sets.generate {
-            generate.extend(self.generate(shape, &mut stores));
+            self.generate(shape, &mut all);
         }
-        let mut entries = Vec::new();
         for shape in &sets.entries {
             let Some(name) = &shape.name else { continue };
-            let Some(store) = self.store_of(shape, &mut stores) else {
+            let Some(store) = self.store_of(shape, &mut all.stores) else {
                 continue;
             };
-            entries.push(Entry {
+            all.entries.push(Entry {
                 name: name.value.clone(),
                 description: shape
                     .description
@@ -156,7 +185,7 @@ impl<'a> Resolver<'a> {
                 at: self.problems.span(name.at),
             });
         }
-        (stores, generate, entries)
+        all
     }
 
     fn stores(&mut self) -> BTreeMap<String, SecretStore> {
@@ -317,40 +346,158 @@ impl<'a> Resolver<'a> {
         Some("env".to_owned())
     }
 
-    fn generate(
-        &mut self,
-        shape: &GenerateShape,
-        stores: &mut BTreeMap<String, SecretStore>,
-    ) -> Option<Generate> {
+    fn generate(&mut self, shape: &GenerateShape, all: &mut Secrets) {
         let store = shape
             .store
             .as_ref()
-            .map(|name| self.known_store(name, stores));
+            .map(|name| self.known_store(name, &mut all.stores));
         let root = KeyPath::root("secrets");
         let path = root.key("generate");
         let name = shape.key.as_ref().map_or("", |key| key.value.as_str());
         let path = path.key(name);
+        let kind = shape.kind.as_ref().map(|kind| kind.value);
+        if kind == Some(GenerateKind::ProviderCredential) {
+            return self.credential(shape, &path, store, all);
+        }
         let sinks = self.sinks(shape.sinks.as_deref().unwrap_or(&[]), &path);
-        let kind = shape.kind.as_ref()?.value;
+        let Some(kind) = kind else { return };
+        for (at, key) in [
+            (shape.name.as_ref().map(|name| name.at), "name"),
+            (shape.config.as_ref().map(|_| shape.at), "config"),
+        ] {
+            if let Some(at) = at {
+                self.misplaced(at, key, "a secret that no provider makes");
+            }
+        }
         let source = match kind {
             GenerateKind::InfraOutput => self.output_source(shape, name),
-            GenerateKind::RandomHex
-            | GenerateKind::RandomBase64
-            | GenerateKind::RandomAlphanumeric => self.random_source(shape, kind),
+            _ => self.random_source(shape, kind),
         };
-        let key = shape.key.as_ref()?;
+        let (Some(key), Some(source)) = (&shape.key, source) else {
+            return;
+        };
         let store = match store {
-            Some(None) => return None,
+            Some(None) => return,
             Some(store) => store,
             None => None,
         };
-        Some(Generate {
+        all.generate.push(Generate {
             key: key.value.clone(),
-            source: source?,
+            source,
             store,
             sinks,
             at: self.problems.span(key.at),
-        })
+        });
+    }
+
+    /// A credential becomes two secrets, which are stored and written side by side.
+    fn credential(
+        &mut self,
+        shape: &GenerateShape,
+        path: &KeyPath<'_>,
+        store: Option<Option<String>>,
+        all: &mut Secrets,
+    ) {
+        if let Some(length) = &shape.length {
+            self.misplaced(length.at, "length", "a credential");
+        }
+        for (there, key, fix) in [
+            (
+                shape.source.is_some(),
+                "source",
+                "add `source: provider.what`, such as `digitalocean.spaces`",
+            ),
+            (
+                shape.name.is_some(),
+                "name",
+                "add `name:`, what the provider is to call it",
+            ),
+        ] {
+            if !there {
+                self.problems.error(
+                    shape.at,
+                    Report::error(
+                        "config/missing-key",
+                        format!(
+                            "the secret `{}` needs `{key}`",
+                            printable(shape.key.as_ref().map_or("", |key| key.value.as_str()))
+                        ),
+                    )
+                    .label(format!("`{key}` is missing"))
+                    .fix(fix),
+                );
+            }
+        }
+        let mut halves = Vec::new();
+        for half in Half::BOTH {
+            let sinks: Vec<Sink> = shape
+                .sinks
+                .iter()
+                .flatten()
+                .map(|sink| Sink {
+                    name: sink.name.as_ref().map(|name| named(name, half)),
+                    ..sink.clone()
+                })
+                .collect();
+            halves.push((half, self.sinks(&sinks, path)));
+        }
+        let (Some(key), Some(source), Some(name)) = (&shape.key, &shape.source, &shape.name) else {
+            return;
+        };
+        let whole = source
+            .value
+            .split_once('.')
+            .is_some_and(|(provider, what)| !provider.is_empty() && !what.is_empty());
+        if !whole {
+            self.problems.error(
+                source.at,
+                Report::error(
+                    "config/bad-value",
+                    format!("`{}` is no source of credentials", printable(&source.value)),
+                )
+                .fix("write `provider.what`, such as `digitalocean.spaces`"),
+            );
+        }
+        let Some(called) = self.plain_text(&name.value, name.at, &path.key("name")) else {
+            return;
+        };
+        if called.trim().is_empty() || called.chars().any(char::is_control) {
+            self.problems.error(
+                name.at,
+                Report::error("config/bad-value", "a credential's `name` cannot be empty"),
+            );
+        }
+        let config = match shape.config.as_ref().map(|config| &config.0.kind) {
+            Some(NodeKind::Map(entries)) => {
+                self.map(entries, &path.key("config"), Place::EARLY, &["name"])
+            }
+            _ => BTreeMap::new(),
+        };
+        let store = match store {
+            Some(None) => return,
+            Some(store) => store,
+            None => None,
+        };
+        let at = self.problems.span(key.at);
+        all.credentials.push(Credential {
+            key: key.value.clone(),
+            source: source.value.clone(),
+            name: called,
+            config,
+            at: at.clone(),
+        });
+        for (half, sinks) in halves {
+            all.generate.push(Generate {
+                key: half.of(&key.value),
+                source: GenerateSource::ProviderCredential {
+                    credential: key.value.clone(),
+                    half,
+                },
+                store: store.clone(),
+                sinks,
+                at: at.clone(),
+            });
+        }
     }
 
     fn random_source(
@@ -382,9 +529,9 @@ impl<'a> Resolver<'a> {
         Some(match kind {
             GenerateKind::RandomHex => GenerateSource::RandomHex { length },
             GenerateKind::RandomBase64 => GenerateSource::RandomBase64 { length },
-            GenerateKind::RandomAlphanumeric | GenerateKind::InfraOutput => {
-                GenerateSource::RandomAlphanumeric { length }
-            }
+            GenerateKind::RandomAlphanumeric
+            | GenerateKind::InfraOutput
+            | GenerateKind::ProviderCredential => GenerateSource::RandomAlphanumeric { length },
         })
     }
 

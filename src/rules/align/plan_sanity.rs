@@ -27,8 +27,13 @@ fn check(subject: &Subject, out: &mut Findings<'_>) {
             Severity::Fail,
             None,
             format!(
-                "the plan changes {} resources, more than {limit}",
-                subject.plan.len()
+                "the plan makes {} {}, more than {limit}",
+                subject.plan.len(),
+                if subject.plan.len() == 1 {
+                    "change"
+                } else {
+                    "changes"
+                }
             ),
             "look whether this is the right environment and state; then raise `--max-changes`",
         );

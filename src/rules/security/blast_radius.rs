@@ -18,8 +18,13 @@ fn check(subject: &Subject, out: &mut Findings<'_>) {
             Severity::Fail,
             None,
             format!(
-                "the plan changes {} resources, more than {limit}",
-                subject.plan.len()
+                "the plan makes {} {}, more than {limit}",
+                subject.plan.len(),
+                if subject.plan.len() == 1 {
+                    "change"
+                } else {
+                    "changes"
+                }
             ),
             "apply it in parts, or raise `--max-changes` after a look",
         );

@@ -63,8 +63,23 @@ impl RevokeCredential for Files {
         if credential == "gone" {
             return Err(Error::not_found("gone"));
         }
-        let line = format!("{source} {credential}\n");
-        Ok(fs::write(self.root.join("revoked.txt"), line)?)
+        if self.root.join("revoke.fails").exists() {
+            return Err(Error::other("not today"));
+        }
+        // What a store holds at this moment, for the test of the order.
+        let watched = fs::read_to_string(self.root.join("watch")).unwrap_or_default();
+        let held = fs::read_to_string(watched).unwrap_or_default();
+        let line = format!("{source} {credential} {held}");
+        let path_of_log = self.root.join("revoked.txt");
+        let before = fs::read_to_string(&path_of_log).unwrap_or_default();
+        fs::write(path_of_log, format!("{before}{}\n", line.trim_end()))?;
+        let gone = all(&self.root)?
+            .into_iter()
+            .find(|resource| resource.kind == CREDENTIAL && resource.id == credential);
+        if let Some(gone) = gone {
+            fs::remove_file(path(&self.root, &gone.kind, &gone.name))?;
+        }
+        Ok(())
     }
 }
 

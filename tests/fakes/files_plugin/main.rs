@@ -30,13 +30,17 @@ use tidegate_plugin::{
 
 use shelves::Shelves;
 
-const KINDS: [&str; 4] = [
+const KINDS: [&str; 5] = [
     "infra.container_service",
     "infra.database",
+    "infra.spaces_key",
     "infra.storage",
     "infra.vpc",
 ];
 const DATABASE: &str = "infra.database";
+/// A credential, which only ours has: files in the folder (`mint.fails`, `mint.dies`, `mint.halves`,
+/// `revoke.fails`) say what goes wrong with it.
+const CREDENTIAL: &str = "infra.spaces_key";
 
 fn main() -> ExitCode {
     Plugin::new(Files::default()).state_backend(Shelves).serve()
@@ -147,6 +151,13 @@ fn observed(resource: &Resource) -> Observed {
         seen = seen
             .secret("password", format!("pw-{id}-of-{}", resource.name))
             .output("admin_note", format!("only for the administrator of {id}"));
+    }
+    if resource.kind == CREDENTIAL {
+        let id = &resource.id;
+        seen = seen
+            .secret("access_key", format!("ak-{id}"))
+            .secret("secret_key", format!("sk-{id}-of-{}", resource.name))
+            .output("created_at", word(&resource.config, "made_at"));
     }
     if let Some(count) = config("answer_bytes").as_u64() {
         let blob = "x".repeat(usize::try_from(count).unwrap_or(0));
@@ -310,19 +321,39 @@ impl Driver for FileDriver {
         if load(&self.root, &prior).is_ok() {
             return Err(Error::already_exists(&desired.name));
         }
+        let is_credential = prior.kind == CREDENTIAL;
+        if is_credential && self.root.join("mint.fails").exists() {
+            return Err(Error::new(
+                tidegate_plugin::ErrorClass::Forbidden,
+                "no more credentials for you",
+            ));
+        }
         let since = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
+        let mut config = config.clone();
+        if is_credential {
+            let at = format!("2026-01-05T08:00:{:02}Z", all(&self.root)?.len());
+            config.insert("made_at".to_owned(), at.into());
+        }
         let made = Resource {
             id: format!("file-{}", since.as_nanos()),
             name: prior.name,
             kind: prior.kind,
-            config: config.clone(),
+            config,
             owner: String::new(),
             version: 1,
         };
         store(&self.root, &made)?;
-        Ok(observed(&made))
+        if is_credential && self.root.join("mint.dies").exists() {
+            std::process::exit(3);
+        }
+        let mut seen = observed(&made);
+        if is_credential && self.root.join("mint.halves").exists() {
+            seen.outputs.remove("secret_key");
+            seen.sensitive.remove("secret_key");
+        }
+        Ok(seen)
     }
 
     async fn read(&self, prior: &Recorded) -> Result<Observed> {
@@ -378,11 +409,12 @@ impl Driver for FileDriver {
     }
 
     fn sensitive_keys(&self) -> Vec<String> {
-        if self.kind == DATABASE {
-            vec!["password".to_owned(), "admin_note".to_owned()]
-        } else {
-            Vec::new()
-        }
+        let words: &[&str] = match self.kind {
+            DATABASE => &["password", "admin_note"],
+            CREDENTIAL => &["access_key", "secret_key"],
+            _ => &[],
+        };
+        words.iter().map(|word| (*word).to_owned()).collect()
     }
 
     async fn troubleshoot(&self, _prior: &Recorded, failure: &str) -> Result<Vec<Diagnostic>> {

@@ -1,5 +1,9 @@
 //! `infra drift`, `infra refresh`, `infra refresh-outputs`.
 
+use std::time::Duration;
+
+use tidegate::state::Store as _;
+
 use super::{MODULES, Project, code_of, entry};
 
 #[test]
@@ -201,4 +205,70 @@ fn one_failed_read_persists_nothing_and_a_ghost_is_passed_over() {
     let document = project.json("infra refresh-outputs", 0);
     assert_eq!(entry(&document, "resources", "db")["status"], "ghost");
     assert_eq!(entry(&document, "resources", "files")["status"], "changed");
+}
+
+/// When each was last looked at, and what was not looked at keeps its old time.
+#[test]
+fn a_look_is_remembered_where_there_was_one_and_makes_no_plan_stale() {
+    let project = Project::applied(MODULES);
+    let checked = |name: &str| {
+        let status = project.run("infra status --json");
+        let status: serde_json::Value = serde_json::from_str(&status.stdout()).unwrap();
+        entry(&status, "resources", name)["last_drift_check"].clone()
+    };
+    assert!(checked("files").is_null());
+    project.run("infra plan -o plan.json").expect_code(0);
+    let records = project.records();
+    project.run("infra drift").expect_code(0);
+    let first = checked("files");
+    assert!(
+        first.as_str().is_some_and(|time| time.ends_with('Z')),
+        "{first}"
+    );
+    assert_eq!(checked("db"), first);
+    assert_eq!(project.records(), records, "a look changes no record");
+    project
+        .run("infra apply --plan plan.json --yes")
+        .expect_code(0);
+    // Times have seconds; the next look is a later one.
+    let now = || {
+        project.run("infra refresh").expect_code(0);
+        checked("db")
+    };
+    crate::harness::wait_for("a later look", || now() != first);
+    // What cannot be looked at keeps the time at which it last was.
+    let before = checked("files");
+    project.block("files");
+    project.run("infra drift").expect_code(7);
+    crate::harness::wait_for("a later look", || {
+        project.run("infra drift").expect_code(7);
+        checked("db") != before
+    });
+    assert_eq!(checked("files"), before);
+    // A write of the record keeps it too.
+    std::fs::remove_file(project.path("resources/files")).unwrap();
+    project.run("infra apply --yes").expect_code(0);
+    assert_eq!(checked("files"), before);
+    project.json("state verify", 0);
+}
+
+#[test]
+fn a_look_while_somebody_holds_the_lock_is_a_look_all_the_same() {
+    let project = Project::applied(MODULES);
+    let status = |document: &serde_json::Value| {
+        entry(document, "resources", "db")["last_drift_check"].clone()
+    };
+    let store = crate::state::system_store(&project.path("state"), "dev");
+    let lease =
+        crate::state::run(store.lock(&crate::state::holder("somebody"), Duration::ZERO)).unwrap();
+    let looked = project.run("infra drift").expect_code(0);
+    assert!(
+        looked.stderr().contains("not remembered"),
+        "{}",
+        looked.stderr()
+    );
+    crate::state::run(store.unlock(&lease)).unwrap();
+    assert!(status(&project.json("infra status", 0)).is_null());
+    project.run("infra drift").expect_code(0);
+    assert!(status(&project.json("infra status", 0)).is_string());
 }

@@ -138,3 +138,43 @@ fn a_type_or_provider_that_is_not_there_is_refused() {
     let nobody = project.json(&line("there", "infra.storage"), 2);
     assert_eq!(code_of(&nobody), "provider/not-declared");
 }
+
+/// One domain is a zone here and a delegation there: two types, one name.
+#[test]
+fn two_types_of_one_name_are_two_records() {
+    let project = Project::with_plugin(
+        "modules:
+  - {name: state, type: iac.state, config: {backend: filesystem, directory: ./state}}
+  - {name: cloud, type: iac.provider, config: {provider: files, root: ./cloud, region: here1}}
+environments: {dev: {}}
+",
+    );
+    for kind in ["infra.vpc", "infra.storage"] {
+        let resource = serde_json::json!({
+            "id": format!("id-in-{kind}"), "name": "shop.test", "kind": kind,
+            "config": {}, "version": 1,
+        });
+        project.write(
+            &format!("cloud/{kind}__shop.test.json"),
+            &resource.to_string(),
+        );
+    }
+    for kind in ["infra.vpc", "infra.storage"] {
+        let document = project.json(
+            &format!("infra import-all --provider cloud --type {kind} --undeclared"),
+            0,
+        );
+        assert_eq!(
+            document["resources"][0]["status"], "imported",
+            "{document:#}"
+        );
+    }
+    assert_eq!(
+        project.recorded(),
+        ["infra.storage/shop.test", "infra.vpc/shop.test"]
+    );
+    for kind in ["infra.vpc", "infra.storage"] {
+        let document = project.json(&format!("state show {kind}/shop.test"), 0);
+        assert_eq!(document["record"]["provider_id"], format!("id-in-{kind}"));
+    }
+}

@@ -16,7 +16,11 @@ fn each_rule_has_one_file_one_test_and_one_heading() {
         .filter_map(|line| line.strip_prefix("## "))
         .collect();
     let mut expected = Vec::new();
-    for (folder, all) in [("align", rules::align()), ("security", rules::security())] {
+    for (folder, all) in [
+        ("align", rules::align()),
+        ("security", rules::security()),
+        ("secrets", rules::secrets()),
+    ] {
         let mut files: Vec<String> = std::fs::read_dir(root.join("src/rules").join(folder))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
@@ -40,7 +44,11 @@ fn each_rule_has_one_file_one_test_and_one_heading() {
             );
             expected.push(format!("{} {}", rule.id, rule.name));
         }
-        let prefix = if folder == "align" { "R-A" } else { "R" };
+        let prefix = match folder {
+            "align" => "R-A",
+            "secrets" => "R-S",
+            _ => "R",
+        };
         for (at, rule) in all.iter().enumerate() {
             assert_eq!(rule.id, format!("{prefix}{}", at + 1), "ids are in order");
         }

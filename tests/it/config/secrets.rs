@@ -73,7 +73,23 @@ fn mistakes_of_secrets() {
         ),
         (
             "secrets: {generate: [{key: A, type: provider_credential}]}",
+            vec!["config/missing-key", "config/missing-key"],
+        ),
+        (
+            "secrets: {generate: [{key: A, type: provider_credential, source: spaces, name: n}]}",
             vec!["config/bad-value"],
+        ),
+        (
+            "secrets: {generate: [{key: A, type: provider_credential, source: do.x, name: n, length: 3}]}",
+            vec!["config/misplaced-key"],
+        ),
+        (
+            "secrets: {generate: [{key: A, type: random_hex, name: n}]}",
+            vec!["config/misplaced-key"],
+        ),
+        (
+            "secrets: {generate: [{key: A, type: provider_credential, source: do.x, name: n}, {key: A_secret_key, type: random_hex}]}",
+            vec!["config/duplicate-name"],
         ),
         (
             "secrets: {generate: [{key: A, type: random_hex, length: 0}]}",

@@ -1,5 +1,7 @@
 //! More of the scenarios in `docs/scenarios.md`.
 
+use std::sync::atomic::Ordering;
+
 use tidegate::apply::outcome;
 use tidegate::provider::ErrorClass;
 use tidegate::provider::ability::Ability;
@@ -228,4 +230,42 @@ fn a_size_that_no_provider_reads_is_said_and_changes_nothing() {
             );
         })
         .unwrap();
+}
+
+#[test]
+fn whoever_watches_or_drives_and_breaks_takes_nothing_else_along() {
+    let world = World::new(&[("a", ""), ("b", "uses: \"${a.url}\""), ("c", "")]);
+    world.cloud.act("create", "a", Act::Break);
+    world.ear.1.store(true, Ordering::SeqCst);
+    let report = world.apply();
+    assert_eq!(endings(&report), ["a error", "b skipped", "c success"]);
+    assert!(report.actions[0].message.contains("the next run looks"));
+    assert_eq!(world.records().keys().collect::<Vec<_>>(), ["c"]);
+    world.ear.1.store(false, Ordering::SeqCst);
+    // What it made before it broke is found, and nothing is made twice.
+    world.cloud.calls();
+    let (report, findings) = world.try_apply(|_| ()).unwrap();
+    assert_eq!(findings.len(), 1, "{findings:?}");
+    assert!(all_well(&report), "{:?}", endings(&report));
+    assert_eq!(world.cloud.names(), ["a", "b", "c"]);
+    let calls = world.cloud.calls();
+    assert!(!calls.contains(&"create a".to_owned()), "{calls:?}");
+}
+
+#[test]
+fn every_plan_asks_the_driver_and_no_answer_is_remembered() {
+    let world = World::new(&[("a", "x: 1"), ("b", "x: 1")]);
+    world.apply();
+    let asked = || world.cloud.inner.lock().unwrap().diffs;
+    let before = asked();
+    let look = || world.try_apply(|survey| assert!(survey.plan.is_empty()));
+    look().unwrap();
+    look().unwrap();
+    assert_eq!(asked(), before + 4, "the same question, asked each time");
+    // So an answer that went bad is neither kept nor used again.
+    world
+        .cloud
+        .act("diff", "a", Act::Fail(ErrorClass::Transient));
+    assert!(look().is_err());
+    look().unwrap();
 }

@@ -133,6 +133,8 @@ pub(super) enum Act {
     Half,
     /// Somebody asks the run to stop while it goes on.
     Interrupt,
+    /// Does it, and breaks before it answers.
+    Break,
 }
 
 #[derive(Debug, Default)]
@@ -142,6 +144,7 @@ pub(super) struct Inner {
     pub(super) calls: Vec<String>,
     acts: BTreeMap<String, VecDeque<Act>>,
     made: u64,
+    pub(super) diffs: usize,
     running: usize,
     pub(super) most_running: usize,
 }
@@ -273,8 +276,10 @@ impl Driver for Cloud {
             _ => format!("{name}-{}", inner.made),
         };
         inner.live.insert((name.to_owned(), id.clone()));
+        drop(inner);
         let observed = Self::observed(name, &id);
         match act {
+            Some(Act::Break) => panic!("the driver broke"),
             Some(Act::LoseAnswer(class)) => Err(error(class)),
             Some(Act::Half) => Err(error(ErrorClass::Invalid).with_partial(observed)),
             _ => Ok(observed),
@@ -329,6 +334,7 @@ impl Driver for Cloud {
         let act = {
             let key = format!("diff {}", prior.address);
             let mut inner = lock(&self.inner);
+            inner.diffs += 1;
             inner.acts.get_mut(&key).and_then(VecDeque::pop_front)
         };
         before(act.as_ref())?;
@@ -442,6 +448,70 @@ pub(super) struct Watched {
     store: Filesystem,
     pub(super) journal_writes: Mutex<Vec<usize>>,
     pub(super) refuse: Mutex<Option<String>>,
+    pub(super) faults: Arc<Faults>,
+}
+
+/// Where one operation of a run goes wrong, counted over everything that asks.
+#[derive(Debug, Default)]
+pub(super) struct Faults(Mutex<Fault>);
+
+#[derive(Debug, Default)]
+struct Fault {
+    at: Option<usize>,
+    /// Done all the same; only the answer is lost.
+    after: bool,
+    /// Nothing works any more afterwards: the run is dead.
+    dies: bool,
+    asked: usize,
+    dead: bool,
+}
+
+impl Faults {
+    pub(super) fn set(&self, at: Option<usize>, after: bool, dies: bool) {
+        *lock(&self.0) = Fault {
+            at,
+            after,
+            dies,
+            ..Fault::default()
+        };
+    }
+
+    /// True when the fault was reached.
+    pub(super) fn was_hit(&self) -> bool {
+        let fault = lock(&self.0);
+        fault.at.is_some_and(|at| fault.asked > at)
+    }
+
+    /// Does it, or not, and answers whether that can be told.
+    pub(super) fn wrap<T, E>(
+        &self,
+        broken: impl FnOnce() -> E,
+        effect: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, E> {
+        match self.before() {
+            None => effect(),
+            Some(false) => Err(broken()),
+            Some(true) => effect().and_then(|_| Err(broken())),
+        }
+    }
+
+    /// Nothing, or whether the effect happens before the answer is lost.
+    fn before(&self) -> Option<bool> {
+        let mut fault = lock(&self.0);
+        if fault.dead {
+            return Some(false);
+        }
+        fault.asked += 1;
+        if fault.at.is_none_or(|at| at + 1 != fault.asked) {
+            return None;
+        }
+        fault.dead = fault.dies;
+        Some(fault.after)
+    }
+}
+
+fn storage_broke() -> StoreError {
+    StoreError::Storage("the disk went away".to_owned())
 }
 
 #[async_trait]
@@ -496,13 +566,27 @@ impl Store for Watched {
         self.store.keepsake(key).await
     }
     async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
-        self.store.put_keepsake(lease, key, value).await
+        match self.faults.before() {
+            None => self.store.put_keepsake(lease, key, value).await,
+            Some(false) => Err(storage_broke()),
+            Some(true) => {
+                self.store.put_keepsake(lease, key, value).await?;
+                Err(storage_broke())
+            }
+        }
     }
     async fn keepsakes(&self) -> StoreResult<Vec<String>> {
         self.store.keepsakes().await
     }
     async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
-        self.store.delete_keepsake(lease, key).await
+        match self.faults.before() {
+            None => self.store.delete_keepsake(lease, key).await,
+            Some(false) => Err(storage_broke()),
+            Some(true) => {
+                self.store.delete_keepsake(lease, key).await?;
+                Err(storage_broke())
+            }
+        }
     }
     async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
         self.store.key(create).await
@@ -514,10 +598,11 @@ impl Store for Watched {
 
 /// Hears everything.
 #[derive(Debug, Default)]
-pub(super) struct Ear(pub(super) Mutex<Vec<Event>>);
+pub(super) struct Ear(pub(super) Mutex<Vec<Event>>, pub(super) AtomicBool);
 
 impl Reporter for Ear {
     fn say(&self, event: Event) {
+        assert!(!self.1.load(Ordering::SeqCst), "the watcher broke");
         lock(&self.0).push(event);
     }
 }
@@ -569,6 +654,7 @@ impl World {
                 store,
                 journal_writes: Mutex::default(),
                 refuse: Mutex::default(),
+                faults: Arc::default(),
             }),
             clock,
             ear: Ear::default(),

@@ -18,26 +18,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::beside::MODULES;
 use crate::harness::{Run, lab_tool, skip_without};
-
-const CONFIG: &str = "\
-modules:
-  - name: here
-    type: iac.provider
-    config: {provider: local, root: ./resources}
-  - name: state
-    type: iac.state
-    config: {backend: filesystem, directory: ./state}
-  - name: files
-    type: infra.storage
-    config: {provider: here}
-  - name: logs
-    type: infra.storage
-    config: {provider: here, depends_on: [files]}
-  - name: db
-    type: infra.database
-    config: {provider: here, engine: sqlite}
-";
 
 /// Every call by which the program changes what outlives it, and `openat`, by which it begins to.
 const CALLS: &str = "openat,write,pwrite64,writev,fsync,fdatasync,rename,renameat,renameat2,\
@@ -164,7 +146,7 @@ fn there(root: &Path) -> BTreeSet<PathBuf> {
 fn project(folder: &Path, name: &str) -> PathBuf {
     let root = folder.join(name);
     fs::create_dir(&root).unwrap();
-    fs::write(root.join("infra.yaml"), CONFIG).unwrap();
+    fs::write(root.join("infra.yaml"), MODULES).unwrap();
     root
 }
 

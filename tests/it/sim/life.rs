@@ -177,6 +177,7 @@ fn config(modules: &BTreeMap<usize, Module>, masker: &Masker) -> Config {
         providers,
         state: None,
         generate: Vec::new(),
+        credentials: Vec::new(),
         entries: Vec::new(),
         secret_stores: BTreeMap::new(),
         gates: Vec::new(),
