@@ -75,6 +75,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
         let _ = b;
         Err(failed("exchange", a)(io::ErrorKind::Unsupported.into()))
     }
+    /// Gives a file a second name, which must not exist; its bytes are not copied. `Unsupported`
+    /// where the file system cannot.
+    fn link(&self, from: &Path, to: &Path) -> DiskResult<()> {
+        let _ = from;
+        Err(failed("link", to)(io::ErrorKind::Unsupported.into()))
+    }
     /// Makes a directory's entries durable.
     fn sync_directory(&self, directory: &Path) -> DiskResult<()>;
     /// Removes a file; absent is success.
@@ -136,6 +142,9 @@ impl fmt::Display for TemporaryName {
     }
 }
 
+/// What is read of a file at first.
+const READ_BYTES: usize = 4096;
+
 /// How often a lock file may be replaced under our hands before it counts as held.
 const LOCK_ATTEMPTS_MAX: u32 = 16;
 
@@ -159,6 +168,38 @@ pub trait DiskExt: Disk {
             drop(self.remove_file(&temporary));
             return Err(error);
         }
+        self.sync_directory(directory)
+    }
+
+    /// Keeps the file `from` under the name `to` too, in place of what stands there, in one step and
+    /// without writing its bytes again. Only for files that are replaced and never changed in
+    /// place. Where the file system has no second names, the bytes are copied.
+    fn keep_as(&self, from: &Path, to: &Path, limit_bytes: u64, mode: u32) -> DiskResult<()> {
+        let directory = to.parent().unwrap_or_else(|| Path::new("."));
+        let name = to
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let temporary = directory.join(TemporaryName::new(name).to_string());
+        self.remove_file(&temporary)?;
+        if let Err(error) = self.link(from, &temporary) {
+            // How file systems say that they have no second names, or no more of them.
+            let cannot = matches!(
+                error.source.kind(),
+                io::ErrorKind::Unsupported
+                    | io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::TooManyLinks
+                    | io::ErrorKind::CrossesDevices
+            );
+            if !cannot {
+                return Err(error);
+            }
+            return self.write_atomic(to, &self.read(from, limit_bytes)?, mode);
+        }
+        let renamed = self.rename(&temporary, to);
+        // Two names of one file are left as they are by a rename from one to the other.
+        let removed = self.remove_file(&temporary);
+        renamed.and(removed)?;
         self.sync_directory(directory)
     }
 
@@ -230,7 +271,8 @@ mod system {
 
         fn read(&self, path: &Path, limit_bytes: u64) -> DiskResult<Vec<u8>> {
             let file = fs::File::open(path).map_err(failed("read", path))?;
-            let mut bytes = Vec::new();
+            // Room for most files, so that one look reads them and a second one sees the end.
+            let mut bytes = Vec::with_capacity(READ_BYTES);
             file.take(limit_bytes.saturating_add(1))
                 .read_to_end(&mut bytes)
                 .map_err(failed("read", path))?;
@@ -312,6 +354,10 @@ mod system {
                     error.into()
                 })
             })
+        }
+
+        fn link(&self, from: &Path, to: &Path) -> DiskResult<()> {
+            fs::hard_link(from, to).map_err(failed("link", to))
         }
 
         fn sync_directory(&self, directory: &Path) -> DiskResult<()> {
@@ -399,6 +445,33 @@ mod system {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tests look at the files from outside"
+    )]
+    fn a_file_is_kept_under_another_name_whatever_stands_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        let keep = || {
+            SystemDisk
+                .keep_as(&path("a"), &path("b"), 100, 0o600)
+                .unwrap();
+        };
+        std::fs::write(path("a"), "one").unwrap();
+        keep();
+        // The second time they are one file already.
+        keep();
+        SystemDisk.write_atomic(&path("a"), b"two", 0o600).unwrap();
+        let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+        assert_eq!((read("a"), read("b")), ("two".into(), "one".into()));
+        keep();
+        assert_eq!((read("a"), read("b")), ("two".into(), "two".into()));
+        assert_eq!(SystemDisk.list(folder.path()).unwrap(), ["a", "b"]);
+        let gone = SystemDisk.keep_as(&path("x"), &path("b"), 100, 0o600);
+        assert!(gone.unwrap_err().is_not_found());
+    }
 
     #[test]
     fn temporary_names_are_known_again() {

@@ -306,7 +306,7 @@ async fn back_up(desk: &Desk, engine: &Engine<'_>, record: &Record) -> Result<St
         "{}.{serial}.json",
         encode(record.resource_id.as_str())
     ));
-    let bytes = record.encode().map_err(Report::from)?;
+    let bytes = record.document().map_err(Report::from)?;
     desk.disk
         .create_directories(&folder, 0o700)
         .and_then(|()| desk.disk.write_atomic(&file, &bytes, 0o600))

@@ -83,6 +83,11 @@ impl Keyring {
     /// Seals bytes for one place. `place` (for example `dev/orders-db/password`) is authenticated:
     /// a value moved to another place does not open. The answer is base64 of nonce and ciphertext.
     pub fn seal_bytes(&self, random: &dyn Random, place: &str, plain: &[u8]) -> String {
+        STANDARD.encode(self.seal_raw(random, place, plain))
+    }
+
+    /// [`Keyring::seal_bytes`] without the base64.
+    pub fn seal_raw(&self, random: &dyn Random, place: &str, plain: &[u8]) -> Vec<u8> {
         let mut out = vec![0_u8; NONCE_BYTES];
         random.fill(&mut out);
         let cipher = XChaCha20Poly1305::new((&*self.seal).into());
@@ -100,7 +105,7 @@ impl Keyring {
             )
             .expect("plaintext is far below the cipher's limit");
         out.extend_from_slice(&sealed);
-        STANDARD.encode(out)
+        out
     }
 
     /// Opens what [`Keyring::seal_bytes`] made for the same place.
@@ -110,10 +115,18 @@ impl Keyring {
         sealed: &str,
     ) -> Result<Zeroizing<Vec<u8>>, SealedValueError> {
         let bytes = STANDARD.decode(sealed).map_err(|_| SealedValueError)?;
-        if bytes.len() < NONCE_BYTES {
-            return Err(SealedValueError);
-        }
-        let (nonce, ciphertext) = bytes.split_at(NONCE_BYTES);
+        self.open_raw(place, &bytes)
+    }
+
+    /// Opens what [`Keyring::seal_raw`] made for the same place.
+    pub fn open_raw(
+        &self,
+        place: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, SealedValueError> {
+        let (nonce, ciphertext) = sealed
+            .split_at_checked(NONCE_BYTES)
+            .ok_or(SealedValueError)?;
         XChaCha20Poly1305::new((&*self.seal).into())
             .decrypt(
                 XNonce::from_slice(nonce),

@@ -4,20 +4,23 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::random::Random;
 use crate::resource::Address;
 use crate::secret::Keyring;
+use crate::secret::keyring::SealedValueError;
 
-use super::frame::{self, Opened};
-use super::record::{Record, place};
+use super::frame::{self, Kind};
+use super::record::{Record, corrupt, place, refused};
 use super::{StoreError, StoreResult};
 
-/// Format of a sealed record.
+/// Newest format of a sealed record in JSON; none is written any more.
 const SEALED_FORMAT: u64 = 1;
 const SEALED_MEMBER: &str = "tidegate_sealed";
-/// How every sealed record starts; a plain one never does, its first member is `resource_id`.
+/// How every sealed record in JSON starts; a plain one never does, its first member is
+/// `resource_id`.
 const SEALED_START: &[u8] = b"{\n  \"tidegate_sealed\"";
 
 /// How one environment's records are written and read.
@@ -38,9 +41,8 @@ impl fmt::Debug for Codec {
     }
 }
 
-#[derive(Serialize, Deserialize)]
-struct SealedRecord {
-    tidegate_sealed: u64,
+#[derive(Deserialize)]
+struct SealedJson {
     /// Whose record it is; bound to the content.
     resource_id: Address,
     content: String,
@@ -75,58 +77,88 @@ impl Codec {
             return Ok(plain);
         };
         let address = &record.resource_id;
-        frame::close(&SealedRecord {
-            tidegate_sealed: SEALED_FORMAT,
-            resource_id: address.clone(),
-            content: keyring.seal_bytes(&*self.random, &self.place(address), &plain),
-        })
-        .map_err(|reason| StoreError::Storage(format!("cannot seal record `{address}`: {reason}")))
+        let sealed = keyring.seal_raw(&*self.random, &self.place(address), &plain);
+        Ok(frame::wrap(Kind::Sealed, |writer| {
+            writer.array(2);
+            writer.text(address.as_str());
+            writer.bytes(&sealed);
+        }))
     }
 
     /// The record in stored bytes.
-    pub(super) fn decode(&self, bytes: &[u8], what: &str) -> StoreResult<Record> {
-        if !bytes.starts_with(SEALED_START) {
-            return Record::decode(bytes, what);
+    pub(super) fn decode(&self, bytes: &[u8], what: &dyn fmt::Display) -> StoreResult<Record> {
+        if frame::is_wrapped(bytes) {
+            let damaged = |reason| corrupt(what, reason);
+            return match frame::open_wrapped(bytes).map_err(|why| refused(why, what))? {
+                (Kind::Record, reader) => Record::read(reader, what),
+                (Kind::Sealed, mut reader) => {
+                    if reader.array().map_err(damaged)? != 2 {
+                        return Err(corrupt(what, "it is no sealed record"));
+                    }
+                    let address = Address::new(reader.text().map_err(damaged)?);
+                    let sealed = reader.bytes().map_err(damaged)?;
+                    self.open(&address, what, |keyring, place| {
+                        keyring.open_raw(place, sealed)
+                    })
+                }
+                (Kind::Keepsake, _) => Err(corrupt(what, "it is a keepsake")),
+            };
         }
-        let corrupt = |reason: String| StoreError::Corrupt {
-            what: what.to_owned(),
-            reason,
-        };
-        let value = match frame::open(bytes).map_err(corrupt)? {
-            Opened::Checked(value) => value,
-            Opened::Foreign(_) => return Err(corrupt("its checksum is missing".to_owned())),
-        };
+        if bytes.starts_with(SEALED_START) {
+            return self.decode_sealed_json(bytes, what);
+        }
+        Record::decode_of(bytes, what)
+    }
+
+    /// A record from a storage that keeps text.
+    pub(super) fn decode_text(&self, text: &str, what: &dyn fmt::Display) -> StoreResult<Record> {
+        let bytes = frame::from_text(text).map_err(|reason| corrupt(what, reason))?;
+        self.decode(&bytes, what)
+    }
+
+    fn open(
+        &self,
+        address: &Address,
+        what: &dyn fmt::Display,
+        open: impl FnOnce(&Keyring, &str) -> Result<Zeroizing<Vec<u8>>, SealedValueError>,
+    ) -> StoreResult<Record> {
+        let keyring = self.keyring.as_ref().ok_or_else(|| {
+            corrupt(
+                what,
+                "it is encrypted, and no key was given; set TIDEGATE_STATE_KEY, or `key_file` in \
+                 the `iac.state` module",
+            )
+        })?;
+        let plain = open(keyring, &self.place(address))
+            .map_err(|error| corrupt(what, error.to_string()))?;
+        let record = Record::decode_of(&plain, what)?;
+        if record.resource_id != *address {
+            return Err(corrupt(
+                what,
+                format!("it is the record of `{}`", record.resource_id),
+            ));
+        }
+        Ok(record)
+    }
+
+    fn decode_sealed_json(&self, bytes: &[u8], what: &dyn fmt::Display) -> StoreResult<Record> {
+        let value = frame::open_own(bytes).map_err(|reason| corrupt(what, reason))?;
         match value.get(SEALED_MEMBER).and_then(serde_json::Value::as_u64) {
             Some(SEALED_FORMAT) => {}
             Some(found) if found > SEALED_FORMAT => {
                 return Err(StoreError::Newer {
-                    what: what.to_owned(),
+                    what: what.to_string(),
                     found,
                     known: SEALED_FORMAT,
                 });
             }
-            _ => return Err(corrupt("it has no known format number".to_owned())),
+            _ => return Err(corrupt(what, "it has no known format number")),
         }
-        let sealed: SealedRecord =
-            serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))?;
-        let keyring = self.keyring.as_ref().ok_or_else(|| {
-            corrupt(
-                "it is encrypted, and no key was given; set TIDEGATE_STATE_KEY, or `key_file` in \
-                 the `iac.state` module"
-                    .to_owned(),
-            )
-        })?;
-        let plain = keyring
-            .open_bytes(&self.place(&sealed.resource_id), &sealed.content)
-            .map_err(|error| corrupt(error.to_string()))?;
-        let record = Record::decode(&plain, what)?;
-        if record.resource_id != sealed.resource_id {
-            return Err(corrupt(format!(
-                "it is the record of `{}`",
-                record.resource_id
-            )));
-        }
-        Ok(record)
+        let sealed: SealedJson =
+            serde_json::from_value(value).map_err(|error| corrupt(what, error.to_string()))?;
+        self.open(&sealed.resource_id, what, |keyring, place| {
+            keyring.open_bytes(place, &sealed.content)
+        })
     }
 }
 
@@ -154,23 +186,23 @@ mod tests {
     fn a_sealed_record_opens_with_its_key_in_its_environment_only() {
         let sealing = codec("dev").with_key(&[7; 32], true);
         let bytes = sealing.encode(&sample()).unwrap();
-        assert!(bytes.starts_with(SEALED_START));
+        assert!(matches!(frame::open_wrapped(&bytes), Ok((Kind::Sealed, _))));
         assert!(!String::from_utf8_lossy(&bytes).contains("canary"));
-        assert_eq!(sealing.decode(&bytes, "it").unwrap(), sample());
+        assert_eq!(sealing.decode(&bytes, &"it").unwrap(), sample());
         // A reader with the key that writes plain records reads it as well.
         let reading = codec("dev").with_key(&[7; 32], false);
-        assert_eq!(reading.decode(&bytes, "it").unwrap(), sample());
+        assert_eq!(reading.decode(&bytes, &"it").unwrap(), sample());
         for other in [
             codec("dev"),
             codec("dev").with_key(&[8; 32], true),
             codec("prod").with_key(&[7; 32], true),
         ] {
-            let error = other.decode(&bytes, "it").unwrap_err();
+            let error = other.decode(&bytes, &"it").unwrap_err();
             assert!(matches!(error, StoreError::Corrupt { .. }), "{error:?}");
         }
         // Plain records stay readable once encryption is on.
         let plain = codec("dev").encode(&sample()).unwrap();
-        assert_eq!(sealing.decode(&plain, "it").unwrap(), sample());
+        assert_eq!(sealing.decode(&plain, &"it").unwrap(), sample());
     }
 
     #[test]
@@ -178,12 +210,12 @@ mod tests {
         let sealing = codec("dev").with_key(&[7; 32], true);
         let bytes = sealing.encode(&sample()).unwrap();
         for length in 0..bytes.len() {
-            assert!(sealing.decode(&bytes[..length], "it").is_err(), "{length}");
+            assert!(sealing.decode(&bytes[..length], &"it").is_err(), "{length}");
         }
         for position in 0..bytes.len() {
             let mut flipped = bytes.clone();
             flipped[position] ^= 1;
-            assert!(sealing.decode(&flipped, "it").is_err(), "{position}");
+            assert!(sealing.decode(&flipped, &"it").is_err(), "{position}");
         }
     }
 }

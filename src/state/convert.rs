@@ -368,7 +368,7 @@ mod tests {
     fn what_goes_in_comes_out_and_no_plaintext_is_in_between() {
         let world = World::new();
         let record = world.record(&world.observed(CANARY), None);
-        let text = String::from_utf8(record.encode().unwrap()).unwrap();
+        let text = String::from_utf8(record.document().unwrap()).unwrap();
         assert!(!text.contains(CANARY), "{text}");
         assert_eq!(
             record.outputs["password"],

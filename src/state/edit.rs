@@ -199,7 +199,7 @@ mod tests {
         );
         assert_eq!(record.config["users"][0]["password_length"], json!(20));
         assert_eq!(seal_foreign(&mut record, "dev", with), Found::default());
-        let text = String::from_utf8(record.encode().unwrap()).unwrap();
+        let text = String::from_utf8(record.document().unwrap()).unwrap();
         assert!(!text.contains(CANARY), "{text}");
 
         let renamed = rename(&record, "dev", &Address::new("shop-db"), with).unwrap();

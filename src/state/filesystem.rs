@@ -3,15 +3,15 @@
 //! ```text
 //! <root>/.gitignore              `*`: state is not committed by accident
 //! <root>/<environment>/
-//!     head.json                  lineage, serial, fence
+//!     head.json                  lineage, fence, and the serial up to which the journal counts
 //!     lock.json                  who holds the lock; stays after release, for the fence
 //!     lock.guard                 OS lock taken around every check-and-write
 //!     lock.<fence>.alive         OS lock kept by the holder for as long as it lives
-//!     journal.jsonl              intents and outcomes
+//!     journal.jsonl              intents and outcomes, and the count of changes
 //!     key                        the state key, 64 hex digits
-//!     records/<name>.json        the records
-//!     previous/<name>.json       each record as it was before its last write
-//!     keepsakes/<key>.json       generated secrets, sink bookkeeping
+//!     records/<name>.cbor        the records
+//!     previous/<name>.cbor       each record as it was before its last write
+//!     keepsakes/<key>.cbor       generated secrets, sink bookkeeping
 //! ```
 //!
 //! Promises: a reader sees each file as it was or as it is, never in between. A write happens
@@ -19,8 +19,10 @@
 //! the fence under the same guard, so a writer that lost its lock cannot write again, however long
 //! it was stopped. Nothing that exists but cannot be read is taken for absent.
 
+mod files;
 mod guard;
 mod key;
+mod list;
 mod load;
 mod lock;
 mod log;
@@ -37,7 +39,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use crate::clock::{Clock, rfc3339};
-use crate::disk::{Disk, DiskError, DiskExt as _, EntryKind, FileLock};
+use crate::disk::{Disk, DiskError, EntryKind, FileLock};
 use crate::random::Random;
 use crate::resource::Address;
 
@@ -45,18 +47,16 @@ use super::codec::Codec;
 use super::journal::Entry;
 use super::lease::Renewal;
 use super::own::{FORMAT, KeepsakeFile, parse_own};
-use super::record::{RECORD_BYTES_MAX, Record};
+use super::record::{RECORD_BYTES_MAX, Record, corrupt};
 use super::{
-    Expected, Head, Holder, Keepsake, Lease, Snapshot, Store, StoreError, StoreResult, frame, name,
+    Expected, Head, Holder, Keepsake, Lease, Snapshot, Store, StoreError, StoreResult, name,
 };
+use files::stem;
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
 /// Head, lock and keepsake files are small; more than this is not one of them.
 const SMALL_BYTES_MAX: u64 = 16 * 1024 * 1024;
-
-/// Records read before others get a turn.
-const LISTED_AT_ONCE: usize = 256;
 
 const HEAD: &str = "head.json";
 const RECORDS: &str = "records";
@@ -94,8 +94,8 @@ struct Memory {
     alive: BTreeMap<u64, Box<dyn FileLock>>,
     /// The lock file as last seen, and when (monotonic) it was first seen like that.
     seen: Option<(Vec<u8>, Duration)>,
-    /// Size of the journal after our last good append; `None` when it must be looked at first.
-    journal_bytes: Option<u64>,
+    /// The journal after our last good append; `None` when it must be looked at first.
+    journal: Option<log::Known>,
 }
 
 impl fmt::Debug for Filesystem {
@@ -198,88 +198,12 @@ impl Filesystem {
         self
     }
 
-    fn path(&self, file: &str) -> PathBuf {
-        self.directory.join(file)
-    }
-
-    fn record_path(&self, folder: &str, address: &Address) -> PathBuf {
-        self.directory
-            .join(folder)
-            .join(format!("{}.json", name::encode(address.as_str())))
-    }
-
-    fn keepsake_path(&self, key: &str) -> PathBuf {
-        self.directory
-            .join(KEEPSAKES)
-            .join(format!("{}.json", name::encode(key)))
-    }
-
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn now(&self) -> String {
         rfc3339(self.clock.now())
-    }
-
-    /// A file's bytes; `None` when it does not exist.
-    fn read(&self, path: &Path, limit_bytes: u64) -> StoreResult<Option<Vec<u8>>> {
-        match self.disk.read(path, limit_bytes) {
-            Ok(bytes) => Ok(Some(bytes)),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(error) => Err(storage(error)),
-        }
-    }
-
-    /// The names in one of our folders, leftovers of dead writers aside; empty when it does not
-    /// exist.
-    fn names(&self, folder: &str) -> StoreResult<Vec<String>> {
-        let directory = self.path(folder);
-        match self.disk.list(&directory) {
-            Ok(mut names) => {
-                // Our names never start with a dot; temporary files, and what file managers drop
-                // into folders, do.
-                names.retain(|name| !name.starts_with('.'));
-                Ok(names)
-            }
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            Err(error) => Err(storage(error)),
-        }
-    }
-
-    /// Writes a file of a folder that may not exist yet.
-    fn write(&self, path: &Path, bytes: &[u8]) -> StoreResult<()> {
-        if let Some(folder) = path.parent()
-            && folder != self.directory
-            && self.disk.entry(folder).map_err(storage)?.is_none()
-        {
-            self.disk
-                .create_directories(folder, DIRECTORY_MODE)
-                .and_then(|()| self.disk.sync_directory(&self.directory))
-                .map_err(storage)?;
-        }
-        self.disk
-            .write_atomic(path, bytes, FILE_MODE)
-            .map_err(storage)
-    }
-
-    fn write_own<T: Serialize>(&self, path: &Path, value: &T) -> StoreResult<()> {
-        let bytes = frame::close(value).map_err(|reason| {
-            StoreError::Storage(format!("cannot write `{}`: {reason}", path.display()))
-        })?;
-        self.write(path, &bytes)
-    }
-
-    /// Reads one of our own small files and refuses newer formats.
-    fn read_own<T: serde::de::DeserializeOwned>(
-        &self,
-        path: &Path,
-        what: &str,
-    ) -> StoreResult<Option<T>> {
-        match self.read(path, SMALL_BYTES_MAX)? {
-            Some(bytes) => parse_own(&bytes, &format!("{what} (`{}`)", path.display())).map(Some),
-            None => Ok(None),
-        }
     }
 
     fn read_head(&self) -> StoreResult<Option<HeadFile>> {
@@ -294,52 +218,32 @@ impl Filesystem {
         })
     }
 
-    /// Counts one more accepted change. Written before the change itself: a crash between the two
-    /// makes a saved plan look stale, which is harmless; the other order would hide a change.
-    fn advance(&self, lease: &Lease) -> StoreResult<u64> {
-        let mut head = self.need_head()?;
-        head.serial += 1;
-        head.fence = lease.fence;
-        self.write_own(&self.path(HEAD), &head)?;
-        Ok(head.serial)
-    }
-
-    fn read_record(&self, address: &Address) -> StoreResult<Option<(Record, Vec<u8>)>> {
-        let path = self.record_path(RECORDS, address);
-        let Some(bytes) = self.read(&path, RECORD_BYTES_MAX)? else {
+    fn read_record(&self, address: &Address) -> StoreResult<Option<(Record, PathBuf)>> {
+        let place = self.record_place(address);
+        let Some((bytes, path)) = self.read_at(&place, RECORD_BYTES_MAX)? else {
             return Ok(None);
         };
-        let what = format!("record `{address}` (`{}`)", path.display());
+        let what = format_args!("record `{address}` (`{}`)", path.display());
         let record = self.check_record(self.codec.decode(&bytes, &what)?, &what, Some(address))?;
-        Ok(Some((record, bytes)))
+        Ok(Some((record, path.to_path_buf())))
     }
 
     /// A record must be where it says it belongs.
     fn check_record(
         &self,
         record: Record,
-        what: &str,
+        what: &dyn fmt::Display,
         expected: Option<&Address>,
     ) -> StoreResult<Record> {
-        let corrupt = |reason: String| StoreError::Corrupt {
-            what: what.to_owned(),
-            reason,
-        };
-        if let Some(expected) = expected
-            && record.resource_id != *expected
-        {
-            return Err(corrupt(format!(
-                "it is the record of `{}`",
-                record.resource_id
-            )));
-        }
         let environment = &record.tidegate.environment;
-        if !environment.is_empty() && *environment != self.environment {
-            return Err(corrupt(format!(
-                "it belongs to environment `{environment}`"
-            )));
-        }
-        Ok(record)
+        let reason = if expected.is_some_and(|expected| record.resource_id != *expected) {
+            format!("it is the record of `{}`", record.resource_id)
+        } else if !environment.is_empty() && *environment != self.environment {
+            format!("it belongs to environment `{environment}`")
+        } else {
+            return Ok(record);
+        };
+        Err(corrupt(what, reason))
     }
 }
 
@@ -359,40 +263,14 @@ impl Store for Filesystem {
         };
         let fence = self.read_lock()?.map_or(0, |lock| lock.file.fence);
         Ok(Some(Head {
+            serial: self.serial_after(&head)?,
             lineage: head.lineage,
-            serial: head.serial,
             fence: head.fence.max(fence),
         }))
     }
 
     async fn list(&self) -> StoreResult<Vec<Record>> {
-        let mut records = Vec::new();
-        for (index, file) in self.names(RECORDS)?.into_iter().enumerate() {
-            if index % LISTED_AT_ONCE == LISTED_AT_ONCE - 1 {
-                // Files are read without waiting; whoever wants to stop us gets a turn here.
-                tokio::task::yield_now().await;
-            }
-            let path = self.directory.join(RECORDS).join(&file);
-            let what = format!("record file `{}`", path.display());
-            // Absent now: removed by a writer after we listed the folder.
-            let Some(bytes) = self.read(&path, RECORD_BYTES_MAX)? else {
-                continue;
-            };
-            let record = self.check_record(self.codec.decode(&bytes, &what)?, &what, None)?;
-            let expected = format!("{}.json", name::encode(record.resource_id.as_str()));
-            if expected != file {
-                return Err(StoreError::Corrupt {
-                    what,
-                    reason: format!(
-                        "it is the record of `{}`, whose file is `{expected}`",
-                        record.resource_id
-                    ),
-                });
-            }
-            records.push(record);
-        }
-        records.sort_by(|left, right| left.resource_id.cmp(&right.resource_id));
-        Ok(records)
+        self.list_records().await
     }
 
     async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
@@ -434,17 +312,15 @@ impl Store for Filesystem {
 
     async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
         let _guard = self.enter_with(lease).await?;
-        let path = self.record_path(RECORDS, address);
-        let Some(bytes) = self.read(&path, RECORD_BYTES_MAX)? else {
-            return Ok(self.need_head()?.serial);
-        };
-        self.write(&self.record_path(PREVIOUS, address), &bytes)?;
-        let serial = self.advance(lease)?;
-        self.disk
-            .remove_file(&path)
-            .and_then(|()| self.disk.sync_directory(&self.path(RECORDS)))
-            .map_err(storage)?;
-        Ok(serial)
+        let place = self.record_place(address);
+        for path in [&place.path, &place.of_old] {
+            if self.disk.entry(path).map_err(storage)?.is_some() {
+                let serial = self.advance(lease)?;
+                self.retire(&place)?;
+                return Ok(serial);
+            }
+        }
+        self.serial()
     }
 
     async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
@@ -474,26 +350,26 @@ impl Store for Filesystem {
 
     async fn journal_clear(&self, lease: &Lease) -> StoreResult<()> {
         let _guard = self.enter_with(lease).await?;
-        self.clear_entries()
+        self.clear_entries(lease)
     }
 
     async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
-        let path = self.keepsake_path(key);
-        let Some(file) = self.read_own::<KeepsakeFile>(&path, &format!("keepsake `{key}`"))? else {
+        let place = self.place(KEEPSAKES, key);
+        let Some((bytes, path)) = self.read_at(&place, SMALL_BYTES_MAX)? else {
             return Ok(None);
         };
+        let what = format_args!("keepsake `{key}` (`{}`)", path.display());
+        let file = KeepsakeFile::read(&bytes, &what)?;
         if file.key != key {
-            return Err(StoreError::Corrupt {
-                what: format!("keepsake `{key}` (`{}`)", path.display()),
-                reason: format!("it is the keepsake `{}`", file.key),
-            });
+            return Err(corrupt(&what, format!("it is the keepsake `{}`", file.key)));
         }
         Ok(Some(file.keepsake))
     }
 
     async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
         let _guard = self.enter_with(lease).await?;
-        self.write_own(&self.keepsake_path(key), &KeepsakeFile::new(key, value))
+        let bytes = KeepsakeFile::new(key, value).encode()?;
+        self.write_at(&self.place(KEEPSAKES, key), &bytes)
     }
 
     async fn keepsakes(&self) -> StoreResult<Vec<String>> {
@@ -508,14 +384,7 @@ impl Store for Filesystem {
 
     async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
         let _guard = self.enter_with(lease).await?;
-        let path = self.keepsake_path(key);
-        if self.disk.entry(&path).map_err(storage)?.is_none() {
-            return Ok(());
-        }
-        self.disk
-            .remove_file(&path)
-            .and_then(|()| self.disk.sync_directory(&self.path(KEEPSAKES)))
-            .map_err(storage)
+        self.remove_at(&self.place(KEEPSAKES, key))
     }
 
     async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
@@ -557,10 +426,9 @@ impl Filesystem {
         let existing = self.read_record(address)?;
         let found = existing.as_ref().map(|(record, _)| record);
         if let Some(expected) = expected {
-            let head = self.need_head()?;
             let head = Head {
-                lineage: head.lineage,
-                serial: head.serial,
+                lineage: self.need_head()?.lineage,
+                serial: self.serial()?,
                 fence: lease.fence,
             };
             expected.check(address, found, Some(&head))?;
@@ -568,11 +436,11 @@ impl Filesystem {
         let bytes = self
             .codec
             .encode(&record.succeed(found, &self.environment, &self.now()))?;
-        if let Some((_, bytes)) = &existing {
-            self.write(&self.record_path(PREVIOUS, address), bytes)?;
+        if let Some((_, path)) = &existing {
+            self.keep_previous(path)?;
         }
         let serial = self.advance(lease)?;
-        self.write(&self.record_path(RECORDS, address), &bytes)?;
+        self.write_at(&self.record_place(address), &bytes)?;
         Ok(serial)
     }
 
@@ -581,14 +449,17 @@ impl Filesystem {
         let mut files = Vec::new();
         for file_name in self.names(KEEPSAKES)? {
             let path = self.path(KEEPSAKES).join(&file_name);
-            let Some(file) = self.read_own::<KeepsakeFile>(&path, "keepsake file")? else {
+            let what = format_args!("keepsake file `{}`", path.display());
+            let Some(stem) = stem(&file_name) else {
+                return Err(corrupt(&what, "it is not named like a keepsake"));
+            };
+            let place = self.place_of(KEEPSAKES, stem);
+            let Some((bytes, _)) = self.read_at(&place, SMALL_BYTES_MAX)? else {
                 continue;
             };
-            if format!("{}.json", name::encode(&file.key)) != file_name {
-                return Err(StoreError::Corrupt {
-                    what: format!("keepsake file `{}`", path.display()),
-                    reason: format!("it is the keepsake `{}`", file.key),
-                });
+            let file = KeepsakeFile::read(&bytes, &what)?;
+            if name::encode(&file.key) != stem {
+                return Err(corrupt(&what, format!("it is the keepsake `{}`", file.key)));
             }
             files.push(file);
         }

@@ -1,14 +1,18 @@
 //! The intent journal: what was about to happen, and what came of it; and the form of its file.
 //! Pure.
 //!
-//! One JSON object a line: `{"length":…,"sha256":"…","fence":…,"entry":{…}}`. The length counts
-//! the bytes after the checksum's comma up to the line's end, and the checksum covers them. So a
-//! line that was cut off while it was appended (no line end, and shorter than it says) is told
-//! apart from one that was damaged later.
+//! One JSON object a line: `{"n":…,"c":"…","f":…,"e":[…]}`, with the fence as `f` and the entry as
+//! `e`. `n` counts the bytes after the comma behind `c` up to the line's end, and `c`, the first
+//! eight bytes of their SHA-256, covers them. So a line that was cut off while it was appended (no
+//! line end, and shorter than it says) is told apart from one that was damaged later. Lines of
+//! format 1 say the same at greater length.
+//!
+//! A line is written before and after every action, so each byte of it counts.
 
 use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::random::encode_hex;
@@ -82,42 +86,100 @@ pub fn open_intents(entries: &[Entry]) -> Vec<&Entry> {
 pub struct Journal {
     /// Its entries, oldest first.
     pub entries: Vec<Entry>,
+    /// The last count of changes that was noted; 0 for none.
+    pub serial: u64,
     /// Bytes up to the end of the last whole line.
     pub good_bytes: usize,
     /// Bytes of a torn last line after that; they were never acknowledged.
     pub torn_bytes: usize,
 }
 
-const BEFORE_LENGTH: &[u8] = b"{\"length\":";
-const BEFORE_CHECKSUM: &[u8] = b",\"sha256\":\"";
+/// How a line is put around its body.
+struct Form {
+    before_length: &'static [u8],
+    before_checksum: &'static [u8],
+    /// Hexadecimal digits of the checksum.
+    digits: usize,
+}
+
 const AFTER_CHECKSUM: &[u8] = b"\",";
-const CHECKSUM_CHARACTERS: usize = 64;
+
+const NOW: Form = Form {
+    before_length: b"{\"n\":",
+    before_checksum: b",\"c\":\"",
+    digits: 16,
+};
+
+/// Format 1.
+const OF_OLD: Form = Form {
+    before_length: b"{\"length\":",
+    before_checksum: b",\"sha256\":\"",
+    digits: 64,
+};
+
+/// What a line holds in place of an entry when it counts the changes of records: the state's serial
+/// right after it. Not an entry, since nothing follows from it but the number.
+const SERIAL: &str = "serial";
+/// How the entry of such a line starts.
+const SERIAL_START: &str = "\"e\":[\"serial\",";
 
 /// Appends one line to `out`.
 ///
 /// # Errors
 /// When the entry cannot be put in JSON, which no entry we make can cause.
 pub fn write_line(out: &mut String, fence: u64, entry: &Entry) -> Result<(), serde_json::Error> {
-    let entry = serde_json::to_string(entry)?;
-    let body = format!("\"fence\":{fence},\"entry\":{entry}}}");
-    let checksum = encode_hex(&Sha256::digest(body.as_bytes()));
-    out.push_str(&format!(
-        "{{\"length\":{},\"sha256\":\"{checksum}\",{body}\n",
-        body.len()
-    ));
+    let parts = match entry {
+        Entry::Begin { run_id, fence, at } => json!(["begin", run_id, fence, at]),
+        Entry::Intent {
+            operation,
+            address,
+            kind,
+            provider,
+            action,
+            config_hash,
+            at,
+        } => json!([
+            "intent",
+            operation,
+            address,
+            kind,
+            provider,
+            serde_json::to_value(action)?,
+            config_hash,
+            at
+        ]),
+        Entry::Outcome { operation, outcome } => json!(["outcome", operation, outcome]),
+        Entry::End { run_id } => json!(["end", run_id]),
+    };
+    write_parts(out, fence, &parts);
     Ok(())
+}
+
+/// Appends a line that says: from here on this is the serial.
+pub(super) fn write_serial(out: &mut String, fence: u64, serial: u64) {
+    write_parts(out, fence, &json!([SERIAL, serial]));
+}
+
+fn write_parts(out: &mut String, fence: u64, parts: &Value) {
+    let body = format!("\"f\":{fence},\"e\":{parts}}}");
+    out.push_str(&format!(
+        "{{\"n\":{},\"c\":\"{}\",{body}\n",
+        body.len(),
+        checksum(body.as_bytes(), NOW.digits)
+    ));
+}
+
+/// What a line says.
+enum Said {
+    Entry(Entry),
+    Serial(u64),
 }
 
 /// Reads a journal file. A torn last line is left out; anything else that is not as it was written
 /// is an error, given as a reason in words.
 pub fn parse(bytes: &[u8]) -> Result<Journal, String> {
-    #[derive(Deserialize)]
-    struct Line {
-        fence: u64,
-        entry: Entry,
-    }
     let mut journal = Journal::default();
-    let mut fence = 0;
+    let mut last_fence = 0;
     for (index, line) in bytes.split_inclusive(|byte| *byte == b'\n').enumerate() {
         let number = index + 1;
         let damaged = || format!("line {number} is damaged");
@@ -128,38 +190,135 @@ pub fn parse(bytes: &[u8]) -> Result<Journal, String> {
             journal.torn_bytes = line.len();
             break;
         };
-        let (length, checksum, body) = split(text).ok_or_else(damaged)?;
-        if length != body.len() || !is_right(body, checksum) {
+        if !split(text).is_some_and(|framed| framed.is_whole()) {
             return Err(damaged());
         }
-        let line_value: Line = serde_json::from_slice(text)
+        let (fence, said) = understand(text)
             .map_err(|error| format!("line {number} is whole but not understood: {error}"))?;
-        if line_value.fence < fence {
+        if fence < last_fence {
             return Err(format!(
-                "line {number} was written under fence {}, after fence {fence}",
-                line_value.fence
+                "line {number} was written under fence {fence}, after fence {last_fence}"
             ));
         }
-        fence = line_value.fence;
-        journal.entries.push(line_value.entry);
+        last_fence = fence;
+        match said {
+            Said::Entry(entry) => journal.entries.push(entry),
+            Said::Serial(serial) => journal.serial = serial,
+        }
         journal.good_bytes += line.len();
     }
     Ok(journal)
 }
 
-/// Length, checksum and body of a line, when its front is complete.
-fn split(line: &[u8]) -> Option<(usize, &[u8], &[u8])> {
-    let rest = line.strip_prefix(BEFORE_LENGTH)?;
-    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let (length, rest) = rest.split_at(digits);
-    let length = std::str::from_utf8(length).ok()?.parse().ok()?;
-    let rest = rest.strip_prefix(BEFORE_CHECKSUM)?;
-    let (checksum, rest) = rest.split_at_checked(CHECKSUM_CHARACTERS)?;
-    Some((length, checksum, rest.strip_prefix(AFTER_CHECKSUM)?))
+/// The greatest serial that a whole line of the journal notes. Other lines are not looked at: how
+/// far the state has come is known even when what else the journal says is damaged.
+pub(super) fn last_serial(bytes: &[u8]) -> u64 {
+    let mut last = 0;
+    for line in bytes.split(|byte| *byte == b'\n') {
+        // Most lines are told apart by their front, without a checksum over them.
+        let Some(framed) = split(line) else { continue };
+        let front = &framed.body[..framed.body.len().min(40)];
+        let is_count = front
+            .windows(SERIAL_START.len())
+            .any(|window| window == SERIAL_START.as_bytes());
+        if is_count
+            && framed.is_whole()
+            && let Ok((_, Said::Serial(serial))) = understand(line)
+        {
+            last = last.max(serial);
+        }
+    }
+    last
 }
 
-fn is_right(body: &[u8], checksum: &[u8]) -> bool {
-    encode_hex(&Sha256::digest(body)).as_bytes() == checksum
+/// Fence and content of a whole line.
+fn understand(line: &[u8]) -> Result<(u64, Said), String> {
+    let value: Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+    let fence = |member: &str| value[member].as_u64().ok_or("it names no fence");
+    if let Some(entry) = value.get("entry") {
+        let entry = Entry::deserialize(entry).map_err(|error| error.to_string())?;
+        return Ok((fence("fence")?, Said::Entry(entry)));
+    }
+    let parts = value["e"].as_array();
+    let said = parts
+        .and_then(|parts| said(parts))
+        .ok_or("it says what this version does not know")?;
+    Ok((fence("f")?, said))
+}
+
+fn said(parts: &[Value]) -> Option<Said> {
+    let text = |index: usize| Some(parts.get(index)?.as_str()?.to_owned());
+    let number = |index: usize| parts.get(index)?.as_u64();
+    let (entry, length) = match parts.first()?.as_str()? {
+        SERIAL => return (parts.len() == 2).then_some(Said::Serial(number(1)?)),
+        "begin" => (
+            Entry::Begin {
+                run_id: text(1)?,
+                fence: number(2)?,
+                at: text(3)?,
+            },
+            4,
+        ),
+        "intent" => (
+            Entry::Intent {
+                operation: text(1)?,
+                address: Address::new(text(2)?),
+                kind: Kind::new(text(3)?),
+                provider: text(4)?,
+                action: ActionKind::deserialize(parts.get(5)?).ok()?,
+                config_hash: text(6)?,
+                at: text(7)?,
+            },
+            8,
+        ),
+        "outcome" => (
+            Entry::Outcome {
+                operation: text(1)?,
+                outcome: text(2)?,
+            },
+            3,
+        ),
+        "end" => (Entry::End { run_id: text(1)? }, 2),
+        _ => return None,
+    };
+    (parts.len() == length).then_some(Said::Entry(entry))
+}
+
+/// A line whose front is complete.
+struct Framed<'l> {
+    length: usize,
+    checksum: &'l [u8],
+    body: &'l [u8],
+}
+
+impl Framed<'_> {
+    /// Is the body there, and as it was?
+    fn is_whole(&self) -> bool {
+        self.body.len() == self.length
+            && checksum(self.body, self.checksum.len()).as_bytes() == self.checksum
+    }
+}
+
+fn split(line: &[u8]) -> Option<Framed<'_>> {
+    [NOW, OF_OLD].iter().find_map(|form| {
+        let rest = line.strip_prefix(form.before_length)?;
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (length, rest) = rest.split_at(digits);
+        let length = std::str::from_utf8(length).ok()?.parse().ok()?;
+        let rest = rest.strip_prefix(form.before_checksum)?;
+        let (checksum, rest) = rest.split_at_checked(form.digits)?;
+        let body = rest.strip_prefix(AFTER_CHECKSUM)?;
+        Some(Framed {
+            length,
+            checksum,
+            body,
+        })
+    })
+}
+
+/// The first digits of the checksum.
+fn checksum(body: &[u8], digits: usize) -> String {
+    encode_hex(&Sha256::digest(body)[..digits / 2])
 }
 
 /// Is this (without a line end) what a crash leaves of a line? It is then shorter than it says,
@@ -168,30 +327,27 @@ fn is_torn(line: &[u8]) -> bool {
     let zeros = line.iter().rev().take_while(|byte| **byte == 0).count();
     let arrived = &line[..line.len() - zeros];
     match split(arrived) {
-        Some((length, checksum, body)) => {
-            // Complete but for its line end, which was never acknowledged either.
-            let complete = body.len() == length && is_right(body, checksum);
-            body.len() < length || complete
-        }
-        None => is_front(arrived),
+        // Complete but for its line end, which was never acknowledged either.
+        Some(framed) => framed.body.len() < framed.length || framed.is_whole(),
+        None => [NOW, OF_OLD].iter().any(|form| is_front(arrived, form)),
     }
 }
 
 /// Is this the beginning of a line whose body has not started yet?
-fn is_front(text: &[u8]) -> bool {
+fn is_front(text: &[u8], form: &Form) -> bool {
     let agrees = |expected: &[u8], text: &[u8]| {
         let shared = expected.len().min(text.len());
         expected[..shared] == text[..shared]
     };
-    let Some(rest) = text.strip_prefix(BEFORE_LENGTH) else {
-        return agrees(BEFORE_LENGTH, text);
+    let Some(rest) = text.strip_prefix(form.before_length) else {
+        return agrees(form.before_length, text);
     };
     let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
     let rest = &rest[digits..];
-    let Some(rest) = rest.strip_prefix(BEFORE_CHECKSUM) else {
-        return agrees(BEFORE_CHECKSUM, rest);
+    let Some(rest) = rest.strip_prefix(form.before_checksum) else {
+        return agrees(form.before_checksum, rest);
     };
-    match rest.split_at_checked(CHECKSUM_CHARACTERS) {
+    match rest.split_at_checked(form.digits) {
         Some((_, rest)) => agrees(AFTER_CHECKSUM, rest),
         None => true,
     }
@@ -232,10 +388,54 @@ mod tests {
         text.into_bytes()
     }
 
+    /// As format 1 had it.
+    fn text_of_old(entries: &[Entry]) -> Vec<u8> {
+        let line = |entry: &Entry| {
+            let entry = serde_json::to_string(entry).unwrap();
+            let body = format!("\"fence\":3,\"entry\":{entry}}}");
+            let sum = checksum(body.as_bytes(), 64);
+            format!("{{\"length\":{},\"sha256\":\"{sum}\",{body}\n", body.len())
+        };
+        entries.iter().map(line).collect::<String>().into_bytes()
+    }
+
+    #[test]
+    fn lines_of_both_formats_stand_in_one_file() {
+        let mut bytes = text_of_old(&sample());
+        let mut counted = String::new();
+        write_serial(&mut counted, 3, 41);
+        bytes.extend(counted.bytes());
+        bytes.extend(text(&sample()));
+        let journal = parse(&bytes).unwrap();
+        assert_eq!(journal.entries, [sample(), sample()].concat());
+        assert_eq!((journal.serial, journal.good_bytes), (41, bytes.len()));
+        assert_eq!(last_serial(&bytes), 41);
+        // The count is known whatever happened to other lines.
+        bytes[40] ^= 1;
+        assert!(parse(&bytes).is_err());
+        assert_eq!(last_serial(&bytes), 41);
+    }
+
+    #[test]
+    fn a_line_of_a_later_version_is_not_skipped() {
+        let mut line = String::new();
+        write_parts(&mut line, 3, &json!(["later", 1]));
+        let reason = parse(line.as_bytes()).unwrap_err();
+        assert!(reason.contains("this version does not know"), "{reason}");
+        let mut line = String::new();
+        write_parts(&mut line, 3, &json!(["end", "r", "more"]));
+        assert!(parse(line.as_bytes()).is_err());
+    }
+
     #[test]
     fn every_cut_gives_the_whole_lines_before_it() {
         let entries = sample();
-        let bytes = text(&entries);
+        for bytes in [text(&entries), text_of_old(&entries)] {
+            cut_everywhere(&entries, &bytes);
+        }
+    }
+
+    fn cut_everywhere(entries: &[Entry], bytes: &[u8]) {
         for cut in 0..=bytes.len() {
             let whole = bytes[..cut].iter().filter(|byte| **byte == b'\n').count();
             let journal = parse(&bytes[..cut]).unwrap_or_else(|error| panic!("{cut}: {error}"));
@@ -253,7 +453,10 @@ mod tests {
 
     #[test]
     fn every_flipped_bit_is_seen() {
-        let bytes = text(&sample());
+        let mut bytes = text(&sample());
+        let mut counted = String::new();
+        write_serial(&mut counted, 3, 7);
+        bytes.extend(counted.bytes());
         for position in 0..bytes.len() {
             for bit in 0..8 {
                 let mut flipped = bytes.clone();

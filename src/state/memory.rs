@@ -153,7 +153,8 @@ impl Memory {
     }
 
     fn decode(&self, address: &Address, bytes: &[u8]) -> StoreResult<Record> {
-        self.codec.decode(bytes, &format!("record `{address}`"))
+        self.codec
+            .decode(bytes, &format_args!("record `{address}`"))
     }
 
     fn left(&self, held: &Held) -> Verdict {

@@ -17,12 +17,14 @@ pub mod snapshot;
 pub mod tfstate;
 pub mod upstream;
 
+mod cbor;
 mod codec;
 mod convert;
 mod fault;
 mod frame;
 mod own;
 mod secret_key;
+mod typed;
 
 use std::fmt;
 use std::time::Duration;

@@ -1,15 +1,21 @@
 //! What every store keeps besides records, in the form it is kept in. Pure.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::random::encode_hex;
 
-use super::{Keepsake, StoreError, StoreResult, frame};
+use super::frame::{self, Kind};
+use super::record::{corrupt, refused};
+use super::{Keepsake, StoreError, StoreResult};
 
-/// Format of head, lock and keepsake files.
-pub(super) const FORMAT: u64 = 1;
+/// Format of heads and locks, which are JSON so that anybody sees who holds a lock. Since format 2,
+/// records and keepsakes beside them are CBOR and the journal counts changes: an older program must
+/// not take the lock.
+pub(super) const FORMAT: u64 = 2;
 
 /// A keepsake with its key, as it is stored.
 #[derive(Debug, Serialize, Deserialize)]
@@ -31,47 +37,72 @@ impl KeepsakeFile {
 
     /// The bytes that stand for it.
     pub(super) fn encode(&self) -> StoreResult<Vec<u8>> {
-        frame::close(self).map_err(|reason| {
-            StoreError::Storage(format!("cannot write keepsake `{}`: {reason}", self.key))
-        })
+        let value = serde_json::to_value(self).map_err(|error| {
+            StoreError::Storage(format!("cannot write keepsake `{}`: {error}", self.key))
+        })?;
+        Ok(frame::wrap(Kind::Keepsake, |writer| writer.value(&value)))
+    }
+
+    /// Reads one, whosever it is.
+    pub(super) fn read(bytes: &[u8], what: &dyn fmt::Display) -> StoreResult<Self> {
+        if !frame::is_wrapped(bytes) {
+            return parse_own(bytes, what);
+        }
+        let (Kind::Keepsake, mut reader) =
+            frame::open_wrapped(bytes).map_err(|why| refused(why, what))?
+        else {
+            return Err(corrupt(what, "it is no keepsake"));
+        };
+        let value = reader.value().map_err(|reason| corrupt(what, reason))?;
+        if !reader.is_at_end() {
+            return Err(corrupt(what, "something follows the keepsake"));
+        }
+        from_versioned(value, what)
     }
 
     /// Reads one and holds it against the key it was found under.
     pub(super) fn decode(bytes: &[u8], key: &str) -> StoreResult<Keepsake> {
         let what = format!("keepsake `{key}`");
-        let file: Self = parse_own(bytes, &what)?;
+        let file = Self::read(bytes, &what)?;
         if file.key != key {
-            return Err(StoreError::Corrupt {
-                what,
-                reason: format!("it is the keepsake `{}`", file.key),
-            });
+            return Err(corrupt(&what, format!("it is the keepsake `{}`", file.key)));
         }
         Ok(file.keepsake)
     }
+
+    /// [`KeepsakeFile::decode`] for a storage that keeps text.
+    pub(super) fn decode_text(text: &str, key: &str) -> StoreResult<Keepsake> {
+        let bytes = frame::from_text(text)
+            .map_err(|reason| corrupt(&format_args!("keepsake `{key}`"), reason))?;
+        Self::decode(&bytes, key)
+    }
 }
 
-/// Our own small files: checksum first, then the format, then the content.
+/// Our own small JSON files: checksum first, then the format, then the content.
 pub(super) fn parse_own<T: serde::de::DeserializeOwned>(
     bytes: &[u8],
-    what: &str,
+    what: &dyn fmt::Display,
 ) -> StoreResult<T> {
-    let corrupt = |reason: String| StoreError::Corrupt {
-        what: what.to_owned(),
-        reason,
-    };
-    let value = frame::open_own(bytes).map_err(corrupt)?;
+    let value = frame::open_own(bytes).map_err(|reason| corrupt(what, reason))?;
+    from_versioned(value, what)
+}
+
+fn from_versioned<T: serde::de::DeserializeOwned>(
+    value: serde_json::Value,
+    what: &dyn fmt::Display,
+) -> StoreResult<T> {
     match value.get("format").and_then(serde_json::Value::as_u64) {
-        Some(FORMAT) => {}
+        Some(1..=FORMAT) => {}
         Some(found) if found > FORMAT => {
             return Err(StoreError::Newer {
-                what: what.to_owned(),
+                what: what.to_string(),
                 found,
                 known: FORMAT,
             });
         }
-        _ => return Err(corrupt("it has no known format number".to_owned())),
+        _ => return Err(corrupt(what, "it has no known format number")),
     }
-    serde_json::from_value(value).map_err(|error| corrupt(error.to_string()))
+    serde_json::from_value(value).map_err(|error| corrupt(what, error.to_string()))
 }
 
 /// A state key.

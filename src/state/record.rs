@@ -1,13 +1,15 @@
 //! One resource as the store keeps it: upstream's record fields, and ours beside them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::resource::{Address, PublicMap};
 
-use super::frame::{self, Opened};
-use super::{StoreError, StoreResult};
+use super::cbor::Reader;
+use super::frame::{self, Kind, Opened, Refused};
+use super::{StoreError, StoreResult, typed};
 
 pub use super::convert::{Applied, RecordError, from_observed, observe, place, to_recorded};
 pub use super::secret_key::{PLACEHOLDER_PREFIX, secret_key};
@@ -118,42 +120,86 @@ where
 }
 
 impl Record {
-    /// The bytes of this record's file.
+    /// The bytes that are stored for this record.
     ///
     /// # Errors
     /// [`StoreError::Storage`] for a record that could not be read back: too large, or nested too
     /// deep. Nothing unreadable is ever written.
     pub fn encode(&self) -> StoreResult<Vec<u8>> {
-        let unwritable = |reason: String| {
-            StoreError::Storage(format!(
-                "cannot write record `{}`: {reason}",
-                self.resource_id
-            ))
-        };
-        let bytes = frame::close(self).map_err(unwritable)?;
+        self.readable(frame::wrap(Kind::Record, |writer| {
+            typed::write(self, writer)
+        }))
+    }
+
+    /// This record as a JSON document of its own, for people and other tools. [`Record::decode`]
+    /// reads it too.
+    ///
+    /// # Errors
+    /// Those of [`Record::encode`].
+    pub fn document(&self) -> StoreResult<Vec<u8>> {
+        self.readable(frame::close(self).map_err(|reason| self.unwritable(&reason))?)
+    }
+
+    fn unwritable(&self, reason: &str) -> StoreError {
+        StoreError::Storage(format!(
+            "cannot write record `{}`: {reason}",
+            self.resource_id
+        ))
+    }
+
+    /// `bytes`, if this version reads them.
+    fn readable(&self, bytes: Vec<u8>) -> StoreResult<Vec<u8>> {
         if bytes.len() as u64 > RECORD_BYTES_MAX {
-            return Err(unwritable(format!(
+            return Err(self.unwritable(&format!(
                 "it has {} bytes, the limit is {RECORD_BYTES_MAX}",
                 bytes.len()
             )));
         }
         match Self::decode(&bytes, "the record") {
             Ok(_) => Ok(bytes),
-            Err(error) => Err(unwritable(error.to_string())),
+            Err(error) => Err(self.unwritable(&error.to_string())),
         }
     }
 
-    /// Reads a record's file: ours, or one that upstream wrote (no checksum, no `tidegate` member).
-    /// `what` names the file in errors.
+    /// Reads a stored record: as this version writes them, as JSON of ours, or as JSON that
+    /// upstream wrote (no checksum, no `tidegate` member). `what` names it in errors.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`] for anything that is not a whole record, [`StoreError::Newer`] for
     /// a format this version does not know.
     pub fn decode(bytes: &[u8], what: &str) -> StoreResult<Self> {
-        let corrupt = |reason: String| StoreError::Corrupt {
-            what: what.to_owned(),
-            reason,
-        };
+        Self::decode_of(bytes, &what)
+    }
+
+    /// [`Record::decode`] with a name that is only put in words when it is needed.
+    pub(super) fn decode_of(bytes: &[u8], what: &dyn fmt::Display) -> StoreResult<Self> {
+        if frame::is_wrapped(bytes) {
+            return match frame::open_wrapped(bytes).map_err(|why| refused(why, what))? {
+                (Kind::Record, reader) => Self::read(reader, what),
+                _ => Err(corrupt(what, "it holds something else than a record")),
+            };
+        }
+        Self::decode_json(bytes, what)
+    }
+
+    /// The content of an opened frame.
+    pub(super) fn read(mut reader: Reader<'_>, what: &dyn fmt::Display) -> StoreResult<Self> {
+        let record = typed::read(&mut reader).map_err(|reason| corrupt(what, reason))?;
+        if !reader.is_at_end() {
+            return Err(corrupt(what, "something follows the record"));
+        }
+        if record.tidegate.format > FORMAT {
+            return Err(StoreError::Newer {
+                what: what.to_string(),
+                found: record.tidegate.format,
+                known: FORMAT,
+            });
+        }
+        Ok(record)
+    }
+
+    fn decode_json(bytes: &[u8], what: &dyn fmt::Display) -> StoreResult<Self> {
+        let corrupt = |reason: String| corrupt(what, reason);
         let value = match frame::open(bytes).map_err(corrupt)? {
             Opened::Checked(value) => {
                 let found = value
@@ -163,7 +209,7 @@ impl Record {
                     .unwrap_or(0);
                 if found > FORMAT {
                     return Err(StoreError::Newer {
-                        what: what.to_owned(),
+                        what: what.to_string(),
                         found,
                         known: FORMAT,
                     });
@@ -194,6 +240,26 @@ impl Record {
             None => {}
         }
         next
+    }
+}
+
+/// Why stored bytes are no record.
+pub(super) fn corrupt(what: &dyn fmt::Display, reason: impl Into<String>) -> StoreError {
+    StoreError::Corrupt {
+        what: what.to_string(),
+        reason: reason.into(),
+    }
+}
+
+/// Why a frame was not opened.
+pub(super) fn refused(why: Refused, what: &dyn fmt::Display) -> StoreError {
+    match why {
+        Refused::Damaged(reason) => corrupt(what, reason),
+        Refused::Newer(found) => StoreError::Newer {
+            what: what.to_string(),
+            found,
+            known: frame::VERSION,
+        },
     }
 }
 
@@ -228,10 +294,9 @@ mod tests {
             0.000_123_456_789_012_345_68, 7.120_190_685_760_811e-43, 1.090_544_144_178_112_7e-21
         ]});
         let record = sample(config);
-        assert_eq!(
-            Record::decode(&record.encode().unwrap(), "test").unwrap(),
-            record
-        );
+        for bytes in [record.encode().unwrap(), record.document().unwrap()] {
+            assert_eq!(Record::decode(&bytes, "test").unwrap(), record);
+        }
     }
 
     #[test]
@@ -240,23 +305,27 @@ mod tests {
         for _ in 0..200 {
             deep = json!([deep]);
         }
-        let error = sample(json!({ "deep": deep }))
-            .encode()
-            .unwrap_err()
-            .to_string();
-        assert!(error.contains("record `a`"), "{error}");
+        let record = sample(json!({ "deep": deep }));
+        for refused in [record.encode(), record.document()] {
+            let error = refused.unwrap_err().to_string();
+            assert!(error.contains("record `a`"), "{error}");
+        }
     }
 
     #[test]
     fn a_newer_format_is_told_apart_from_damage() {
         let mut record = sample(json!({}));
         record.tidegate.format = FORMAT + 1;
-        let bytes = frame::close(&record).unwrap();
-        let error = Record::decode(&bytes, "test").unwrap_err();
-        assert!(matches!(error, StoreError::Newer { .. }), "{error:?}");
-        assert!(
-            record.encode().is_err(),
-            "an older version never writes a newer format"
-        );
+        let wrapped = frame::wrap(Kind::Record, |writer| typed::write(&record, writer));
+        for bytes in [frame::close(&record).unwrap(), wrapped] {
+            let error = Record::decode(&bytes, "test").unwrap_err();
+            assert!(matches!(error, StoreError::Newer { .. }), "{error:?}");
+        }
+        for written in [record.encode(), record.document()] {
+            assert!(
+                written.is_err(),
+                "an older version never writes a newer format"
+            );
+        }
     }
 }

@@ -53,6 +53,11 @@ pub enum Outcome {
         /// Its value.
         keepsake: Keepsake,
     },
+    /// A keepsake was to be removed.
+    Forget {
+        /// Its key.
+        key: String,
+    },
     /// A journal entry was to be appended.
     Journal {
         /// The entry.
@@ -268,6 +273,10 @@ impl Recovery {
                     store.put_keepsake(lease, &key, &keepsake).await?;
                     replayed.saved += 1;
                 }
+                Outcome::Forget { key } => {
+                    store.delete_keepsake(lease, &key).await?;
+                    replayed.saved += 1;
+                }
                 Outcome::Journal { entry } => {
                     if !store.journal_read().await?.contains(&entry) {
                         store.journal_append(lease, &[entry]).await?;
@@ -282,7 +291,7 @@ impl Recovery {
 }
 
 /// The same but for what a store sets itself.
-fn same(standing: &Record, record: &Record) -> bool {
+pub(super) fn same(standing: &Record, record: &Record) -> bool {
     let plain = |record: &Record| {
         let mut plain = record.clone();
         plain.created_at.clear();

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use super::recovery::{Outcome, Recovery, Replayed};
+use super::recovery::{self, Outcome, Recovery, Replayed};
 use super::{
     Entry, Expected, Filter, Head, Holder, Keepsake, Lease, Listing, Page, Record, Snapshot, Store,
     StoreError, StoreResult,
@@ -205,6 +205,16 @@ impl Rescuing {
             .append(lineage, &lease.holder.run_id, outcomes)
     }
 
+    /// Is `record` what stands there, as the write after `base`?
+    async fn is_written(&self, record: &Record, base: u64) -> bool {
+        let standing = self.inner.get(&record.resource_id).await;
+        standing.is_ok_and(|standing| {
+            standing.is_some_and(|standing| {
+                standing.tidegate.version == base + 1 && recovery::same(&standing, record)
+            })
+        })
+    }
+
     /// Removes the folder of the file, when nothing of ours is left in it.
     fn tidy(&self) {
         let disk = self.tools.disk.as_ref();
@@ -373,7 +383,17 @@ impl Store for Rescuing {
     }
 
     async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
-        self.inner.delete_keepsake(lease, key).await
+        if !key.starts_with(SINK) {
+            return self.inner.delete_keepsake(lease, key).await;
+        }
+        let delete = || self.inner.delete_keepsake(lease, key);
+        match self.patiently(delete).await.0 {
+            Err(StoreError::Storage(why)) => {
+                let key = key.to_owned();
+                Err(self.keep(lease, &[Outcome::Forget { key }], why))
+            }
+            result => result,
+        }
     }
 
     async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
@@ -398,7 +418,30 @@ impl Store for Rescuing {
         record: &Record,
         expected: &Expected,
     ) -> StoreResult<u64> {
-        self.inner.put_if(lease, record, expected).await
+        let address = &record.resource_id;
+        let put = || self.inner.put_if(lease, record, expected);
+        let (result, is_again) = self.patiently(put).await;
+        let base = match expected {
+            Expected::Absent => 0,
+            Expected::Version(version) => *version,
+            Expected::Serial { .. } => self.known().versions.get(address).copied().unwrap_or(0),
+        };
+        let result = match result {
+            // An earlier try may have been done unseen: then what is there is ours.
+            Err(StoreError::Conflict { .. }) if is_again && self.is_written(record, base).await => {
+                let head = self.inner.head().await?;
+                Ok(head.map_or(0, |head| head.serial))
+            }
+            Err(StoreError::Storage(why)) => {
+                let record = Box::new(record.clone());
+                Err(self.keep(lease, &[Outcome::Put { base, record }], why))
+            }
+            result => result,
+        };
+        if matches!(result, Ok(_) | Err(StoreError::Kept { .. })) {
+            self.known().versions.insert(address.clone(), base + 1);
+        }
+        result
     }
 
     async fn find(&self, filter: &Filter, page: &Page) -> StoreResult<Listing> {
@@ -433,3 +476,7 @@ impl Store for Rescuing {
         self.inner.keep_key(lease, key).await
     }
 }
+
+#[cfg(test)]
+#[path = "rescue_tests.rs"]
+mod tests;

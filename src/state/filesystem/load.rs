@@ -1,14 +1,15 @@
 //! A whole state taken over at once: a restore, a push, a migration. Also what is asked of the root
 //! folder as a whole, and the lock freed by order.
 
-use crate::disk::{DiskExt as _, EntryKind};
+use crate::disk::EntryKind;
 use crate::state::own::KeepsakeFile;
-use crate::state::{Entry, Snapshot, name};
+use crate::state::{Snapshot, name};
 
+use super::files::stem;
 use super::lock::alive_name;
 use super::{
-    FILE_MODE, Filesystem, HEAD, HeadFile, Holder, KEEPSAKES, Lease, PREVIOUS, RECORD_BYTES_MAX,
-    RECORDS, StoreError, StoreResult, parse_own, storage,
+    Filesystem, HEAD, HeadFile, Holder, KEEPSAKES, Lease, RECORD_BYTES_MAX, RECORDS, StoreError,
+    StoreResult, parse_own, storage,
 };
 
 /// The document that is being taken over. As long as it exists, the folders may be in between, and
@@ -48,27 +49,33 @@ impl Filesystem {
         let snapshot = Snapshot::decode(&bytes, &what)?;
         let mut kept = Vec::new();
         for record in &snapshot.records {
-            let file = format!("{}.json", name::encode(record.resource_id.as_str()));
-            self.keep_previous(&file)?;
-            let path = self.path(RECORDS).join(&file);
-            self.write(&path, &self.codec.encode(record)?)?;
-            kept.push(file);
+            let place = self.record_place(&record.resource_id);
+            if let Some((_, path)) = self.read_at(&place, RECORD_BYTES_MAX)? {
+                self.keep_previous(path)?;
+            }
+            self.write_at(&place, &self.codec.encode(record)?)?;
+            kept.push(name::encode(record.resource_id.as_str()));
         }
+        kept.sort_unstable();
         for file in self.names(RECORDS)? {
-            if !kept.contains(&file) {
-                self.keep_previous(&file)?;
-                self.remove_synced(RECORDS, &file)?;
+            match stem(&file) {
+                Some(stem) if kept.binary_search_by(|one| one.as_str().cmp(stem)).is_ok() => {}
+                Some(stem) => self.retire(&self.place_of(RECORDS, stem))?,
+                None => self.remove_stray(RECORDS, &file)?,
             }
         }
         let mut kept = Vec::new();
         for (key, keepsake) in &snapshot.keepsakes {
-            let path = self.keepsake_path(key);
-            self.write(&path, &KeepsakeFile::new(key, keepsake).encode()?)?;
-            kept.push(format!("{}.json", name::encode(key)));
+            let bytes = KeepsakeFile::new(key, keepsake).encode()?;
+            self.write_at(&self.place(KEEPSAKES, key), &bytes)?;
+            kept.push(name::encode(key));
         }
+        kept.sort_unstable();
         for file in self.names(KEEPSAKES)? {
-            if !kept.contains(&file) {
-                self.remove_synced(KEEPSAKES, &file)?;
+            match stem(&file) {
+                Some(stem) if kept.binary_search_by(|one| one.as_str().cmp(stem)).is_ok() => {}
+                Some(stem) => self.remove_at(&self.place_of(KEEPSAKES, stem))?,
+                None => self.remove_stray(KEEPSAKES, &file)?,
             }
         }
         self.replace_journal(fence, &snapshot.journal)?;
@@ -91,35 +98,15 @@ impl Filesystem {
             .map_err(storage)
     }
 
-    fn keep_previous(&self, file: &str) -> StoreResult<()> {
-        let path = self.path(RECORDS).join(file);
-        match self.read(&path, RECORD_BYTES_MAX)? {
-            Some(bytes) => self.write(&self.path(PREVIOUS).join(file), &bytes),
-            None => Ok(()),
-        }
-    }
-
-    fn remove_synced(&self, folder: &str, file: &str) -> StoreResult<()> {
-        let folder = self.path(folder);
-        self.disk
-            .remove_file(&folder.join(file))
-            .and_then(|()| self.disk.sync_directory(&folder))
-            .map_err(storage)
-    }
-
-    fn replace_journal(&self, fence: u64, entries: &[Entry]) -> StoreResult<()> {
-        if entries.is_empty() {
-            return self.clear_entries();
-        }
-        self.memory().journal_bytes = None;
-        let mut text = String::new();
-        for entry in entries {
-            crate::state::journal::write_line(&mut text, fence, entry).map_err(|error| {
-                StoreError::Storage(format!("cannot write the journal: {error}"))
-            })?;
+    /// Removes a file that is none of ours, and kept with the previous records all the same.
+    fn remove_stray(&self, folder: &str, file: &str) -> StoreResult<()> {
+        let path = self.path(folder).join(file);
+        if folder == RECORDS {
+            self.keep_previous(&path)?;
         }
         self.disk
-            .write_atomic(&self.journal_path(), text.as_bytes(), FILE_MODE)
+            .remove_file(&path)
+            .and_then(|()| self.disk.sync_directory(&self.path(folder)))
             .map_err(storage)
     }
 

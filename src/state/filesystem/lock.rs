@@ -229,7 +229,7 @@ impl Filesystem {
         {
             let mut memory = self.memory();
             memory.alive.insert(fence, alive);
-            memory.journal_bytes = None;
+            memory.journal = None;
         }
         // Only now: before, an older holder could still have been writing.
         if let Err(error) = self.finish_load(fence) {
@@ -278,7 +278,10 @@ impl Filesystem {
     /// Gives the lock back. One that was lost meanwhile is not ours to remove, and is reported.
     pub(super) async fn release(&self, lease: &Lease) -> StoreResult<()> {
         let released = match self.enter_with(lease).await {
-            Ok(_guard) => self.set_free(lease),
+            Ok(_guard) => {
+                let folded = self.fold_count(lease);
+                self.set_free(lease).and(folded)
+            }
             // Given back already, or everything was removed.
             Err(StoreError::LostLock { ours, current, .. }) if ours == current || current == 0 => {
                 Ok(())

@@ -7,12 +7,13 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use crate::clock::rfc3339;
 use crate::random::encode_hex;
 use crate::resource::Address;
+use crate::state::frame::to_text;
 use crate::state::journal;
 use crate::state::own::{KeepsakeFile, key_check};
 use crate::state::{Expected, Holder, Lease, Record, Snapshot, StoreError, StoreResult};
 
 use super::head::{HeadFile, Held, Pending};
-use super::{Before, Known, Object, PARALLEL, Served, TRIES, text};
+use super::{Before, Known, Object, PARALLEL, Served, TRIES};
 
 /// What is to be changed under a lease.
 #[derive(Clone, Copy)]
@@ -145,7 +146,7 @@ impl Served {
                 }
                 let now = rfc3339(self.clock.now());
                 let next = record.succeed(existing.as_ref(), &self.environment, &now);
-                let content = text(self.codec.encode(&next)?)?;
+                let content = to_text(&self.codec.encode(&next)?);
                 head.serial += 1;
                 Ok(Write::Object(
                     self.object(id, Some(content)),
@@ -290,11 +291,11 @@ impl Served {
         let room = crate::random::hex_of::<8>(self.random.as_ref());
         let mut objects = Vec::new();
         for record in &snapshot.records {
-            let content = text(self.codec.encode(record)?)?;
+            let content = to_text(&self.codec.encode(record)?);
             objects.push(self.object(self.record_id(&room, &record.resource_id), Some(content)));
         }
         for (key, keepsake) in &snapshot.keepsakes {
-            let content = text(KeepsakeFile::new(key, keepsake).encode()?)?;
+            let content = to_text(&KeepsakeFile::new(key, keepsake).encode()?);
             objects.push(self.object(self.keepsake_id(&room, key), Some(content)));
         }
         if !snapshot.journal.is_empty() {

@@ -26,8 +26,10 @@ use super::codec::Codec;
 use super::journal::{self, Entry};
 use super::lease::{Neighbours, Renewal, Verdict, Watched};
 use super::own::{KeepsakeFile, Key, key_check};
+use super::record::corrupt;
 use super::{
-    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult, name,
+    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult,
+    frame, name,
 };
 use change::Change;
 use head::{HeadFile, Held};
@@ -207,7 +209,7 @@ impl Served {
 
     fn decode(&self, address: &Address, text: &str) -> StoreResult<Record> {
         let what = format!("record `{address}`");
-        let record = self.codec.decode(text.as_bytes(), &what)?;
+        let record = self.codec.decode_text(text, &what)?;
         if record.resource_id == *address {
             Ok(record)
         } else {
@@ -223,7 +225,7 @@ impl Served {
         let last = object.id.rsplit(SEPARATOR).next().unwrap_or_default();
         let shown = name::decode(last).unwrap_or_else(|| last.to_owned());
         let what = format!("record `{shown}`");
-        let record = self.codec.decode(text.as_bytes(), &what)?;
+        let record = self.codec.decode_text(text, &what)?;
         if name::encode(record.resource_id.as_str()) == last {
             Ok(record)
         } else {
@@ -289,7 +291,8 @@ impl Served {
             if let Some(text) = &object.content {
                 let last = object.id.rsplit(SEPARATOR).next().unwrap_or_default();
                 let what = format!("keepsake `{last}`");
-                let file: KeepsakeFile = super::own::parse_own(text.as_bytes(), &what)?;
+                let bytes = frame::from_text(text).map_err(|reason| corrupt(&what, reason))?;
+                let file = KeepsakeFile::read(&bytes, &what)?;
                 if name::encode(&file.key) != last {
                     return Err(StoreError::Corrupt {
                         what,
@@ -600,13 +603,13 @@ impl Store for Served {
         };
         let object = self.shelf().get(&self.keepsake_id(&head.room, key)).await?;
         match object.and_then(|object| object.content) {
-            Some(text) => KeepsakeFile::decode(text.as_bytes(), key).map(Some),
+            Some(text) => KeepsakeFile::decode_text(&text, key).map(Some),
             None => Ok(None),
         }
     }
 
     async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
-        let content = text(KeepsakeFile::new(key, value).encode()?)?;
+        let content = frame::to_text(&KeepsakeFile::new(key, value).encode()?);
         let change = Change::Keepsake {
             key,
             content: Some(&content),
@@ -723,9 +726,4 @@ impl Store for Served {
         }
         self.replace_all(lease, snapshot).await
     }
-}
-
-/// Our own encodings are JSON, which is text.
-fn text(bytes: Vec<u8>) -> StoreResult<String> {
-    String::from_utf8(bytes).map_err(|error| StoreError::Storage(error.to_string()))
 }

@@ -119,7 +119,7 @@ fn the_state_is_kept_when_anything_failed() {
         .collect();
     assert_eq!(
         left,
-        ["db.json"],
+        ["db.cbor"],
         "what is gone is forgotten, what failed is not"
     );
     std::fs::remove_file(project.path("resources/db")).unwrap();

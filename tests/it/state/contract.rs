@@ -942,7 +942,7 @@ impl Directory {
         self.root
             .join(encode(environment))
             .join("records")
-            .join(format!("{}.json", encode(name)))
+            .join(format!("{}.cbor", encode(name)))
     }
 }
 

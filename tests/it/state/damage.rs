@@ -32,10 +32,10 @@ fn filled(root: &Path) -> Filesystem {
 type Reading = fn(&Filesystem) -> Option<StoreError>;
 
 const FILES: [(&str, Reading); 4] = [
-    ("records/a.json", |store| run(store.list()).err()),
+    ("records/a.cbor", |store| run(store.list()).err()),
     ("head.json", |store| run(store.head()).err()),
     ("lock.json", |store| run(store.holder()).err()),
-    ("keepsakes/secret%2fx.json", |store| {
+    ("keepsakes/secret%2fx.cbor", |store| {
         run(store.keepsake("secret/x")).err()
     }),
 ];
@@ -164,25 +164,25 @@ fn a_record_in_anothers_place_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = filled(folder.path());
     let records = folder.path().join("dev/records");
-    let bytes = std::fs::read(records.join("a.json")).unwrap();
-    std::fs::write(records.join("b.json"), &bytes).unwrap();
+    let bytes = std::fs::read(records.join("a.cbor")).unwrap();
+    std::fs::write(records.join("b.cbor"), &bytes).unwrap();
     let reason = |result: Result<Option<Record>, StoreError>| match result {
         Err(StoreError::Corrupt { reason, .. }) => reason,
         other => panic!("{other:?}"),
     };
     assert!(reason(run(store.get(&address("b")))).contains("record of `a`"));
     assert!(reason(run(store.list()).map(|_| None)).contains("record of `a`"));
-    std::fs::remove_file(records.join("b.json")).unwrap();
+    std::fs::remove_file(records.join("b.cbor")).unwrap();
 
     let other = system_store(folder.path(), "prod");
     std::fs::create_dir_all(folder.path().join("prod/records")).unwrap();
-    std::fs::write(folder.path().join("prod/records/a.json"), &bytes).unwrap();
+    std::fs::write(folder.path().join("prod/records/a.cbor"), &bytes).unwrap();
     assert!(reason(run(other.get(&address("a")))).contains("environment `dev`"));
 
     // What nobody can explain is not skipped; hidden files of file managers are.
     std::fs::write(records.join(".DS_Store"), "x").unwrap();
     assert_eq!(run(store.list()).unwrap().len(), 1);
-    std::fs::write(records.join("a.json.bak"), &bytes).unwrap();
+    std::fs::write(records.join("a.cbor.bak"), &bytes).unwrap();
     assert!(run(store.list()).is_err());
 }
 
@@ -240,9 +240,88 @@ fn upstreams_files_are_read_and_kept_in_their_fields() {
     );
     let previous = std::fs::read(folder.path().join("dev/previous/orders-db.json")).unwrap();
     assert_eq!(previous, text.as_bytes());
-    // Still plain JSON with upstream's names on top.
-    let value: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    // There is one file of it, in our form.
+    assert!(!path.exists() && path.with_extension("cbor").exists());
+    // As a document it is JSON with upstream's names on top.
+    let value: serde_json::Value = serde_json::from_slice(&ours.document().unwrap()).unwrap();
     assert_eq!(value["resource_id"], "orders-db");
+}
+
+/// What a crash between the write of the new file and the removal of the old one leaves.
+#[test]
+fn of_a_record_in_both_formats_the_newer_one_counts() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    let records = folder.path().join("dev/records");
+    let old = records.join("a.json");
+    let of_old = run(store.get(&address("a"))).unwrap().unwrap();
+    let stale = || {
+        let mut stale = of_old.clone();
+        stale.provider_id = "stale".to_owned();
+        std::fs::write(&old, stale.document().unwrap()).unwrap();
+    };
+    stale();
+    let all = run(store.list()).unwrap();
+    assert_eq!((all.len(), &all[0]), (1, &of_old));
+    run(async {
+        let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        store.put(&lease, &record("a", "three")).await.unwrap();
+        assert!(!old.exists());
+        stale();
+        store.delete(&lease, &address("a")).await.unwrap();
+        assert_eq!(store.get(&address("a")).await.unwrap(), None);
+        // Alone, one in the old format is as good as any, and goes the same way.
+        stale();
+        assert_eq!(store.list().await.unwrap().len(), 1);
+        store.delete(&lease, &address("a")).await.unwrap();
+        assert_eq!(store.list().await.unwrap(), []);
+        store.unlock(&lease).await.unwrap();
+    });
+    let previous = folder.path().join("dev/previous");
+    let kept: Vec<_> = std::fs::read_dir(previous).unwrap().collect();
+    assert!(kept.len() <= 2, "{kept:?}");
+}
+
+#[test]
+fn changes_are_counted_though_the_head_is_not_written_for_each() {
+    use tidegate::state::Entry;
+    let folder = tempfile::tempdir().unwrap();
+    let store = system_store(folder.path(), "dev");
+    let other = system_store(folder.path(), "dev");
+    let head = folder.path().join("dev/head.json");
+    let journal = folder.path().join("dev/journal.jsonl");
+    let serial = || run(other.head()).unwrap().unwrap().serial;
+    let lease = run(store.lock(&holder("r1"), NO_WAIT)).unwrap();
+    let before = std::fs::read(&head).unwrap();
+    for expected in 1..=3 {
+        let put = run(store.put(&lease, &record("a", "one"))).unwrap();
+        assert_eq!((put, serial()), (expected, expected));
+    }
+    run(store.delete(&lease, &address("a"))).unwrap();
+    assert_eq!(run(store.delete(&lease, &address("a"))).unwrap(), 4);
+    assert_eq!(std::fs::read(&head).unwrap(), before);
+    // Damage to the journal does not turn the count back.
+    let end = Entry::End {
+        run_id: "r1".to_owned(),
+    };
+    run(store.journal_append(&lease, &[end])).unwrap();
+    let whole = std::fs::read(&journal).unwrap();
+    let mut damaged = whole.clone();
+    damaged[20] ^= 1;
+    std::fs::write(&journal, &damaged).unwrap();
+    assert_eq!(serial(), 4);
+    std::fs::write(&journal, &whole).unwrap();
+    // Given back with entries in it, the journal stays; cleared, the head knows.
+    run(store.unlock(&lease)).unwrap();
+    assert!(journal.exists());
+    let lease = run(store.lock(&holder("r2"), NO_WAIT)).unwrap();
+    assert_eq!(run(store.put(&lease, &record("b", "one"))).unwrap(), 5);
+    run(store.journal_clear(&lease)).unwrap();
+    assert_eq!((journal.exists(), serial()), (false, 5));
+    // A journal that only counts goes with the lock.
+    assert_eq!(run(store.put(&lease, &record("b", "two"))).unwrap(), 6);
+    run(store.unlock(&lease)).unwrap();
+    assert_eq!((journal.exists(), serial()), (false, 6));
 }
 
 #[test]

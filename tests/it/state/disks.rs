@@ -242,7 +242,21 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &Path, to: &Path) -> DiskResult<()> {
         let mut contents = self.contents();
         let file = contents.file("replace", from)?;
+        if contents.seen.get(to) == Some(&Node::File(file)) {
+            // Two names of one file: nothing happens, as POSIX has it.
+            return Ok(());
+        }
         contents.seen.remove(from);
+        contents.seen.insert(to.to_path_buf(), Node::File(file));
+        Ok(())
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> DiskResult<()> {
+        let mut contents = self.contents();
+        let file = contents.file("link", from)?;
+        if contents.seen.contains_key(to) {
+            return Err(kind("link", to, io::ErrorKind::AlreadyExists));
+        }
         contents.seen.insert(to.to_path_buf(), Node::File(file));
         Ok(())
     }
@@ -418,6 +432,10 @@ impl Disk for FaultyDisk {
 
     fn rename(&self, from: &Path, to: &Path) -> DiskResult<()> {
         self.call("replace", to, || {}, || self.disk.rename(from, to))
+    }
+
+    fn link(&self, from: &Path, to: &Path) -> DiskResult<()> {
+        self.call("link", to, || {}, || self.disk.link(from, to))
     }
 
     fn sync_directory(&self, directory: &Path) -> DiskResult<()> {
