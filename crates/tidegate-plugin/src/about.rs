@@ -29,6 +29,11 @@ pub struct About {
     pub settings: Vec<String>,
     /// Config keys a host passes on; empty means the contract's usual set.
     pub canonical_keys: Vec<String>,
+    /// Settings that the provider's module must have.
+    pub required_keys: Vec<String>,
+    /// Settings that it may have. With either list a host refuses every other before it starts the
+    /// plugin; without both it knows nothing.
+    pub optional_keys: Vec<String>,
 }
 
 /// A secret the plugin reads from its environment.
@@ -60,6 +65,8 @@ impl About {
             required_secrets: Vec::new(),
             settings: Vec::new(),
             canonical_keys: Vec::new(),
+            required_keys: Vec::new(),
+            optional_keys: Vec::new(),
         }
     }
 
@@ -103,6 +110,20 @@ impl About {
     #[must_use]
     pub fn reads_setting(mut self, name: impl Into<String>) -> Self {
         self.settings.push(name.into());
+        self
+    }
+
+    /// Names a setting that the provider's module must have.
+    #[must_use]
+    pub fn requires_key(mut self, name: impl Into<String>) -> Self {
+        self.required_keys.push(name.into());
+        self
+    }
+
+    /// Names a setting that the provider's module may have.
+    #[must_use]
+    pub fn takes_key(mut self, name: impl Into<String>) -> Self {
+        self.optional_keys.push(name.into());
         self
     }
 

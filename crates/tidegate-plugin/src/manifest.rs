@@ -107,6 +107,17 @@ impl Declared {
             let types: Vec<&str> = self.kinds.iter().map(|kind| kind.name.as_str()).collect();
             let provider = json!({ "name": about.provider, "resourceTypes": types, "computePlanVersion": "v2" });
             capabilities["iacProvider"] = provider.clone();
+            let keys = || about.required_keys.iter().chain(&about.optional_keys);
+            if keys().next().is_some() {
+                let properties: serde_json::Map<String, Value> =
+                    keys().map(|key| (key.clone(), json!({}))).collect();
+                capabilities["iacProvider"]["configSchema"] = json!({
+                    "type": "object",
+                    "properties": properties,
+                    "required": about.required_keys,
+                    "additionalProperties": false,
+                });
+            }
             // Lookups read the dispatch version here, and everything else inside `capabilities`.
             manifest["iacProvider"] = provider;
         }
@@ -215,5 +226,19 @@ mod tests {
         assert_eq!(manifest["capabilities"]["iacStateBackends"], json!(["s3"]));
         assert_eq!(manifest["required_secrets"][0]["name"], "FILES_TOKEN");
         assert_eq!(manifest["minEngineVersion"], "0.1.0");
+        let schema =
+            |manifest: Value| manifest["capabilities"]["iacProvider"]["configSchema"].clone();
+        assert!(
+            schema(manifest).is_null(),
+            "nothing said, nothing restricted"
+        );
+        declared.about = declared.about.requires_key("root").takes_key("region");
+        assert_eq!(
+            schema(declared.manifest()),
+            json!({
+                "type": "object", "properties": {"region": {}, "root": {}},
+                "required": ["root"], "additionalProperties": false,
+            })
+        );
     }
 }

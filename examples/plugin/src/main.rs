@@ -33,7 +33,7 @@ struct File {
 #[async_trait]
 impl Provider for Files {
     fn about(&self) -> About {
-        tidegate_plugin::about!("files")
+        tidegate_plugin::about!("files").requires_key("directory")
     }
 
     fn kinds(&self) -> Vec<Kind> {

@@ -214,3 +214,29 @@ fn derive_says_whom_it_could_not_ask() {
         refused.stderr()
     );
 }
+
+#[tokio::test]
+async fn a_secret_never_gets_into_a_suggested_module() {
+    let need = tidegate::provider::ability::Requirement {
+        key: "orders".to_owned(),
+        kind: "database".to_owned(),
+        ..Default::default()
+    };
+    let needs = std::slice::from_ref(&need);
+    // The name of the module, and a word in its config.
+    for secret in ["orders-db", "DATABASE_PASSWORD"] {
+        let lab = Lab::new("files", go::own_executable());
+        let settings = Map::from([
+            ("root".to_owned(), text("root")),
+            ("region".to_owned(), text("here1")),
+        ]);
+        let plugin = lab.open("files", settings).await.unwrap();
+        plugin.derive("", "dev", needs).await.unwrap();
+        lab.masker.admit("test", secret.to_owned());
+        let refused = plugin.derive("", "dev", needs).await.unwrap_err();
+        assert_eq!(refused.class, tidegate::provider::ErrorClass::Invalid);
+        assert!(!refused.message.contains(secret), "{}", refused.message);
+        plugin.close().await;
+        lab.expect_nothing_left();
+    }
+}
