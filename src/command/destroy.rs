@@ -168,7 +168,8 @@ async fn under_lock(
     if !blocked.is_empty() {
         return Err(protected_problem(&blocked).into());
     }
-    if !arguments.approval.yes && !(plan.is_empty() && credentials.is_empty()) {
+    let has_something = !(plan.is_empty() && credentials.is_empty());
+    if has_something && !arguments.approval.yes {
         ask(
             desk,
             &format!(

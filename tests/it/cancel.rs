@@ -175,8 +175,8 @@ impl Job {
         }
     }
 
-    /// Waits until we have begun to listen: a shell that dies in the few milliseconds before leaves
-    /// nothing to hear. (The runner's last step ends us then, and the next run settles it.)
+    /// Waits until we have begun to listen: whoever stands in between and dies in the few
+    /// milliseconds before leaves nothing to hear. (The runner's last step ends us then, and the next run settles it.)
     fn listens(&self) {
         const USR1: u64 = 1 << 9;
         let place = self.place();
@@ -286,7 +286,7 @@ fn a_cancel_at_a_random_moment_is_a_safe_stop_however_we_were_started() {
             Way::Exec | Way::Wrapper => TO_TERM,
         };
         let mut job = Job::start(way);
-        if matches!(way, Way::Plain) {
+        if matches!(way, Way::Plain | Way::Wrapper) {
             job.listens();
         }
         std::thread::sleep(wait);
