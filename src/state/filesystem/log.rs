@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use crate::disk::{DiskExt as _, EntryKind};
 use crate::state::journal::{self, Journal};
 
-use super::{
-    Entry, FILE_MODE, FORMAT, Filesystem, HEAD, HeadFile, Lease, StoreError, StoreResult, storage,
-};
+use super::{Entry, FILE_MODE, FORMAT, Filesystem, HEAD, Lease, StoreError, StoreResult, storage};
 
 const JOURNAL: &str = "journal.jsonl";
 /// Largest journal in bytes; some hundred thousand actions.
