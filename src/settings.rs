@@ -9,6 +9,8 @@ use crate::variables::Variables;
 
 /// State key override: 64 hex digits. Wins over the key file of the state folder.
 pub const STATE_KEY: &str = "TIDEGATE_STATE_KEY";
+/// An age identity that opens the key file of the state, when that is an age file.
+pub const AGE_IDENTITY: &str = "TIDEGATE_AGE_IDENTITY";
 /// Second key of `infra prune`, beside `--confirm`: must be `1`. Alone it approves nothing.
 pub const CONFIRM_PRUNE: &str = "WFCTL_CONFIRM_PRUNE";
 /// Where `infra rotate-and-prune` writes down what it made; `~/.wfctl` without it.

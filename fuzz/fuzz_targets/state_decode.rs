@@ -1,5 +1,5 @@
-//! Any bytes in place of a record, a document, a journal, or another tool's files: read whole or
-//! refused, and what is read comes back the same.
+//! Any bytes in place of a record, a document, a journal, a key file or another tool's files: read
+//! whole or refused, and what is read comes back the same.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -15,6 +15,7 @@ fuzz_target!(|bytes: &[u8]| {
         let again = snapshot.encode().unwrap();
         assert_eq!(Snapshot::decode(&again, "it").unwrap(), snapshot);
     }
+    drop(tidegate::secret::age::open(&[], bytes));
     if let Ok(journal) = journal::parse(bytes) {
         assert_eq!(journal.good_bytes + journal.torn_bytes, bytes.len());
     }

@@ -31,6 +31,7 @@ pub mod shelf;
 pub mod signals;
 pub mod start;
 pub mod state;
+mod state_key;
 pub mod status;
 pub mod stores;
 pub mod summary;

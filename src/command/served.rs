@@ -5,14 +5,21 @@ use std::sync::Arc;
 
 use super::Desk;
 use super::shelf::PluginShelf;
-use super::stores::{Declared, Key};
+use super::state_key::Key;
+use super::stores::Declared;
 use crate::config::Config;
 use crate::provider::plugin::{self, Places, StateBackend};
 use crate::report::{Event, Report, Reporter as _};
 use crate::state::{Served, Store};
 
 /// Settings that are ours and no plugin's.
-const OUR_KEYS: [&str; 4] = ["encrypt", "key_file", "project", "ephemeral"];
+const OUR_KEYS: [&str; 5] = [
+    "encrypt",
+    "identity_file",
+    "key_file",
+    "project",
+    "ephemeral",
+];
 
 impl Desk {
     /// Where plugins are: the folder that is asked for, then the one beside our own executable.

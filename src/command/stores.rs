@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use zeroize::Zeroizing;
-
+use super::state_key::{Key, encrypts};
 use super::{Desk, Problems};
 use crate::actions::{self, context::RunnerEnvironment};
 use crate::apply::Providers;
@@ -15,7 +14,6 @@ use crate::random::hex_of;
 use crate::report::{Event, Exit, Report, Reporter as _, Severity, Span};
 use crate::resource::{Address, Map, Value};
 use crate::secret::Secret;
-use crate::settings;
 use crate::state::lease::{Neighbours, Renewal};
 use crate::state::postgres::{DEFAULT_SCHEMA, Server};
 use crate::state::{
@@ -27,14 +25,11 @@ pub const DEFAULT_STATE: &str = ".tidegate/state";
 /// Folder of what could not be saved, beside the config.
 const RECOVERY: &str = ".tidegate/recovery";
 
-/// Longest state key file: 64 digits, and room for line ends.
-const KEY_FILE_BYTES_MAX: u64 = 256;
-
 /// Beyond the lease, how long a lock of another machine is watched before it counts as dead.
 const LAPSE_MARGIN: Duration = Duration::from_secs(5);
 
 /// What every store may be told.
-const COMMON_KEYS: &[&str] = &["encrypt", "key_file"];
+const COMMON_KEYS: &[&str] = &["encrypt", "identity_file", "key_file"];
 const FILESYSTEM_KEYS: &[&str] = &["directory"];
 const POSTGRES_KEYS: &[&str] = &[
     "dsn",
@@ -432,28 +427,6 @@ impl Desk {
         Ok(())
     }
 
-    /// The state key when it is kept outside the store: the variable wins over `key_file`.
-    fn state_key(&self, config: &Config, declared: &Declared) -> Result<Option<Key>, Report> {
-        if let Some(text) = self.settings.variables.non_empty(settings::STATE_KEY) {
-            return parse_key(text, settings::STATE_KEY).map(Some);
-        }
-        let Some(file) = declared.text("key_file", "state/setting")? else {
-            return Ok(None);
-        };
-        let path: PathBuf = config.directory.join(file);
-        let bytes = self
-            .disk
-            .read(&path, KEY_FILE_BYTES_MAX)
-            .map(Zeroizing::new)
-            .map_err(|error| {
-                declared
-                    .problem("settings/state-key", error.to_string())
-                    .fix("make one with `openssl rand -hex 32`, and keep a copy where it is safe")
-            })?;
-        let text = std::str::from_utf8(&bytes).unwrap_or_default();
-        parse_key(text.trim(), &path.display().to_string()).map(Some)
-    }
-
     /// Settings nobody reads are said, not refused: a config may be shared with another tool.
     fn warn_of_unknown(&self, declared: &Declared, known: &[&str]) {
         for key in declared.settings.keys() {
@@ -502,48 +475,4 @@ impl Desk {
         .fix("if losing it is meant (a preview that lives only in this job), say `ephemeral: true` in the `iac.state` module")
         .exit(Exit::Usage))
     }
-}
-
-pub(super) type Key = Zeroizing<[u8; 32]>;
-
-/// Are whole records encrypted? Only with a key from outside: one beside them would protect nothing.
-fn encrypts(declared: &Declared, has_key: bool) -> Result<bool, Report> {
-    match declared.settings.get("encrypt") {
-        None | Some(Value::Null | Value::Bool(false)) => Ok(false),
-        Some(Value::Bool(true)) if has_key => Ok(true),
-        Some(Value::Bool(true)) => Err(declared
-            .problem(
-                "state/encrypt",
-                "`encrypt: true` needs a key that is kept outside the store",
-            )
-            .fix("set TIDEGATE_STATE_KEY (64 hexadecimal digits), or name a `key_file`")),
-        Some(_) => Err(declared.problem("state/setting", "`encrypt` must be true or false")),
-    }
-}
-
-fn parse_key(text: &str, origin: &str) -> Result<Key, Report> {
-    let bytes: Option<Zeroizing<Vec<u8>>> = (text.len() == 64)
-        .then(|| {
-            text.as_bytes()
-                .chunks(2)
-                .map(|pair| {
-                    std::str::from_utf8(pair)
-                        .ok()
-                        .and_then(|pair| u8::from_str_radix(pair, 16).ok())
-                })
-                .collect::<Option<Vec<u8>>>()
-                .map(Zeroizing::new)
-        })
-        .flatten();
-    bytes
-        .and_then(|bytes| <[u8; 32]>::try_from(bytes.as_slice()).ok())
-        .map(Zeroizing::new)
-        .ok_or_else(|| {
-            Report::error(
-                "settings/state-key",
-                format!("{origin} is not 64 hexadecimal digits"),
-            )
-            .fix("make one with `openssl rand -hex 32` and keep it as a secret")
-            .exit(Exit::Usage)
-        })
 }

@@ -3,6 +3,7 @@
 //!
 //! Deliberately absent: any way to print, serialise or compare a [`Secret`].
 
+pub mod age;
 pub mod generate;
 pub mod keyring;
 pub mod mask;

@@ -168,29 +168,6 @@ impl Filesystem {
         })
     }
 
-    /// Uses this state key instead of the file `key`, which is then neither read nor made.
-    #[must_use]
-    pub fn with_key(mut self, key: [u8; 32]) -> Self {
-        self.codec = self.codec.with_key(&key, false);
-        self.key = Some(Zeroizing::new(key));
-        self
-    }
-
-    /// Encrypts whole records with this key, which is given anew at every start and never kept
-    /// beside them. Values inside records stay sealed with the state key as ever.
-    #[must_use]
-    pub fn with_encryption(mut self, key: &[u8; 32]) -> Self {
-        self.codec = self.codec.with_key(key, true);
-        self
-    }
-
-    /// Another lease length, for stores on unusually slow disks and for tests.
-    #[must_use]
-    pub fn with_renewal(mut self, renewal: Renewal) -> Self {
-        self.renewal = renewal;
-        self
-    }
-
     /// Pretends to run on another machine, which tests cannot do otherwise.
     #[must_use]
     pub fn with_machine(mut self, machine: &str) -> Self {
@@ -247,6 +224,8 @@ impl Filesystem {
     }
 }
 
+super::terms::adjustable!(Filesystem);
+
 #[async_trait]
 impl Store for Filesystem {
     fn location(&self) -> String {
@@ -258,13 +237,16 @@ impl Store for Filesystem {
     }
 
     async fn head(&self) -> StoreResult<Option<Head>> {
+        // The journal before the head: who empties it writes the head first, so that whoever looks
+        // meanwhile sees the count in the one or in the other.
+        let noted = self.noted_serial()?;
         let Some(head) = self.read_head()? else {
             return Ok(None);
         };
         let fence = self.read_lock()?.map_or(0, |lock| lock.file.fence);
         Ok(Some(Head {
-            serial: self.serial_after(&head)?,
             lineage: head.lineage,
+            serial: head.serial.max(noted),
             fence: head.fence.max(fence),
         }))
     }

@@ -24,6 +24,7 @@ mod fault;
 mod frame;
 mod own;
 mod secret_key;
+mod terms;
 mod typed;
 
 use std::fmt;

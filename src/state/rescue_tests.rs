@@ -203,7 +203,7 @@ async fn every_kind_of_outcome_is_kept_and_replayed() {
     for name in ["changed", "gone"] {
         store.put(lease, &record(name, "old")).await.unwrap();
     }
-    for key in ["sink/env/A", "secret/x"] {
+    for key in ["sink/env/A", "secret/TOKEN"] {
         store.put_keepsake(lease, key, &keepsake()).await.unwrap();
     }
     store.list().await.unwrap();
@@ -244,7 +244,9 @@ async fn every_kind_of_outcome_is_kept_and_replayed() {
         at: String::new(),
     };
     assert!(!is_kept(&store.journal_append(lease, &[begin]).await));
-    assert!(!is_kept(&store.delete_keepsake(lease, "secret/x").await));
+    assert!(!is_kept(
+        &store.delete_keepsake(lease, "secret/TOKEN").await
+    ));
     assert!(store.waiting().unwrap().is_some());
 
     let (store, _, replayed) = world.next_run().await;
@@ -258,7 +260,10 @@ async fn every_kind_of_outcome_is_kept_and_replayed() {
         .collect();
     let expected = [("changed", "newer"), ("new", "1")];
     assert_eq!(ids, expected.map(|(name, id)| (name.into(), id.into())));
-    assert_eq!(store.keepsakes().await.unwrap(), ["secret/x", "sink/env/B"]);
+    assert_eq!(
+        store.keepsakes().await.unwrap(),
+        ["secret/TOKEN", "sink/env/B"]
+    );
     assert_eq!(store.journal_read().await.unwrap(), [outcome]);
 }
 

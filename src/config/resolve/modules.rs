@@ -54,7 +54,14 @@ const BUILT_IN_BACKENDS: [&str; 3] = ["filesystem", "memory", "postgres"];
 const BUNDLED_BACKENDS: [&str; 4] = ["s3", "spaces", "gcs", "azure_blob"];
 
 /// Settings of the filesystem backend; another one is probably a misspelling.
-const FILESYSTEM_KEYS: [&str; 5] = ["backend", "directory", "encrypt", "ephemeral", "key_file"];
+const FILESYSTEM_KEYS: [&str; 6] = [
+    "backend",
+    "directory",
+    "encrypt",
+    "ephemeral",
+    "identity_file",
+    "key_file",
+];
 
 /// What a module is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,12 +90,13 @@ impl Filesystem {
         // Our names never start with a dot; temporary files, and what file managers drop into
         // folders, do.
         names.retain(|name| !name.starts_with('.'));
-        // They are sorted, and `.cbor` comes before `.json`.
-        names.dedup_by(|later, earlier| {
-            later
-                .strip_suffix(SUFFIX_OF_OLD)
-                .is_some_and(|stem| earlier.strip_suffix(SUFFIX) == Some(stem))
-        });
+        let is_overtaken = |name: &String| {
+            name.strip_suffix(SUFFIX_OF_OLD)
+                .is_some_and(|stem| names.binary_search(&format!("{stem}{SUFFIX}")).is_ok())
+        };
+        let overtaken: Vec<bool> = names.iter().map(is_overtaken).collect();
+        let mut overtaken = overtaken.into_iter();
+        names.retain(|_| overtaken.next() != Some(true));
         Ok(names)
     }
 

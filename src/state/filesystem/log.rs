@@ -6,9 +6,7 @@ use std::path::PathBuf;
 use crate::disk::{DiskExt as _, EntryKind};
 use crate::state::journal::{self, Journal};
 
-use super::{
-    Entry, FILE_MODE, FORMAT, Filesystem, HEAD, HeadFile, Lease, StoreError, StoreResult, storage,
-};
+use super::{Entry, FILE_MODE, FORMAT, Filesystem, HEAD, Lease, StoreError, StoreResult, storage};
 
 const JOURNAL: &str = "journal.jsonl";
 /// Largest journal in bytes; some hundred thousand actions.
@@ -69,13 +67,11 @@ impl Filesystem {
         Ok(known.serial)
     }
 
-    /// The serial that the head and the journal tell, for everybody who looks. What else is wrong
-    /// with a damaged journal is said by those who need its entries.
-    pub(super) fn serial_after(&self, head: &HeadFile) -> StoreResult<u64> {
+    /// The last serial that the journal notes. What else is wrong with a damaged journal is said by
+    /// those who need its entries.
+    pub(super) fn noted_serial(&self) -> StoreResult<u64> {
         let bytes = self.read(&self.journal_path(), JOURNAL_BYTES_MAX)?;
-        Ok(head
-            .serial
-            .max(journal::last_serial(&bytes.unwrap_or_default())))
+        Ok(journal::last_serial(&bytes.unwrap_or_default()))
     }
 
     /// What is known of the journal, which is taken out of memory: whoever writes puts it back when
@@ -132,7 +128,7 @@ impl Filesystem {
             return Ok(());
         }
         let mut head = self.need_head()?;
-        let serial = self.serial_after(&head)?;
+        let serial = head.serial.max(self.noted_serial()?);
         if serial != head.serial {
             head.format = FORMAT;
             head.serial = serial;

@@ -10,6 +10,7 @@
 mod change;
 mod connection;
 mod schema;
+mod store;
 pub mod upstream;
 
 use std::fmt;
@@ -17,11 +18,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use async_trait::async_trait;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
-use zeroize::Zeroizing;
 
 use crate::clock::{Clock, rfc3339};
 use crate::postgres::Session;
@@ -31,10 +30,8 @@ use crate::resource::Address;
 use super::codec::Codec;
 use super::journal::{self, Entry};
 use super::lease::{Neighbours, Process, Renewal, Verdict, Watched};
-use super::own::{KeepsakeFile, Key, key_check};
-use super::{
-    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult, name,
-};
+use super::own::{Key, key_check};
+use super::{Holder, Lease, Record, Store, StoreError, StoreResult, name};
 use change::{Change, FREE_LOCK, Parameter, Standing, whole};
 use connection::Failure;
 pub use connection::Server;
@@ -121,35 +118,6 @@ impl Postgres {
             session: Mutex::new(None),
             is_ready: AtomicBool::new(false),
         })
-    }
-
-    /// Uses this state key; none is then kept in the database.
-    #[must_use]
-    pub fn with_key(mut self, key: [u8; 32]) -> Self {
-        self.codec = self.codec.with_key(&key, false);
-        self.key = Some(Key::new(key));
-        self
-    }
-
-    /// Encrypts whole records with this key, which the database never sees.
-    #[must_use]
-    pub fn with_encryption(mut self, key: &[u8; 32]) -> Self {
-        self.codec = self.codec.with_key(key, true);
-        self
-    }
-
-    /// Takes the lock of a run that is certain to have ended on this machine at once.
-    #[must_use]
-    pub fn with_neighbours(mut self, neighbours: Neighbours) -> Self {
-        self.neighbours = neighbours;
-        self
-    }
-
-    /// Another lease length, for tests.
-    #[must_use]
-    pub fn with_renewal(mut self, renewal: Renewal) -> Self {
-        self.renewal = renewal;
-        self
     }
 
     fn now(&self) -> String {
@@ -540,245 +508,4 @@ fn lines(fence: u64, entries: &[Entry]) -> StoreResult<String> {
     Ok(text)
 }
 
-#[async_trait]
-impl Store for Postgres {
-    fn location(&self) -> String {
-        format!(
-            "postgres {} (project {}, environment {})",
-            self.server.place(),
-            self.project,
-            self.environment
-        )
-    }
-
-    fn environment(&self) -> &str {
-        &self.environment
-    }
-
-    async fn environments(&self) -> StoreResult<Vec<String>> {
-        let rows = self
-            .rows_of(
-                &format!(
-                    "SELECT environment FROM {}.environments WHERE project = $1",
-                    self.schema
-                ),
-                &[(&self.project, Type::TEXT)],
-            )
-            .await?;
-        let mut environments: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-        environments.sort_unstable();
-        Ok(environments)
-    }
-
-    async fn head(&self) -> StoreResult<Option<Head>> {
-        Ok(self.standing().await?.map(|standing| standing.head()))
-    }
-
-    async fn list(&self) -> StoreResult<Vec<Record>> {
-        let statement = format!(
-            "SELECT name, content FROM {}.records WHERE project = $1 AND environment = $2",
-            self.schema
-        );
-        let mut records = self
-            .rows(&statement, &[])
-            .await?
-            .iter()
-            .map(|row| self.read_row(row))
-            .collect::<StoreResult<Vec<Record>>>()?;
-        records.sort_by(|left, right| left.resource_id.cmp(&right.resource_id));
-        Ok(records)
-    }
-
-    async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
-        let statement = format!(
-            "SELECT content FROM {}.records \
-             WHERE project = $1 AND environment = $2 AND name = $3",
-            self.schema
-        );
-        let rows = self
-            .rows(&statement, &[(&name::encode(address.as_str()), Type::TEXT)])
-            .await?;
-        rows.first()
-            .map(|row| self.read_record(row.get(0), address))
-            .transpose()
-    }
-
-    async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
-        let expected = None;
-        self.change(lease, Change::Put { record, expected }).await
-    }
-
-    async fn put_if(
-        &self,
-        lease: &Lease,
-        record: &Record,
-        expected: &Expected,
-    ) -> StoreResult<u64> {
-        let expected = Some(expected);
-        self.change(lease, Change::Put { record, expected }).await
-    }
-
-    async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
-        self.change(lease, Change::Delete(address)).await
-    }
-
-    async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
-        let text = serde_json::to_string(holder)
-            .map_err(|error| StoreError::Storage(format!("cannot write the lock: {error}")))?;
-        let started = self.clock.monotonic();
-        let mut attempt = 0;
-        loop {
-            match self.try_lock(holder, &text, attempt > 0).await {
-                Ok(Ok(lease)) => return Ok(lease),
-                Ok(Err((other, expires_in))) => {
-                    attempt = 0;
-                    let waited = self.clock.monotonic().saturating_sub(started);
-                    let left = wait.saturating_sub(waited);
-                    if left.is_zero() {
-                        return Err(StoreError::Locked {
-                            environment: self.environment.clone(),
-                            holder: Box::new(other),
-                            expires_in,
-                        });
-                    }
-                    self.clock.sleep(LOCK_POLL.min(left)).await;
-                }
-                Err(Failure::Store(error)) => return Err(error),
-                Err(Failure::Lost(why)) => {
-                    self.pause(attempt, why).await?;
-                    attempt += 1;
-                }
-            }
-        }
-    }
-
-    async fn renew(&self, lease: &Lease) -> StoreResult<()> {
-        self.change(lease, Change::Renew).await.map(drop)
-    }
-
-    async fn unlock(&self, lease: &Lease) -> StoreResult<()> {
-        match self.change(lease, Change::Unlock).await {
-            // Given back already, or everything was removed.
-            Err(StoreError::LostLock { ours, current, .. }) if ours == current || current == 0 => {
-                Ok(())
-            }
-            other => other.map(drop),
-        }
-    }
-
-    async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>> {
-        Ok(self.standing().await?.and_then(|standing| {
-            let verdict = self.verdict(&standing);
-            match (standing.holder, verdict) {
-                (Some(holder), Verdict::Wait(left)) => Some((holder, left)),
-                _ => None,
-            }
-        }))
-    }
-
-    async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
-        let mut attempt = 0;
-        loop {
-            match self.try_free(run_id).await {
-                Ok(holder) => return Ok(holder),
-                Err(Failure::Store(error)) => return Err(error),
-                Err(Failure::Lost(why)) => self.pause(attempt, why).await?,
-            }
-            attempt += 1;
-        }
-    }
-
-    async fn journal_append(&self, lease: &Lease, entries: &[Entry]) -> StoreResult<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let (batch, lines) = (self.batch(), lines(lease.fence, entries)?);
-        self.change(lease, Change::Append { batch, lines })
-            .await
-            .map(drop)
-    }
-
-    async fn journal_read(&self) -> StoreResult<Vec<Entry>> {
-        let rows = self.rows(&self.journal_query(), &[]).await?;
-        self.read_lines(&rows)
-    }
-
-    async fn journal_clear(&self, lease: &Lease) -> StoreResult<()> {
-        self.change(lease, Change::Clear).await.map(drop)
-    }
-
-    async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
-        let statement = format!(
-            "SELECT content FROM {}.keepsakes \
-             WHERE project = $1 AND environment = $2 AND name = $3",
-            self.schema
-        );
-        let rows = self
-            .rows(&statement, &[(&name::encode(key), Type::TEXT)])
-            .await?;
-        rows.first()
-            .map(|row| KeepsakeFile::decode(row.get(0), key))
-            .transpose()
-    }
-
-    async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
-        let content = KeepsakeFile::new(key, value).encode()?;
-        self.change(lease, Change::PutKeepsake { key, content })
-            .await
-            .map(drop)
-    }
-
-    async fn keepsakes(&self) -> StoreResult<Vec<String>> {
-        let statement = format!(
-            "SELECT key FROM {}.keepsakes WHERE project = $1 AND environment = $2",
-            self.schema
-        );
-        let mut keys = Vec::new();
-        for row in self.rows(&statement, &[]).await? {
-            keys.push(
-                String::from_utf8(row.get(0)).map_err(|_| StoreError::Corrupt {
-                    what: format!("a keepsake (in {})", self.location()),
-                    reason: "its key is not UTF-8".to_owned(),
-                })?,
-            );
-        }
-        keys.sort_unstable();
-        Ok(keys)
-    }
-
-    async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
-        self.change(lease, Change::DeleteKeepsake(key))
-            .await
-            .map(drop)
-    }
-
-    async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
-        let mut attempt = 0;
-        loop {
-            match self.try_key(create).await {
-                Ok(key) => return Ok(key),
-                Err(Failure::Store(error)) => return Err(error),
-                Err(Failure::Lost(why)) => self.pause(attempt, why).await?,
-            }
-            attempt += 1;
-        }
-    }
-
-    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
-        self.change(lease, Change::KeepKey(key)).await.map(drop)
-    }
-
-    async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
-        self.change(&lease, Change::Remove).await.map(drop)
-    }
-
-    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
-        if snapshot.environment != self.environment {
-            return Err(StoreError::Invalid(format!(
-                "the state of environment `{}` cannot become that of `{}`",
-                snapshot.environment, self.environment
-            )));
-        }
-        self.change(lease, Change::Load(snapshot)).await.map(drop)
-    }
-}
+super::terms::adjustable!(Postgres, neighbours);

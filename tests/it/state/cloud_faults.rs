@@ -224,9 +224,8 @@ fn whatever_happens_to_a_request_to_azure_nothing_is_lost_or_doubled() {
     nothing_is_lost_or_doubled(Kind::Azure, 4);
 }
 
-/// Credentials that stop working in mid-run: a named error at once, and nothing written.
-#[test]
-fn credentials_that_expire_are_named() {
+/// Does `work` on a store in a bucket, with a proxy in between; nothing where the server cannot run.
+fn behind_a_proxy(work: impl AsyncFnOnce(&Proxy, &Served)) {
     let Some(server) = Server::start(Kind::Gcs) else {
         return;
     };
@@ -237,7 +236,14 @@ fn credentials_that_expire_are_named() {
     run(async {
         let place = "the bucket".to_owned();
         let shelf: Arc<dyn Shelf> = Arc::new(PluginShelf::new(account.open().await, place));
-        let store = open(&shelf, "shop");
+        work(&proxy, &open(&shelf, "shop")).await;
+    });
+}
+
+/// Credentials that stop working in mid-run: a named error at once, and nothing written.
+#[test]
+fn credentials_that_expire_are_named() {
+    behind_a_proxy(async |proxy, store| {
         let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
         store.put(&lease, &record("a", "1")).await.unwrap();
         proxy.judge(|_| Fault::Answer(403, FORBIDDEN));
@@ -266,17 +272,7 @@ fn credentials_that_expire_are_named() {
 /// A list is bounded by what is under way at once, not by one answer after another.
 #[test]
 fn a_list_of_many_has_many_requests_under_way_and_not_all() {
-    let Some(server) = Server::start(Kind::Gcs) else {
-        return;
-    };
-    let proxy = Proxy::start(&server.endpoint);
-    let Some(account) = Account::new(Kind::Gcs, &proxy.endpoint) else {
-        return;
-    };
-    run(async {
-        let place = "the bucket".to_owned();
-        let shelf: Arc<dyn Shelf> = Arc::new(PluginShelf::new(account.open().await, place));
-        let store = open(&shelf, "shop");
+    behind_a_proxy(async |proxy, store| {
         let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
         store.put(&lease, &record("r", "x")).await.unwrap();
         let mut snapshot = store.snapshot().await.unwrap().unwrap();

@@ -432,6 +432,76 @@ fn encrypted_records_need_the_key_that_is_kept_elsewhere() {
     lab.run("state list --env dev").expect_code(1);
 }
 
+/// The key is in a file that age encrypted for somebody; whose identity it is decides.
+#[test]
+fn a_key_file_for_age_recipients_opens_with_an_identity() {
+    const IDENTITY: &str =
+        "AGE-SECRET-KEY-1TREHAXFDGEQWEALWY8P2W3CZ424FHLUN6ZPYQC0SL3VKLDC8NDZS7MMU87";
+    const STRANGER: &str =
+        "AGE-SECRET-KEY-10JVJKGJEQQWWU963JTKS5Y0TUAK6M9WYZ2ASGFKXE04U9Q2S3W7SJTGDNA";
+    const FILE: &str = "-----BEGIN AGE ENCRYPTED FILE-----
+YWdlLWVuY3J5cHRpb24ub3JnL3YxCi0+IFgyNTUxOSBrMjFHbDErNXZFS2dnMm5F
+QlY0eTgwc0J6VzFFcmUrM0JxMEZ3a2F3dXc0ClBFZlhlV0ttaTRlaG9DUjJxd1pI
+RVFmTTdhSngxcDNPNEd5KzlzcTNhVEUKLT4gWDI1NTE5IFZhNkp6c3ozcUZlSlNp
+UmFTdmhsekJYY1NlMXJpRjNhWHRXM2ZMS2ErWHcKMmZTTGlKczhaN3RIYUhUYXhO
+bFNMSEs4WnNpVldCOU56TWNDVXl0c2hNWQotPiBgLWdyZWFzZSAmRwp0TVNjN3gr
+SFRBZHlnVDlsbzFWaGVRSUQ1T3hGbUIvUXZSZWJkU05XQTJEbUhXQmExbUZ6MmlV
+VURMZmJMQVhRCm10ckZpSGovcmVxakI1VQotLS0gazJOUUtrT2xiTGRzMzF1ZXo0
+MTVaVG1uQ3dQTlJKMEpiS0xIU3pEZmRyWQpedG1W84t1nQ3SwAgsRKdrbEHFEVaz
+o/QqCnzoB9sR0btaYewYVr6Rdwckbvkngtrp09jLV+hTlVUVZxJOHNUG8HKgeLmW
+xlewtSVBI1ym62tV/ex7to4DOdudLArMTSn/
+-----END AGE ENCRYPTED FILE-----
+";
+    let lab = Lab::new();
+    let config = CONFIG.replace(
+        "modules:\n",
+        "modules:\n  - name: state\n    type: iac.state\n    config: {backend: filesystem, \
+         directory: ./.tidegate/state, encrypt: true, key_file: state-key.age}\n",
+    );
+    std::fs::write(lab.path("infra.yaml"), &config).unwrap();
+    std::fs::write(lab.path("state-key.age"), FILE).unwrap();
+    let with = |identity: &str, line: &str| {
+        lab.prepared(line)
+            .env("TIDEGATE_AGE_IDENTITY", identity)
+            .output()
+    };
+    for (finished, told) in [
+        (
+            lab.run("infra apply --env dev --yes"),
+            "no identity was given",
+        ),
+        (
+            with(STRANGER, "infra apply --env dev --yes"),
+            "not encrypted for",
+        ),
+        (
+            with("nobody", "infra apply --env dev --yes"),
+            "no age identity",
+        ),
+    ] {
+        let refused = finished.expect_code(2);
+        let text = refused.stderr();
+        assert!(
+            text.contains("settings/state-key") && text.contains(told),
+            "{told}: {text}"
+        );
+        assert!(!text.contains("AGE-SECRET-KEY-1T"), "{text}");
+    }
+    assert!(!lab.path(".tidegate/state/dev").exists());
+    with(IDENTITY, "infra apply --env dev --yes").expect_code(0);
+    assert!(!lab.path(".tidegate/state/dev/key").exists());
+    // From a file it is as good; and the key in the file is the one that seals.
+    let config = config.replace("state-key.age}", "state-key.age, identity_file: me.txt}");
+    std::fs::write(lab.path("infra.yaml"), config).unwrap();
+    std::fs::write(lab.path("me.txt"), format!("# me\n{IDENTITY}\n")).unwrap();
+    lab.run("state verify --env dev").expect_code(0);
+    std::fs::remove_file(lab.path("state-key.age")).unwrap();
+    lab.prepared("state verify --env dev")
+        .env("TIDEGATE_STATE_KEY", &"5a".repeat(32))
+        .output()
+        .expect_code(0);
+}
+
 #[test]
 fn a_memory_state_says_that_it_forgets() {
     let lab = Lab::new();

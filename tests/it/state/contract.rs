@@ -73,6 +73,7 @@ macro_rules! store_contract {
             row_14_filters_are_conjunctions_and_pages_follow,
             row_15_a_newer_record_is_refused_and_kept,
             a_dropped_wait_leaves_nothing,
+            a_record_of_the_first_format_is_read_and_written_on,
             a_renewed_lease_does_not_lapse,
             a_state_moves_into_another_store_as_it_is,
             journal_and_keepsakes_are_kept_in_order,
@@ -478,6 +479,32 @@ pub(super) async fn row_15_a_newer_record_is_refused_and_kept(bench: &impl Bench
             "{error:?}"
         );
     }
+}
+
+pub(super) async fn a_record_of_the_first_format_is_read_and_written_on(bench: &impl Bench) {
+    if !bench.can_be_damaged() {
+        return;
+    }
+    let store = bench.open("dev");
+    let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    store.put(&lease, &record("a", "one")).await.unwrap();
+    let ours = store.get(&address("a")).await.unwrap().unwrap();
+    // The same record as JSON, as it was written then.
+    bench.replace("dev", &ours);
+    assert_eq!(
+        store.get(&address("a")).await.unwrap().as_ref(),
+        Some(&ours)
+    );
+    assert_eq!(store.list().await.unwrap(), [ours]);
+    let expected = Expected::Version(1);
+    store
+        .put_if(&lease, &record("a", "two"), &expected)
+        .await
+        .unwrap();
+    let again = store.get(&address("a")).await.unwrap().unwrap();
+    assert_eq!((again.tidegate.version, mark(&again)), (2, "two"));
+    store.delete(&lease, &address("a")).await.unwrap();
+    assert_eq!(store.list().await.unwrap(), []);
 }
 
 pub(super) async fn unknown_fields_survive_a_writer_that_forgot_them(bench: &impl Bench) {
