@@ -68,7 +68,7 @@ mod tests {
         expect(
             RULE,
             &subject,
-            &[(Severity::Fail, "4 resources, more than 3")],
+            &[(Severity::Fail, "4 changes, more than 3")],
         );
         subject.plan = vec![
             change("a", ActionKind::Delete),

@@ -63,7 +63,7 @@ mod tests {
         expect(
             RULE,
             &subject,
-            &[(Severity::Fail, "4 resources, more than 3")],
+            &[(Severity::Fail, "4 changes, more than 3")],
         );
         subject.plan = vec![
             change("old", ActionKind::Delete),
