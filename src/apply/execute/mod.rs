@@ -296,11 +296,11 @@ impl Executor<'_, '_> {
                 () = &mut cancelled, if !report.interrupted => {
                     stopping = true;
                     report.interrupted = true;
-                    self.say(Event::Note { text: format!(
+                    self.note(format!(
                         "Stopping: no new action starts; {} running may take up to {} s more.",
                         in_flight.len(),
                         GRACE.as_secs()
-                    ) });
+                    ));
                     grace = Box::pin(engine.clock.sleep(GRACE));
                 }
                 () = &mut grace => break,
@@ -311,10 +311,10 @@ impl Executor<'_, '_> {
                             report.lost_lock = true;
                             break;
                         }
-                        Err(error) => self.say(Event::Note { text: format!(
+                        Err(error) => self.note(format!(
                             "The lock could not be renewed: {error}. Trying again in {} s.",
                             RENEW_EVERY.as_secs()
-                        ) }),
+                        )),
                     }
                     renew = Box::pin(engine.clock.sleep(RENEW_EVERY));
                 }
@@ -365,6 +365,10 @@ impl Executor<'_, '_> {
         drop(catch_unwind(AssertUnwindSafe(|| {
             self.engine.reporter.say(event);
         })));
+    }
+
+    fn note(&self, text: String) {
+        self.say(Event::Note { text });
     }
 
     fn begin(&self, step: &Step, book: &mut Book) {
