@@ -423,7 +423,7 @@ async fn a_wait_that_is_too_long_is_an_error_that_says_how_long() {
         .script([Scripted::message("PUT", 403, "").header("Retry-After", "1800")]);
     let error = world.put(&repository(), "A", "v").await.unwrap_err();
     assert_eq!(error.code(), "github/rate-limit");
-    assert!(error.fix()[0].contains("30 minutes"), "{:?}", error.fix());
+    assert!(error.fix()[0].contains("30 min;"), "{:?}", error.fix());
     assert_eq!(world.clock.monotonic(), Duration::ZERO, "nobody waited");
 
     // Many short waits are bounded too.
