@@ -20,7 +20,8 @@ fn the_release_packs_both_executables_into_one_archive() {
     );
     assert!(text.contains(&packs), "{packs}");
     for program in PROGRAMS {
-        assert!(text.contains(&format!("--bin {program}")), "{program}");
+        let builds = format!("build --package {program} --bin {program}\n");
+        assert!(text.contains(&builds), "{builds}");
     }
 }
 
