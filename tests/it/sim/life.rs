@@ -402,6 +402,11 @@ fn check_report(
         if action.outcome == Outcome::Skipped {
             continue;
         }
+        // Its old one goes before what it stands on is touched, so that was all that was tried; of a
+        // pair the old one goes last.
+        if action.outcome == Outcome::DeleteFailed && !pairs.contains(&action.address) {
+            continue;
+        }
         // Where other old ones have to go before this one's new one may come, its own old one goes
         // before it is known whether they do.
         let replaced = report
