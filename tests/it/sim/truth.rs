@@ -251,6 +251,9 @@ impl Truth {
                     if let Some(object) = self.objects.remove(&ids[at]) {
                         self.count("fate: a resource vanishes");
                         self.lost.insert(Address::new(&object.name));
+                        // Taken away before its maker had seen it: looked up, it is not there, and
+                        // asking again makes no second one.
+                        self.made_by.retain(|_, made| *made != ids[at]);
                     }
                 }
             }
