@@ -13,7 +13,7 @@ use crate::state::{Lease, Renewal, Store, StoreResult};
 const TRIES: u32 = 3;
 
 /// A lease and the time since which it is known to be ours.
-pub(super) struct Hold<'a> {
+pub(in crate::apply) struct Hold<'a> {
     store: &'a dyn Store,
     lease: &'a Lease,
     clock: &'a dyn Clock,
@@ -24,7 +24,11 @@ pub(super) struct Hold<'a> {
 }
 
 impl<'a> Hold<'a> {
-    pub(super) fn new(store: &'a dyn Store, lease: &'a Lease, clock: &'a dyn Clock) -> Self {
+    pub(in crate::apply) fn new(
+        store: &'a dyn Store,
+        lease: &'a Lease,
+        clock: &'a dyn Clock,
+    ) -> Self {
         Self {
             store,
             lease,
@@ -35,7 +39,7 @@ impl<'a> Hold<'a> {
     }
 
     /// Proves the lock and extends it.
-    pub(super) async fn renew(&self) -> StoreResult<()> {
+    pub(in crate::apply) async fn renew(&self) -> StoreResult<()> {
         let asked = self.clock.monotonic();
         self.store.renew(self.lease).await?;
         self.proven.set(Some(asked));
@@ -53,7 +57,7 @@ impl<'a> Hold<'a> {
     ///
     /// # Errors
     /// When it is not: then nothing may be asked for.
-    pub(super) async fn is_sure(&self) -> Result<(), DriverError> {
+    pub(in crate::apply) async fn is_sure(&self) -> Result<(), DriverError> {
         if self.is_fresh() {
             return Ok(());
         }

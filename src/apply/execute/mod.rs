@@ -5,7 +5,7 @@
 
 mod call;
 mod evidence;
-mod hold;
+pub(super) mod hold;
 mod journal;
 mod pace;
 mod step;
