@@ -11,6 +11,7 @@ mod ending;
 use std::collections::BTreeSet;
 
 use super::Engine;
+use super::hold::prove;
 use super::secrets::{SecretStores, remove_stored, write};
 use super::values::{Declared, Values};
 use crate::clock::rfc3339;
@@ -310,6 +311,7 @@ async fn make(
         config,
         dependencies: BTreeSet::new(),
     };
+    prove(engine, lease).await.map_err(Report::from)?;
     let observed = match driver.create(&operation(engine, lease), &spec).await {
         Ok(observed) => observed,
         Err(error) => {

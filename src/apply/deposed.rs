@@ -2,8 +2,8 @@
 //! resource is the new one's as soon as that is made; until the old one is gone it is remembered
 //! beside the records, so that a run that is killed in between loses neither.
 
-use super::Engine;
 use super::recover::Settled;
+use super::{Engine, hold};
 use crate::clock::rfc3339;
 use crate::provider::{ErrorClass, Operation};
 use crate::random::hex_of;
@@ -124,6 +124,7 @@ pub(super) async fn settle(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Set
             ),
             environment: engine.config.environment.clone(),
         };
+        hold::prove(engine, lease).await.map_err(Report::from)?;
         match driver.delete(&operation, &prior).await {
             Err(error) if error.class != ErrorClass::NotFound => {
                 return Err(Report::error(

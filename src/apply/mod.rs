@@ -9,6 +9,7 @@ pub mod credential;
 mod deposed;
 pub mod drift;
 pub mod execute;
+mod hold;
 pub mod outcome;
 pub mod recover;
 pub mod refresh;

@@ -3,9 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use super::execute::hold::Hold;
 use super::survey::{by_address, owner_of, sort_outputs};
-use super::{Engine, deposed};
+use super::{Engine, deposed, hold};
 use crate::provider::{ErrorClass, Operation};
 use crate::report::Report;
 use crate::resource::{
@@ -199,12 +198,7 @@ async fn settle(
                     Ok("it is still there".to_owned())
                 }
                 Err(error) if error.class == ErrorClass::NotFound => {
-                    // Settling may have been paused for longer than the lock was good for.
-                    let hold = Hold::new(engine.store.as_ref(), lease, engine.clock.as_ref());
-                    hold.renew().await.map_err(Report::from)?;
-                    hold.is_sure()
-                        .await
-                        .map_err(|error| unsettled(address, "deleted", &error.message))?;
+                    hold::prove(engine, lease).await.map_err(Report::from)?;
                     // What cannot be read any more may still be half there: deleting what is gone
                     // succeeds, and lets the driver clear what it was killed in.
                     if let Err(error) = driver.delete(operation, &prior).await

@@ -4,6 +4,7 @@
 use super::account::{Label, load, save};
 use super::{look, operation, said};
 use crate::apply::Engine;
+use crate::apply::hold::prove;
 use crate::provider::ErrorClass;
 use crate::provider::ability::Ability;
 use crate::report::Report;
@@ -98,6 +99,9 @@ pub async fn end(engine: &Engine<'_>, lease: &Lease, label: &Label) -> Result<()
             label.provider
         ));
     };
+    prove(engine, lease)
+        .await
+        .map_err(|error| format!("nothing was asked for, because the lock is not sure: {error}"))?;
     let ended = if provider.abilities().contains(&Ability::RevokeCredential) {
         provider
             .revoke_credential(&label.source, &label.provider_id)

@@ -3,9 +3,9 @@
 use std::future::Future;
 use std::time::Duration;
 
-use super::hold::Hold;
 use super::pace::Pace;
 use crate::apply::Engine;
+use crate::apply::hold::Hold;
 use crate::provider::{DriverError, ErrorClass};
 
 /// Tries of one effect that fails for no reason of its own, the first included.
@@ -44,7 +44,12 @@ where
     let mut asked_before = false;
     loop {
         hold_back(engine, pace).await?;
-        hold.is_sure().await?;
+        hold.is_sure().await.map_err(|error| {
+            DriverError::new(
+                ErrorClass::Conflict,
+                format!("nothing was asked for, because the lock is not sure: {error}"),
+            )
+        })?;
         let error = match within(engine, call()).await {
             Ok(done) => {
                 pace.well();

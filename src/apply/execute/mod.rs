@@ -5,7 +5,6 @@
 
 mod call;
 mod evidence;
-pub(super) mod hold;
 mod journal;
 mod pace;
 mod step;
@@ -22,9 +21,9 @@ use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
 use self::evidence::Budget;
-use self::hold::Hold;
 use self::journal::Journal;
 use self::pace::Pace;
+use super::hold::Hold;
 use super::survey::{Survey, by_address};
 use super::values::Values;
 use super::{ActionResult, ApplyReport, Engine};

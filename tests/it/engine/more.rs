@@ -147,6 +147,25 @@ fn a_delete_refused_after_a_lost_answer_is_looked_at_by_the_next_run() {
 }
 
 #[test]
+fn a_recovery_whose_lock_was_taken_over_asks_for_nothing() {
+    let mut world = World::new(&[("db", "")]);
+    world.apply();
+    world.declare(&[]);
+    world
+        .cloud
+        .act("delete", "db", Act::LoseAnswer(ErrorClass::Transient));
+    world
+        .cloud
+        .act("delete", "db", Act::Fail(ErrorClass::Conflict));
+    assert_eq!(endings(&world.apply()), ["db delete-failed"]);
+    world.cloud.calls();
+    *world.store.taken_over.lock().unwrap() = true;
+    let problems = world.try_apply(|_| ()).unwrap_err();
+    assert_eq!(problems[0].code, "state/lost-lock", "{problems:?}");
+    assert_eq!(world.cloud.calls(), ["read db"], "it only looked");
+}
+
+#[test]
 fn the_old_one_of_a_pair_is_not_taken_for_its_new_one() {
     let config =
         |region: &str| format!("region: {region}, lifecycle: {{create_before_destroy: true}}");

@@ -448,6 +448,8 @@ pub(super) struct Watched {
     store: Filesystem,
     pub(super) journal_writes: Mutex<Vec<usize>>,
     pub(super) refuse: Mutex<Option<String>>,
+    /// Another run took the lock over; no write of ours has noticed yet.
+    pub(super) taken_over: Mutex<bool>,
     pub(super) faults: Arc<Faults>,
 }
 
@@ -544,6 +546,13 @@ impl Store for Watched {
         self.store.lock(holder, wait).await
     }
     async fn renew(&self, lease: &Lease) -> StoreResult<()> {
+        if *lock(&self.taken_over) {
+            return Err(StoreError::LostLock {
+                environment: self.store.environment().to_owned(),
+                ours: lease.fence,
+                current: lease.fence + 1,
+            });
+        }
         self.store.renew(lease).await
     }
     async fn unlock(&self, lease: &Lease) -> StoreResult<()> {
@@ -654,6 +663,7 @@ impl World {
                 store,
                 journal_writes: Mutex::default(),
                 refuse: Mutex::default(),
+                taken_over: Mutex::default(),
                 faults: Arc::default(),
             }),
             clock,

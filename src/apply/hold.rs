@@ -5,15 +5,15 @@
 use std::cell::Cell;
 use std::time::Duration;
 
+use super::Engine;
 use crate::clock::Clock;
-use crate::provider::{DriverError, ErrorClass};
-use crate::state::{Lease, Renewal, Store, StoreResult};
+use crate::state::{Lease, Renewal, Store, StoreError, StoreResult};
 
 /// Renewals in a row that may each take too long to be worth anything.
 const TRIES: u32 = 3;
 
 /// A lease and the time since which it is known to be ours.
-pub(in crate::apply) struct Hold<'a> {
+pub(super) struct Hold<'a> {
     store: &'a dyn Store,
     lease: &'a Lease,
     clock: &'a dyn Clock,
@@ -24,11 +24,7 @@ pub(in crate::apply) struct Hold<'a> {
 }
 
 impl<'a> Hold<'a> {
-    pub(in crate::apply) fn new(
-        store: &'a dyn Store,
-        lease: &'a Lease,
-        clock: &'a dyn Clock,
-    ) -> Self {
+    pub(super) fn new(store: &'a dyn Store, lease: &'a Lease, clock: &'a dyn Clock) -> Self {
         Self {
             store,
             lease,
@@ -39,7 +35,7 @@ impl<'a> Hold<'a> {
     }
 
     /// Proves the lock and extends it.
-    pub(in crate::apply) async fn renew(&self) -> StoreResult<()> {
+    pub(super) async fn renew(&self) -> StoreResult<()> {
         let asked = self.clock.monotonic();
         self.store.renew(self.lease).await?;
         self.proven.set(Some(asked));
@@ -57,7 +53,7 @@ impl<'a> Hold<'a> {
     ///
     /// # Errors
     /// When it is not: then nothing may be asked for.
-    pub(in crate::apply) async fn is_sure(&self) -> Result<(), DriverError> {
+    pub(super) async fn is_sure(&self) -> StoreResult<()> {
         if self.is_fresh() {
             return Ok(());
         }
@@ -66,19 +62,24 @@ impl<'a> Hold<'a> {
             if self.is_fresh() {
                 return Ok(());
             }
-            self.renew().await.map_err(|error| {
-                DriverError::new(
-                    ErrorClass::Conflict,
-                    format!("nothing was asked for, because the lock is not sure: {error}"),
-                )
-            })?;
+            self.renew().await?;
         }
         if self.is_fresh() {
             return Ok(());
         }
-        Err(DriverError::new(
-            ErrorClass::Conflict,
-            "nothing was asked for: each renewal of the lock takes longer than it is good for",
+        Err(StoreError::Storage(
+            "each renewal of the lock takes longer than it is good for".to_owned(),
         ))
     }
+}
+
+/// The same for a single call, of those who hold no lock all the time: before a plan is made, and
+/// after it was carried out.
+///
+/// # Errors
+/// When the lock is not sure: then nothing may be asked for.
+pub(super) async fn prove(engine: &Engine<'_>, lease: &Lease) -> StoreResult<()> {
+    Hold::new(engine.store.as_ref(), lease, engine.clock.as_ref())
+        .is_sure()
+        .await
 }
