@@ -20,7 +20,7 @@ use crate::cli::infra::{CleanupArgs, PruneArgs};
 use crate::config::Config;
 use crate::face::table;
 use crate::plan::Plan;
-use crate::provider::Provider;
+use crate::provider::{DriverError, Provider};
 use crate::report::{Event, Exit, Outcome, Report, Reporter as _};
 use crate::resource::{Address, Kind, ProviderId};
 use crate::settings;
@@ -116,6 +116,16 @@ async fn clean(
         story.removed = remove(&engine, lease, &plan, &targets).await;
     }
     Ok(story.end(desk))
+}
+
+/// A provider that can list was asked to, and could not.
+pub(super) fn not_listed(id: &ProviderId, kind: &Kind, error: &DriverError) -> Report {
+    Report::error(
+        "provider/failed",
+        format!("provider `{id}` could not list its resources of type `{kind}`"),
+    )
+    .because(format!("{} ({})", error.message, error.class.word()))
+    .fix("nothing was changed; remove the cause, then run the command again")
 }
 
 pub(super) fn cannot_list(providers: &[&ProviderId]) -> Report {
@@ -261,21 +271,12 @@ async fn prune_locked(
     let kind = Kind::new(arguments.kind.clone());
     let mut listed = Vec::new();
     for (id, provider) in chosen(&engine, arguments.provider.as_deref(), &kind)? {
-        match provider.enumerate(&kind).await {
-            Ok(found) => {
-                listed.extend(found.into_iter().map(|one| target_of(&engine, id, one)));
-            }
-            // Half a listing could miss the one that is in use.
-            Err(error) => {
-                return Err(Report::error(
-                    "provider/failed",
-                    format!("provider `{id}` could not list its resources of type `{kind}`"),
-                )
-                .because(format!("{} ({})", error.message, error.class.word()))
-                .fix("nothing was changed; remove the cause, then run the command again")
-                .into());
-            }
-        }
+        // Half a listing could miss the one that is in use.
+        let found = provider
+            .enumerate(&kind)
+            .await
+            .map_err(|error| not_listed(id, &kind, &error))?;
+        listed.extend(found.into_iter().map(|one| target_of(&engine, id, one)));
     }
     let unknown: Vec<&String> = arguments
         .exclude

@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value as Json, json};
 
+use super::cleanup::{cannot_list, not_listed};
 use super::infra::{count, settle, unlock};
 use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
@@ -397,16 +398,12 @@ async fn import_all(
     let kind = Kind::new(arguments.kind.clone());
     let able = super::cleanup::chosen(&engine, Some(&arguments.provider), &kind)?;
     let Some((id, provider)) = able.into_iter().next() else {
-        return Err(super::cleanup::cannot_list(&[]).into());
+        return Err(cannot_list(&[]).into());
     };
-    let found = provider.enumerate(&kind).await.map_err(|error| {
-        Report::error(
-            "provider/failed",
-            format!("provider `{id}` could not list its resources of type `{kind}`"),
-        )
-        .because(format!("{} ({})", error.message, error.class.word()))
-        .fix("nothing was changed; remove the cause, then run the command again")
-    })?;
+    let found = provider
+        .enumerate(&kind)
+        .await
+        .map_err(|error| not_listed(id, &kind, &error))?;
     let records = engine.store.list().await.map_err(Report::from)?;
     let mut taken: BTreeSet<Address> = records
         .iter()

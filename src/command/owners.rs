@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::cleanup::chosen;
+use super::cleanup::{chosen, not_listed};
 use super::infra::count;
 use super::open::Opened;
 use super::{CommandResult, Desk};
@@ -127,14 +127,10 @@ async fn listed(
     let credentials = credential::in_use(&engine).await?;
     let mut rows = Vec::new();
     for (id, provider) in chosen(&engine, None, &kind)? {
-        let found = provider.enumerate(&kind).await.map_err(|error| {
-            Report::error(
-                "provider/failed",
-                format!("provider `{id}` could not list its resources of type `{kind}`"),
-            )
-            .because(format!("{} ({})", error.message, error.class.word()))
-            .fix("remove the cause, then run the command again")
-        })?;
+        let found = provider
+            .enumerate(&kind)
+            .await
+            .map_err(|error| not_listed(id, &kind, &error))?;
         for one in found {
             let made = one.observed.as_ref().and_then(|observed| {
                 match observed.outputs.get("created_at") {

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::cleanup::{cannot_list, gate, is_called, is_label, know, record_of, two_keys};
+use super::cleanup::{
+    cannot_list, gate, is_called, is_label, know, not_listed, record_of, two_keys,
+};
 use super::infra::{approve, count, settle, unlock};
 use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
@@ -218,14 +220,10 @@ async fn preview(
         .exit(Exit::Usage)
         .into());
     };
-    let found = provider.enumerate(&kind).await.map_err(|error| {
-        Report::error(
-            "provider/failed",
-            format!("provider `{id}` could not list its resources of type `{kind}`"),
-        )
-        .because(format!("{} ({})", error.message, error.class.word()))
-        .fix("nothing was changed; remove the cause, then run the command again")
-    })?;
+    let found = provider
+        .enumerate(&kind)
+        .await
+        .map_err(|error| not_listed(id, &kind, &error))?;
     let mut listed: Vec<Target> = found
         .into_iter()
         .map(|one| target_of(engine, id, one))

@@ -298,10 +298,9 @@ fn sources_that_nobody_knows_and_halves_are_refused_before_any_effect() {
     assert!(project.live().is_empty());
 }
 
-/// A rotation with both keys and an answer.
-fn rotate(project: &Project, more: &str, code: i32) -> Value {
-    let line =
-        format!("infra rotate-and-prune --name shop-state{more} --confirm --yes --env dev --json");
+/// Something that deletes, with both keys and an answer.
+fn confirmed(project: &Project, command: &str, code: i32) -> Value {
+    let line = format!("infra {command} --confirm --yes --env dev --json");
     let finished = project
         .start(&line)
         .env("WFCTL_CONFIRM_PRUNE", "1")
@@ -312,6 +311,14 @@ fn rotate(project: &Project, more: &str, code: i32) -> Value {
         .output()
         .expect_code(code);
     serde_json::from_str(&finished.stdout()).unwrap()
+}
+
+fn rotate(project: &Project, more: &str, code: i32) -> Value {
+    confirmed(
+        project,
+        &format!("rotate-and-prune --name shop-state{more}"),
+        code,
+    )
 }
 
 #[test]
@@ -398,18 +405,11 @@ fn a_prune_spares_the_credential_in_use_and_can_go_by_the_last_rotation() {
     project.write("cloud/infra.spaces_key__stray.json", &stray.to_string());
     let in_use = project.live()[0].clone();
     let prune = |more: &str| {
-        let line =
-            format!("infra prune --type infra.spaces_key {more} --confirm --yes --env dev --json");
-        let finished = project
-            .start(&line)
-            .env("WFCTL_CONFIRM_PRUNE", "1")
-            .env(
-                "WFCTL_STATE_DIR",
-                &project.path("kept").display().to_string(),
-            )
-            .output()
-            .expect_code(0);
-        serde_json::from_str::<Value>(&finished.stdout()).unwrap()
+        confirmed(
+            &project,
+            &format!("prune --type infra.spaces_key {more}"),
+            0,
+        )
     };
     // Somebody excludes the wrong one: the one in use stays all the same.
     let document = prune("--created-before 2999-01-01T00:00:00Z --exclude stray");

@@ -3,7 +3,6 @@
 //! after the next run there is exactly one, in the state and in its store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ use tidegate::apply::values::Declared;
 use tidegate::apply::{Engine, Providers, credential, execute};
 use tidegate::cancel;
 use tidegate::clock::{Clock as _, rfc3339};
-use tidegate::config::{self, Config, Files, Half};
+use tidegate::config::{Config, Half};
 use tidegate::provider::ability::Ability;
 use tidegate::provider::{
     Driver, DriverError, DriverResult, ErrorClass, Health, Operation, Provider,
@@ -27,9 +26,8 @@ use tidegate::resource::{
 use tidegate::secret::source::SecretStore;
 use tidegate::secret::{Keyring, Masker, Secret};
 use tidegate::state::{Holder, Store};
-use tidegate::variables::Variables;
 
-use super::world::{Ear, Faults, VirtualClock, World, run};
+use super::world::{Ear, Faults, VirtualClock, World, load, run};
 
 const CONFIG: &str = "\
 modules:
@@ -219,23 +217,6 @@ impl SecretStore for Shelf {
     }
 }
 
-fn load() -> Config {
-    let read = |_: &Path| Ok(CONFIG.as_bytes().to_vec());
-    let canonical = |path: &Path| Ok::<PathBuf, String>(path.to_path_buf());
-    config::load(
-        Path::new("infra.yaml"),
-        None,
-        Files {
-            read: &read,
-            canonical: &canonical,
-        },
-        &Variables::default(),
-        &Masker::default(),
-    )
-    .unwrap()
-    .config
-}
-
 /// Everything that outlives a run.
 struct Life {
     world: World,
@@ -262,7 +243,7 @@ impl Life {
                 faults,
             }),
             world,
-            config: load(),
+            config: load(CONFIG),
             random: Arc::new(SeededRandom::new(7)),
         }
     }

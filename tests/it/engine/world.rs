@@ -694,20 +694,7 @@ impl World {
     }
 
     fn load(&self) -> Config {
-        let read = |_: &Path| Ok(self.config.clone().into_bytes());
-        let canonical = |path: &Path| Ok(path.to_path_buf());
-        config::load(
-            Path::new("infra.yaml"),
-            None,
-            Files {
-                read: &read,
-                canonical: &canonical,
-            },
-            &Variables::default(),
-            &Masker::default(),
-        )
-        .unwrap()
-        .config
+        load(&self.config)
     }
 
     /// One run: lock, settle, plan, look at the plan, apply.
@@ -815,4 +802,22 @@ pub(super) fn all_well(report: &ApplyReport) -> bool {
         .actions
         .iter()
         .all(|action| action.outcome == Outcome::Success)
+}
+
+/// The one file of a project, read as the command line reads it.
+pub(super) fn load(text: &str) -> Config {
+    let read = |_: &Path| Ok(text.as_bytes().to_vec());
+    let canonical = |path: &Path| Ok(path.to_path_buf());
+    config::load(
+        Path::new("infra.yaml"),
+        None,
+        Files {
+            read: &read,
+            canonical: &canonical,
+        },
+        &Variables::default(),
+        &Masker::default(),
+    )
+    .unwrap()
+    .config
 }
