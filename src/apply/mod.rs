@@ -11,6 +11,7 @@ pub mod drift;
 pub mod execute;
 mod hold;
 pub mod outcome;
+mod presence;
 pub mod recover;
 pub mod refresh;
 pub mod remarks;

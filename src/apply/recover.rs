@@ -3,13 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use super::presence::{Place, Presence};
 use super::survey::{by_address, owner_of, sort_outputs};
 use super::{Engine, deposed, hold};
-use crate::provider::{ErrorClass, Operation};
+use crate::provider::{Driver, ErrorClass, Operation};
 use crate::report::Report;
-use crate::resource::{
-    ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Recorded, Spec,
-};
+use crate::resource::{ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Spec};
 use crate::state::journal::open_intents;
 use crate::state::record::{Applied, from_observed};
 use crate::state::{Entry, Lease, Record};
@@ -42,6 +41,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
             kind,
             provider,
             action,
+            before,
             ..
         } = intent
         else {
@@ -57,7 +57,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
             address,
             kind,
             provider,
-            (*action, &operation_again),
+            (*action, &operation_again, before),
         )
         .await?;
         engine
@@ -89,7 +89,7 @@ async fn settle(
     address: &Address,
     kind: &Kind,
     provider: &str,
-    (action, operation): (ActionKind, &Operation),
+    (action, operation, before): (ActionKind, &Operation, &str),
 ) -> Result<String, Report> {
     let record = engine.store.get(address).await.map_err(Report::from)?;
     let owner = record.as_ref().map_or_else(
@@ -105,20 +105,16 @@ async fn settle(
                 .as_ref()
                 .is_some_and(|old| old.provider_id == record.provider_id) =>
         {
-            let by_name = Recorded::by_name(address.clone(), kind.clone());
-            match driver.read(&by_name).await {
-                Ok(observed) if observed.provider_id != record.provider_id => {
+            let others = [record.provider_id.as_str(), before];
+            match look_up(engine, &owner, driver, address, kind, &others).await? {
+                Presence::There(observed) => {
                     let mut record = record;
                     record.provider_id = observed.provider_id;
                     taint(&mut record, "an earlier run was cut off while making it");
                     put(engine, lease, &record).await?;
                     Ok("its new one was made but not recorded; it is recorded now and will be completed".to_owned())
                 }
-                Ok(_) => Ok("no new one is there; the old one stays".to_owned()),
-                Err(error) if error.class == ErrorClass::NotFound => {
-                    Ok("no new one is there; the old one stays".to_owned())
-                }
-                Err(error) => Err(unsettled(address, "made", &error.message)),
+                _ => Ok("no new one is there; the old one stays".to_owned()),
             }
         }
         (ActionKind::Delete, Some(record))
@@ -130,9 +126,8 @@ async fn settle(
         }
         (ActionKind::Create, Some(_)) => Ok("it was made and recorded".to_owned()),
         (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {
-            let by_name = Recorded::by_name(address.clone(), kind.clone());
-            match driver.read(&by_name).await {
-                Ok(observed) => {
+            match look_up(engine, &owner, driver, address, kind, &[before]).await? {
+                Presence::There(observed) => {
                     let resources = by_address(engine);
                     let outputs = match resources.get(address) {
                         Some(resource) => sort_outputs(engine, resource, driver, observed.outputs),
@@ -140,7 +135,7 @@ async fn settle(
                     };
                     let found = Observed {
                         outputs,
-                        ..observed
+                        ..*observed
                     };
                     // What it was made with is not known for sure: no config is recorded, so the
                     // plan compares everything and the driver completes what is missing.
@@ -177,10 +172,13 @@ async fn settle(
                             .to_owned(),
                     )
                 }
-                Err(error) if error.class == ErrorClass::NotFound => {
-                    Ok("it was not made".to_owned())
+                Presence::Absent => Ok("it was not made".to_owned()),
+                Presence::Other(id) => Ok(format!(
+                    "it was not made: what goes by its name, `{id}`, was there before, and is not ours"
+                )),
+                Presence::Unseen | Presence::Blind => {
+                    Ok("it is not found by its name, so it counts as not made".to_owned())
                 }
-                Err(error) => Err(unsettled(address, "made", &error.message)),
             }
         }
         (ActionKind::Delete, Some(mut record)) => {
@@ -238,6 +236,45 @@ async fn put(engine: &Engine<'_>, lease: &Lease, record: &Record) -> Result<(), 
         .await
         .map(drop)
         .map_err(Report::from)
+}
+
+/// What is there of a resource that may have been made.
+async fn look_up(
+    engine: &Engine<'_>,
+    owner: &ProviderId,
+    driver: &dyn Driver,
+    address: &Address,
+    kind: &Kind,
+    others: &[&str],
+) -> Result<Presence, Report> {
+    let records = engine.store.list().await.map_err(Report::from)?;
+    let others: Vec<&str> = others.iter().copied().filter(|id| !id.is_empty()).collect();
+    let place = Place {
+        owner,
+        driver,
+        address,
+        kind,
+        sibling: Place::sibling(address, kind, owner, &records),
+    };
+    match place.look(engine, &others).await {
+        Ok(Presence::Blind) => Err(by_id_only(address, kind)),
+        Ok(presence) => Ok(presence),
+        Err(error) => Err(unsettled(address, "made", &error.message)),
+    }
+}
+
+/// To go on could make a second one; to stop for ever would be no better.
+fn by_id_only(address: &Address, kind: &Kind) -> Report {
+    Report::error(
+        "apply/unsettled",
+        format!("an earlier run was cut off, and whether `{address}` was made cannot be told"),
+    )
+    .because(format!(
+        "its provider finds resources of type `{kind}` by their id only, and cannot list them"
+    ))
+    .fix(format!(
+        "look there; then `tidegate state settle {address} --id ID` if it was made, or `… --absent` if it was not"
+    ))
 }
 
 fn unsettled(address: &Address, verb: &str, why: &str) -> Report {

@@ -45,8 +45,8 @@ pub async fn resolve(engine: &Engine<'_>, resource: &Resource) -> Result<Option<
         })
 }
 
-/// A size or hints that nobody will ever read: the provider knows no sizes. Worth a word, because
-/// what was asked for is not what will be there.
+/// A size or hints that are not resolved, because the provider knows no sizes: its driver may read them, or
+/// not. Worth a word, because what was asked for may not be what will be there.
 pub fn ignored(engine: &Engine<'_>, resource: &Resource) -> Option<Remark> {
     let provider = engine.providers.get(&resource.provider)?;
     let hints = &resource.hints;
@@ -65,7 +65,7 @@ pub fn ignored(engine: &Engine<'_>, resource: &Resource) -> Option<Remark> {
         resource: Some(resource.address.to_string()),
         field: Some(field.to_owned()),
         message: format!(
-            "it changes nothing, because `{}` providers know no sizes",
+            "`{}` providers resolve no sizes: it is passed on as it is written",
             provider.name()
         ),
     })

@@ -37,6 +37,11 @@ pub enum StateCommand {
     },
     /// Go back to a copy that `backup` (or any changing command) kept
     Restore(RestoreArgs),
+    /// Say what became of a resource that a run was cut off while making
+    ///
+    /// For a provider that can neither find such resources by name nor list them: then nobody but you can
+    /// know.
+    Settle(SettleArgs),
     /// Free the lock of a run that cannot give it back
     Unlock(UnlockArgs),
     /// Move the environment into another store, or take over records of the other tool
@@ -63,6 +68,7 @@ impl StateCommand {
             Self::Push(_) => "state push",
             Self::Backup { .. } => "state backup",
             Self::Restore(_) => "state restore",
+            Self::Settle(_) => "state settle",
             Self::Unlock(_) => "state unlock",
             Self::Migrate(_) => "state migrate",
             Self::Verify => "state verify",
@@ -145,6 +151,27 @@ pub struct PushArgs {
 pub struct RestoreArgs {
     /// The copy
     pub file: PathBuf,
+    /// Approval and waiting
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// `state settle`
+#[derive(Clone, Debug, Default, Args)]
+pub struct SettleArgs {
+    /// The resource
+    pub name: String,
+    /// It was made, and this is its id at the provider
+    #[arg(
+        long,
+        value_name = "ID",
+        conflicts_with = "absent",
+        required_unless_present = "absent"
+    )]
+    pub id: Option<String>,
+    /// It was not made
+    #[arg(long)]
+    pub absent: bool,
     /// Approval and waiting
     #[command(flatten)]
     pub change: ChangeArgs,

@@ -74,6 +74,9 @@ pub struct DriverError {
     pub retry_after: Option<Duration>,
     /// What exists in spite of the error (a create that failed half-way). It is recorded.
     pub partial: Option<Box<Observed>>,
+    /// The provider itself said this, so it is not asked the same again in the hope of another
+    /// answer. False when no answer came, or one that could not be understood.
+    pub answered: bool,
 }
 
 impl DriverError {
@@ -84,6 +87,7 @@ impl DriverError {
             message: message.into(),
             retry_after: None,
             partial: None,
+            answered: false,
         }
     }
 
@@ -156,6 +160,11 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// Whether `create` may be told of a live resource of that name and then take it over: the
     /// driver can `read` by name alone and `update` what it found.
     fn can_adopt(&self, _kind: &Kind) -> bool {
+        true
+    }
+    /// Whether [`ErrorClass::NotFound`] of a look-up by name proves that nothing of that name is
+    /// there. It does not where some kinds are found by id alone.
+    fn finds_by_name(&self) -> bool {
         true
     }
     /// Whether the old one may stay until the new one is there (`lifecycle: create_before_destroy`):

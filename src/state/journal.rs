@@ -48,6 +48,10 @@ pub enum Entry {
         config_hash: String,
         /// RFC 3339.
         at: String,
+        /// The id of what was at the provider under that name before; empty for nothing, or when
+        /// nobody looked. It is somebody else's.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        before: String,
     },
     /// What came of it; its record is durable already.
     Outcome {
@@ -138,16 +142,25 @@ pub fn write_line(out: &mut String, fence: u64, entry: &Entry) -> Result<(), ser
             action,
             config_hash,
             at,
-        } => json!([
-            "intent",
-            operation,
-            address,
-            kind,
-            provider,
-            serde_json::to_value(action)?,
-            config_hash,
-            at
-        ]),
+            before,
+        } => {
+            let mut parts = json!([
+                "intent",
+                operation,
+                address,
+                kind,
+                provider,
+                serde_json::to_value(action)?,
+                config_hash,
+                at
+            ]);
+            if let Value::Array(parts) = &mut parts
+                && !before.is_empty()
+            {
+                parts.push(Value::String(before.clone()));
+            }
+            parts
+        }
         Entry::Outcome { operation, outcome } => json!(["outcome", operation, outcome]),
         Entry::End { run_id } => json!(["end", run_id]),
     };
@@ -268,8 +281,9 @@ fn said(parts: &[Value]) -> Option<Said> {
                 action: ActionKind::deserialize(parts.get(5)?).ok()?,
                 config_hash: text(6)?,
                 at: text(7)?,
+                before: text(8).unwrap_or_default(),
             },
-            8,
+            if parts.len() == 9 { 9 } else { 8 },
         ),
         "outcome" => (
             Entry::Outcome {
@@ -372,6 +386,7 @@ mod tests {
                 action: ActionKind::Create,
                 config_hash: "00".to_owned(),
                 at: "2024-01-02T03:04:06Z".to_owned(),
+                before: "theirs".to_owned(),
             },
             Entry::Outcome {
                 operation: "op-1".to_owned(),

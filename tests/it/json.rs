@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::Value;
+use tidegate::resource::{ActionKind, Address, Kind};
+use tidegate::state::Entry;
+use tidegate::state::journal::write_line;
 
 use crate::harness::Run;
 
@@ -54,6 +57,26 @@ fn fields_of(document: &Value) -> BTreeSet<String> {
     document.as_object().unwrap().keys().cloned().collect()
 }
 
+/// Leaves what a run leaves that dies while it makes a resource.
+fn cut_off_while_making(name: &str, project: &Path) {
+    let mut line = String::new();
+    let intent = Entry::Intent {
+        operation: "dead-1".to_owned(),
+        address: Address::new(name),
+        kind: Kind::new("infra.storage"),
+        provider: "here".to_owned(),
+        action: ActionKind::Create,
+        config_hash: String::new(),
+        at: "2024-01-02T03:04:05Z".to_owned(),
+        before: String::new(),
+    };
+    write_line(&mut line, 1, &intent).unwrap();
+    let journal = project.join(".tidegate/state/dev/journal.jsonl");
+    let mut lines = std::fs::read_to_string(&journal).unwrap_or_default();
+    lines.push_str(&line);
+    std::fs::write(journal, lines).unwrap();
+}
+
 #[test]
 fn every_command_prints_the_fields_its_row_lists() {
     let directory = tempfile::tempdir().unwrap();
@@ -96,6 +119,11 @@ fn every_command_prints_the_fields_its_row_lists() {
         ("state export --env dev -o out.json", "state export", 0),
         ("state mv files kept --env dev --yes", "state mv", 0),
         ("state rm kept --env dev --yes", "state rm", 0),
+        (
+            "state settle files --absent --env dev --yes",
+            "state settle",
+            0,
+        ),
         ("state import out.json --env dev --yes", "state import", 0),
         (
             "state push all.json --env dev --yes --force",
@@ -162,6 +190,9 @@ fn every_command_prints_the_fields_its_row_lists() {
     for (line, row, code) in runs {
         let mut arguments: Vec<&str> = line.split(' ').collect();
         arguments.push("--json");
+        if *row == "state settle" {
+            cut_off_while_making("files", directory.path());
+        }
         let finished = Run::new(directory.path(), &arguments)
             .env("XDG_CACHE_HOME", &cache)
             .output()

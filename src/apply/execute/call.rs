@@ -72,7 +72,8 @@ where
             match look(&error).await {
                 Look::Happened(found) => return Ok(found),
                 Look::Unclear(unclear) => return Err(unclear),
-                Look::NotYet if is_ours => return Err(error),
+                // What was refused without saying why in known words is refused for good.
+                Look::NotYet if is_ours || is_said(&error) => return Err(error),
                 Look::NotYet => {}
             }
         }
@@ -110,6 +111,11 @@ where
     }
 }
 
+/// An error of no known kind, in the provider's own words.
+pub(super) fn is_said(error: &DriverError) -> bool {
+    error.answered && error.class == ErrorClass::Unknown
+}
+
 /// Waits while the provider wants to be left alone.
 async fn hold_back(engine: &Engine<'_>, pace: &Pace) -> Result<(), DriverError> {
     loop {
@@ -134,7 +140,7 @@ async fn pause(engine: &Engine<'_>, wait: Duration, class: ErrorClass) -> Result
 }
 
 /// One call within the time limit. What comes of a call that was given up is not known.
-pub(super) async fn within<T>(
+pub(in crate::apply) async fn within<T>(
     engine: &Engine<'_>,
     call: impl Future<Output = Result<T, DriverError>>,
 ) -> Result<T, DriverError> {

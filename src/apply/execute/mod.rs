@@ -20,6 +20,8 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
+pub(super) use self::call::within;
+
 use self::evidence::Budget;
 use self::journal::Journal;
 use self::pace::Pace;

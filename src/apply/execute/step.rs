@@ -3,9 +3,10 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::call::{Look, repeated, within};
+use super::call::{Look, is_said, repeated, within};
 use super::pace::Pace;
 use super::{Ended, Executor, Failure};
+use crate::apply::presence::{Place, Presence};
 use crate::apply::survey::{sort_outputs, spec};
 use crate::apply::{deposed, sizing};
 use crate::clock::rfc3339;
@@ -72,6 +73,7 @@ impl Executor<'_, '_> {
         action: &Action,
         kind: ActionKind,
         config: &PublicMap,
+        before: Option<&str>,
     ) -> Ended {
         let entry = Entry::Intent {
             operation: operation.id.clone(),
@@ -81,6 +83,7 @@ impl Executor<'_, '_> {
             action: kind,
             config_hash: config_hash(config),
             at: rfc3339(self.engine.clock.now()),
+            before: before.unwrap_or_default().to_owned(),
         };
         self.write(entry).await
     }
@@ -182,8 +185,14 @@ impl Executor<'_, '_> {
         };
         self.warn_of_odd_id(driver, &prior);
         let operation = self.operation();
-        self.intend(&operation, action, ActionKind::Delete, &PublicMap::new())
-            .await?;
+        self.intend(
+            &operation,
+            action,
+            ActionKind::Delete,
+            &PublicMap::new(),
+            None,
+        )
+        .await?;
         // One try whose outcome nobody knows leaves the whole unknown, however clear the next
         // refusal is; and "failed for now" does not say that nothing was done before it failed.
         let is_unclear = Cell::new(false);
@@ -260,33 +269,35 @@ impl Executor<'_, '_> {
     async fn create_one(&self, action: &Action, driver: &dyn Driver, pace: &Pace) -> Ended {
         let desired = self.desired(&action.address)?;
         let operation = self.operation();
-        self.intend(
-            &operation,
-            action,
-            ActionKind::Create,
-            &desired.public_config,
-        )
-        .await?;
-        let by_name = by_name(action);
-        // A create whose answer was lost is never repeated blindly: look first.
         // The old one of a pair goes by the same name.
         let old = self
             .deposed
             .borrow()
             .get(&action.address)
             .map(|old| old.provider_id.clone());
-        let look = async |_: &DriverError| match within(self.engine, driver.read(&by_name)).await {
-            Ok(observed) if Some(&observed.provider_id) == old.as_ref() => Look::NotYet,
-            Ok(observed) => Look::Happened(observed),
-            Err(error) if error.class == ErrorClass::NotFound => Look::NotYet,
-            Err(error) => Look::Unclear(DriverError::new(
-                ErrorClass::Unknown,
-                format!(
-                    "whether it was made cannot be told: {} ({})",
-                    error.message,
-                    error.class.word()
-                ),
-            )),
+        let place = self.place(action, driver);
+        let before = if driver.finds_by_name() {
+            None
+        } else {
+            let before = place.before(self.engine).await;
+            before.filter(|id| Some(id) != old.as_ref())
+        };
+        self.intend(
+            &operation,
+            action,
+            ActionKind::Create,
+            &desired.public_config,
+            before.as_deref(),
+        )
+        .await?;
+        let adopts = self
+            .resources
+            .get(&action.address)
+            .is_some_and(|resource| resource.adopt_existing)
+            && driver.can_adopt(&action.kind);
+        let look = async |error: &DriverError| {
+            self.after_create(&place, old.as_deref(), before.as_deref(), adopts, error)
+                .await
         };
         let created = repeated(
             self.engine,
@@ -305,13 +316,9 @@ impl Executor<'_, '_> {
         if error.class != ErrorClass::AlreadyExists {
             return self.broken(&operation, driver, &desired, error).await;
         }
-        let adopts = self
-            .resources
-            .get(&action.address)
-            .is_some_and(|resource| resource.adopt_existing);
-        if adopts && driver.can_adopt(&action.kind) {
+        if adopts {
             return self
-                .adopt(&operation, driver, pace, &desired, &by_name, &error)
+                .adopt(&operation, driver, pace, &desired, &by_name(action), &error)
                 .await;
         }
         let fix = if driver.can_adopt(&action.kind) {
@@ -328,6 +335,74 @@ impl Executor<'_, '_> {
             ..error
         };
         self.broken(&operation, driver, &desired, error).await
+    }
+
+    fn place<'p>(&'p self, action: &'p Action, driver: &'p dyn Driver) -> Place<'p> {
+        Place {
+            owner: &action.provider,
+            driver,
+            address: &action.address,
+            kind: &action.kind,
+            sibling: Place::sibling(
+                &action.address,
+                &action.kind,
+                &action.provider,
+                self.records.values(),
+            ),
+        }
+    }
+
+    /// What became of a create that was not answered, or with an error that says nothing: a create is
+    /// never repeated blindly, and what somebody else made under that name is not ours.
+    async fn after_create(
+        &self,
+        place: &Place<'_>,
+        old: Option<&str>,
+        before: Option<&str>,
+        adopts: bool,
+        error: &DriverError,
+    ) -> Look<Observed> {
+        let others: Vec<&str> = old.into_iter().chain(before).collect();
+        let unclear = |why: &str| {
+            let message = format!(
+                "{}; whether it was made cannot be told: {why}",
+                error.message
+            );
+            Look::Unclear(DriverError::new(ErrorClass::Unknown, message))
+        };
+        match place.look(self.engine, &others).await {
+            Ok(Presence::There(found)) if is_said(error) => {
+                Look::Unclear(error.clone().with_partial(*found))
+            }
+            Ok(Presence::There(found)) => Look::Happened(*found),
+            Ok(Presence::Absent) => Look::NotYet,
+            Ok(Presence::Other(id)) if Some(id.as_str()) == old => Look::NotYet,
+            Ok(Presence::Other(id)) if adopts => Look::Unclear(DriverError::new(
+                ErrorClass::AlreadyExists,
+                format!(
+                    "{}; something of that name, `{id}`, was there before",
+                    error.message
+                ),
+            )),
+            Ok(Presence::Other(id)) => Look::Unclear(DriverError {
+                answered: error.answered,
+                ..DriverError::new(
+                    if is_said(error) {
+                        ErrorClass::AlreadyExists
+                    } else {
+                        ErrorClass::Unknown
+                    },
+                    format!(
+                        "{}; something of that name, `{id}`, was there before this run and is not touched",
+                        error.message
+                    ),
+                )
+            }),
+            Ok(Presence::Unseen | Presence::Blind) => unclear(
+                "it is not found by its name, and its provider may find such resources by id only; look there",
+            ),
+            Err(read) => unclear(&format!("{} ({})", read.message, read.class.word())),
+        }
     }
 
     /// Takes over what is there under that name. It was there before this run, so nothing of what
@@ -415,6 +490,7 @@ impl Executor<'_, '_> {
             action,
             ActionKind::Update,
             &desired.public_config,
+            None,
         )
         .await?;
         let updated = repeated(
@@ -483,7 +559,7 @@ impl Executor<'_, '_> {
                 self.record(operation, driver, desired, *partial, &error.message)
                     .await?;
             }
-            None if error.class == ErrorClass::Unknown => {}
+            None if error.class == ErrorClass::Unknown && !error.answered => {}
             None => {
                 self.outcome(operation, Outcome::Error).await?;
                 return Err(failure);

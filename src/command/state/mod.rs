@@ -6,6 +6,7 @@ mod carry;
 mod change;
 mod foreign;
 mod look;
+mod settle;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,6 +42,7 @@ pub async fn run(desk: &Desk, command: &StateCommand) -> CommandResult {
         StateCommand::Push(arguments) => room.push(arguments).await,
         StateCommand::Restore(arguments) => room.restore(arguments).await,
         StateCommand::Wipe(arguments) => room.wipe(arguments).await,
+        StateCommand::Settle(arguments) => room.settle(arguments).await,
         StateCommand::Unlock(arguments) => room.unlock(arguments).await,
         StateCommand::Migrate(arguments) => room.migrate(arguments).await,
         StateCommand::Export(arguments) => room.export(arguments).await,

@@ -44,6 +44,8 @@ struct Resolver<'a> {
     declared: HashSet<String>,
     /// Variables that are already secrets.
     admitted: HashMap<String, Secret>,
+    /// Variables used where nothing promises a secret, and the text each became part of.
+    in_plain_sight: Vec<(String, String)>,
     /// Variables asked for, set or not.
     used: BTreeSet<String>,
     /// References met in the resource in hand.
@@ -124,6 +126,7 @@ pub(super) fn resolve(
         names: Names::default(),
         declared: HashSet::new(),
         admitted: HashMap::new(),
+        in_plain_sight: Vec::new(),
         used: BTreeSet::new(),
         links: Vec::new(),
         bare: None,
@@ -133,13 +136,14 @@ pub(super) fn resolve(
     let secret_sets = resolver.declare(&prepared);
     let providers = resolver.providers(&prepared);
     let state = resolver.state(&prepared);
-    let resources = resolver.resources(&prepared, &providers);
+    let mut resources = resolver.resources(&prepared, &providers);
     if let Some(rules) = rules {
         resolver.check_keys(&prepared, &providers, &resources, rules);
     }
     let secrets = resolver.secrets(secret_sets);
     let gates = resolver.gates();
     resolver.say_bare();
+    resolver.hide_twofold(&mut resources);
     Config {
         path: path.to_path_buf(),
         directory: path

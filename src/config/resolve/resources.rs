@@ -80,8 +80,8 @@ impl<'a> Resolver<'a> {
         let provider = self.provider_of(module, prepared, providers, &path);
         let mut config = self.map(&module.config, &path, Place::RESOURCE, &ENGINE_KEYS);
         self.add_defaults(module, &mut config);
-        let size = sizes::size(&mut config);
-        let hints = self.hints(module, &mut config);
+        let size = sizes::size(&config);
+        let hints = self.hints(module, &config);
         let create_before_destroy = self.create_before_destroy(module, &mut config);
         let declared = module
             .module

@@ -1,4 +1,5 @@
-//! `size`, `hints` and `lifecycle` of a resource: the engine reads them, a provider never sees them.
+//! `size`, `hints` and `lifecycle` of a resource: the engine reads them. The first two stay in the config as
+//! well, because drivers read them too; a provider never sees the last.
 
 use super::Resolver;
 use super::modules::Prepared;
@@ -11,21 +12,19 @@ use crate::resource::{Map, Value};
 /// The sizes that mean something to every provider.
 const TIERS: [&str; 5] = ["xs", "s", "m", "l", "xl"];
 
-/// Takes an abstract size out of a config. Other texts are a provider's own and stay.
-pub(super) fn size(config: &mut Map) -> Option<String> {
-    let tier = match config.get("size") {
-        Some(Value::String(text)) if TIERS.contains(&text.as_str()) => text.clone(),
-        _ => return None,
-    };
-    config.remove("size");
-    Some(tier)
+/// The abstract size in a config. Other texts are a provider's own.
+pub(super) fn size(config: &Map) -> Option<String> {
+    match config.get("size") {
+        Some(Value::String(text)) if TIERS.contains(&text.as_str()) => Some(text.clone()),
+        _ => None,
+    }
 }
 
 impl<'a> Resolver<'a> {
-    /// Takes `hints` out of a config.
-    pub(super) fn hints(&mut self, module: &Prepared<'a>, config: &mut Map) -> SizeHints {
+    /// The `hints` in a config.
+    pub(super) fn hints(&mut self, module: &Prepared<'a>, config: &Map) -> SizeHints {
         let mut hints = SizeHints::default();
-        let (Some(value), Some(entry)) = (config.remove("hints"), module.entry("hints")) else {
+        let (Some(value), Some(entry)) = (config.get("hints"), module.entry("hints")) else {
             return hints;
         };
         let map = match value {
@@ -41,7 +40,7 @@ impl<'a> Resolver<'a> {
                 .value
                 .entries()
                 .iter()
-                .find(|inner| inner.key == key)
+                .find(|inner| inner.key == *key)
                 .map_or(&entry.value, |inner| &inner.value);
             let slot = match key.as_str() {
                 "cpu" => &mut hints.cpu,
@@ -52,7 +51,7 @@ impl<'a> Resolver<'a> {
                         place.at,
                         Report::error(
                             "config/unknown-key",
-                            format!("`hints` has no key `{}`", printable(&key)),
+                            format!("`hints` has no key `{}`", printable(key)),
                         )
                         .fix("it takes cpu, memory and storage"),
                     );
@@ -61,10 +60,10 @@ impl<'a> Resolver<'a> {
             };
             match value {
                 Value::Null => {}
-                Value::String(text) => *slot = Some(text),
+                Value::String(text) => *slot = Some(text.clone()),
                 // `cpu: 0.5` reads as well as `cpu: "0.5"`.
                 Value::Number(number) => *slot = Some(number.to_string()),
-                _ => wrong_type(place, &key, "text", self.problems),
+                _ => wrong_type(place, key, "text", self.problems),
             }
         }
         hints

@@ -1,6 +1,7 @@
 //! Nodes -> values: variables filled in, references and declared secrets kept as templates, and
 //! everything that must stay secret turned into a secret before anyone else sees it.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use zeroize::Zeroizing;
@@ -10,14 +11,18 @@ use super::names::{Found, Meaning};
 use super::sensitive::{is_sensitive, is_sensitive_literal};
 use crate::config::decode::printable;
 use crate::config::expression::{Piece, pieces};
+use crate::config::resolved::Resource;
 use crate::config::source::Mark;
 use crate::config::yaml::{Entry, Node, NodeKind};
 use crate::report::Report;
 use crate::resource::{Map, Part, Reference, Template, Value};
-use crate::secret::Secret;
+use crate::secret::{Masker, Secret};
 
 /// Sub-maps whose every value is a secret.
 const SECRET_MAPS: [&str; 2] = ["env_vars_secret", "secret_env_vars"];
+
+/// The sub-map whose values are nobody's but the deployed program's.
+const PLAIN_MAP: &str = "env_vars";
 
 /// The variable that always holds the environment's name.
 const ENVIRONMENT_VARIABLE: &str = "WORKFLOW_ENV";
@@ -50,6 +55,11 @@ impl<'p> KeyPath<'p> {
             parent: Some(self),
             segment: Segment::Key(key),
         }
+    }
+
+    fn is_under(&self, key: &str) -> bool {
+        matches!(self.segment, Segment::Key(this) if this == key)
+            || self.parent.is_some_and(|parent| parent.is_under(key))
     }
 
     fn position(&self, position: usize) -> KeyPath<'_> {
@@ -204,6 +214,7 @@ impl Resolver<'_> {
         let mut parts: Vec<Part> = Vec::new();
         let mut joined = Zeroizing::new(String::new());
         let mut known = true;
+        let mut plain = Vec::new();
         for piece in found.pieces {
             match piece {
                 Piece::Literal(text) => {
@@ -221,7 +232,10 @@ impl Resolver<'_> {
                     joined.push_str(&filled.text);
                     match filled.secret {
                         Some(secret) => parts.push(Part::Secret(secret)),
-                        None => push_literal(&mut parts, &filled.text),
+                        None => {
+                            plain.push(name);
+                            push_literal(&mut parts, &filled.text);
+                        }
                     }
                 }
                 Piece::Other { inner, raw } if self.declared.contains(inner) => {
@@ -235,6 +249,13 @@ impl Resolver<'_> {
                     }
                 }
                 Piece::Unclosed { raw } => self.malformed(at, raw, path, "it is never closed"),
+            }
+        }
+        for name in plain {
+            for part in &parts {
+                if let Part::Literal(text) = part {
+                    self.in_plain_sight.push((name.to_owned(), text.clone()));
+                }
             }
         }
         if !known {
@@ -277,6 +298,30 @@ impl Resolver<'_> {
             _ => {
                 debug_assert!(self.problems.count() > errors, "reported");
                 None
+            }
+        }
+    }
+
+    /// A variable may stand in plain sight in one place and be a secret in another. Which it is, is known
+    /// when all is read: what carries one is a secret wherever it stands.
+    pub(super) fn hide_twofold(&mut self, resources: &mut [Resource]) {
+        let admitted = &self.admitted;
+        self.in_plain_sight
+            .retain(|(name, _)| admitted.contains_key(name));
+        let texts: HashSet<String> = self
+            .in_plain_sight
+            .drain(..)
+            .map(|(_, text)| text)
+            .collect();
+        if texts.is_empty() && self.masker.pattern_count() == 0 {
+            return;
+        }
+        let modules = KeyPath::root("modules");
+        for resource in resources {
+            let module = modules.key(&resource.base_name);
+            let config = module.key("config");
+            for (key, value) in &mut resource.config {
+                hide(value, &config.key(key), &texts, self.masker);
             }
         }
     }
@@ -504,6 +549,41 @@ impl Resolver<'_> {
                 self.bare = Some((at, bare.to_owned(), 1));
             }
         }
+    }
+}
+
+/// Turns texts that carry a secret into secrets. Under `env_vars` every text is looked through; elsewhere
+/// the words of a config may well be a weak password too (`engine: postgres`).
+fn hide(value: &mut Value, path: &KeyPath<'_>, texts: &HashSet<String>, masker: &Masker) {
+    match value {
+        Value::String(text)
+            if texts.contains(text) || (path.is_under(PLAIN_MAP) && masker.is_sensitive(text)) =>
+        {
+            *value = Value::Secret(masker.admit(&path.to_string(), std::mem::take(text)));
+        }
+        Value::Template(template) if !template.secret => {
+            template.secret = template
+                .parts
+                .iter()
+                .any(|part| matches!(part, Part::Literal(text) if texts.contains(text)));
+        }
+        Value::List(items) => {
+            for (position, item) in items.iter_mut().enumerate() {
+                hide(item, &path.position(position), texts, masker);
+            }
+        }
+        Value::Map(map) => {
+            for (key, value) in map {
+                hide(value, &path.key(key), texts, masker);
+            }
+        }
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Secret(_)
+        | Value::Template(_)
+        | Value::Unknown(_) => {}
     }
 }
 

@@ -207,7 +207,10 @@ impl Connection {
         match error {
             CallError::Refused(status) => {
                 let (class, message) = classify(status);
-                DriverError::new(class, self.tools.excerpt(&message))
+                DriverError {
+                    answered: true,
+                    ..DriverError::new(class, self.tools.excerpt(&message))
+                }
             }
             CallError::Broken => DriverError::new(
                 ErrorClass::Unknown,

@@ -134,10 +134,13 @@ pub(super) fn spec(desired: &Spec, unknown: &mut Vec<String>) -> iac::ResourceSp
         memory: hint("memory"),
         storage: hint("storage"),
     };
+    // They have a field of their own; a driver that refuses keys it does not know would refuse these.
+    let mut config = desired.config.clone();
+    config.remove("hints");
     iac::ResourceSpec {
         name: desired.address.to_string(),
         r#type: desired.kind.to_string(),
-        config_json: config_json(&desired.config, unknown),
+        config_json: config_json(&config, unknown),
         size: match desired.config.get("size") {
             Some(Value::String(size)) => size.clone(),
             _ => String::new(),
@@ -204,7 +207,7 @@ pub(super) fn observed(
     ] {
         if !said.is_empty() && said != asked {
             return Err(DriverError::new(
-                ErrorClass::Invalid,
+                ErrorClass::Unknown,
                 format!(
                     "the plugin answered about another resource: {what} `{}` instead of `{asked}`; nothing is recorded, so look at the provider for what it did",
                     tools.excerpt(said)
@@ -323,5 +326,31 @@ mod tests {
             r#"{"env_vars":{"ROLE":"api"},"size":"m"}"#
         );
         assert_eq!(paths, ["env_vars.HOST", "list"]);
+    }
+
+    #[test]
+    fn a_size_is_said_in_its_field_and_in_the_config_and_hints_in_theirs() {
+        let hints = Map::from([("memory".to_owned(), Value::String("8Gi".to_owned()))]);
+        let desired = Spec {
+            address: Address::new("db"),
+            kind: Kind::new("infra.database"),
+            config: Map::from([
+                ("hints".to_owned(), Value::Map(hints)),
+                (
+                    "instance_type".to_owned(),
+                    Value::String("m-type".to_owned()),
+                ),
+                ("size".to_owned(), Value::String("m".to_owned())),
+            ]),
+            public_config: PublicMap::new(),
+            dependencies: std::collections::BTreeSet::new(),
+        };
+        let said = spec(&desired, &mut Vec::new());
+        assert_eq!(said.size, "m");
+        assert_eq!(said.hints.unwrap().memory, "8Gi");
+        assert_eq!(
+            said.config_json,
+            br#"{"instance_type":"m-type","size":"m"}"#
+        );
     }
 }

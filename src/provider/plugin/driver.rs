@@ -12,7 +12,9 @@ use super::connection::{Connection, unary};
 use super::convert::{self, observed, reference};
 use crate::provider::ability::Evidence;
 use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Health, Operation};
-use crate::resource::{Diff, FieldChange, Kind, Observed, PublicMap, Recorded, Spec};
+use crate::resource::{
+    Diff, FieldChange, Kind, Observed, Outputs, Private, PublicMap, Recorded, Spec,
+};
 
 /// Budget for an explanation; nobody waits longer for one.
 const TROUBLESHOOT: Duration = Duration::from_secs(30);
@@ -84,6 +86,22 @@ impl PluginDriver {
     }
 }
 
+/// A create that succeeded, whose answer makes no sense: what was made is not forgotten. An answer about
+/// another resource says nothing about ours.
+fn made_in_spite(error: DriverError, id: String) -> DriverError {
+    match error.class {
+        ErrorClass::Invalid if error.partial.is_none() && !id.is_empty() => {
+            error.with_partial(Observed {
+                provider_id: id,
+                outputs: Outputs::new(),
+                status: String::new(),
+                private: Private::default(),
+            })
+        }
+        _ => error,
+    }
+}
+
 #[async_trait]
 impl Driver for PluginDriver {
     async fn create(&self, _operation: &Operation, desired: &Spec) -> DriverResult<Observed> {
@@ -98,12 +116,18 @@ impl Driver for PluginDriver {
         )
         .await
         .map_err(self.failed())?;
+        let id = answer
+            .output
+            .as_ref()
+            .map(|output| output.provider_id.clone())
+            .unwrap_or_default();
         let made = observed(
             answer.output,
             &desired.address,
             &desired.kind,
             self.connection.tools(),
-        )?;
+        )
+        .map_err(|error| made_in_spite(error, id))?;
         if made.provider_id.is_empty() {
             return Err(DriverError::new(
                 ErrorClass::Unknown,
@@ -111,6 +135,12 @@ impl Driver for PluginDriver {
             ));
         }
         Ok(made)
+    }
+
+    // The contract has a field for the id, empty for "by name", and no way to say for which kinds
+    // that works.
+    fn finds_by_name(&self) -> bool {
+        false
     }
 
     async fn read(&self, prior: &Recorded) -> DriverResult<Observed> {

@@ -85,11 +85,12 @@ fn a_whole_reference_stays_one_part() {
 fn what_is_secret_is_a_secret() {
     let shown = config_of(
         storage(
-            "plain: '${REGION}', by_name: '${DB_PASSWORD}', api_key: '${REGION}', password: hunter2, \
+            "plain: '${PLACE}', by_name: '${DB_PASSWORD}', api_key: '${REGION}', password: hunter2, \
              joined: 'x ${DB_PASSWORD}', credentials: {user: '${REGION}'}, token_env: GH_TOKEN, \
              env_vars: {URL: '${db.uri}', API_TOKEN: '${REGION}'}, \
              env_vars_secret: {A: text, B: 1234, C: true, D: 'u:half-pw@${db.host}', E: ''}",
         )
+        .set("PLACE", "fra1")
         .set("REGION", "fra1")
         .set("DB_PASSWORD", "pa55w0rd"),
     );
@@ -118,6 +119,40 @@ fn what_is_secret_is_a_secret() {
     }
     "#);
     assert!(!shown.to_string().contains("half-pw"));
+}
+
+#[test]
+fn a_variable_that_is_a_secret_somewhere_is_one_everywhere() {
+    let shown = config_of(
+        storage(
+            "url: 'https://x/?q=${WORD}', word: ['${WORD}', '${OTHER}'], same: my-word, \
+             mixed: 'a ${WORD} ${db.uri}', engine: written-out, \
+             later: {env_vars: {B: 'x written-out y'}, env_vars_secret: {A: '${WORD}', B: written-out}}",
+        )
+        .set("WORD", "my-word")
+        .set("OTHER", "other-word"),
+    );
+    insta::assert_snapshot!(pretty(&shown), @r#"
+    {
+      "engine": "written-out",
+      "later": {
+        "env_vars": {
+          "B": "(secret)"
+        },
+        "env_vars_secret": {
+          "A": "(secret)",
+          "B": "(secret)"
+        }
+      },
+      "mixed": "(secret)${db.uri}",
+      "same": "(secret)",
+      "url": "(secret)",
+      "word": [
+        "(secret)",
+        "other-word"
+      ]
+    }
+    "#);
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use tidegate::apply::outcome;
 use tidegate::provider::ErrorClass;
 use tidegate::provider::ability::Ability;
+use tidegate::resource::Address;
 
 use super::planned;
 use super::world::{Act, World, all_well, endings};
@@ -225,7 +226,7 @@ fn whoever_finalizes_is_told_once_after_a_failure_and_its_own_failure_is_told_to
 }
 
 #[test]
-fn a_size_that_no_provider_reads_is_said_and_changes_nothing() {
+fn a_size_that_no_provider_resolves_is_said_and_passed_on() {
     let world = World::new(&[
         ("cache", "hints: {cpu: \"2\"}"),
         ("db", "size: m"),
@@ -241,12 +242,8 @@ fn a_size_that_no_provider_reads_is_said_and_changes_nothing() {
                 })
                 .collect();
             assert_eq!(said, [("cache", "hints"), ("db", "size")]);
-            assert!(
-                survey
-                    .desired
-                    .values()
-                    .all(|desired| desired.public_config.is_empty())
-            );
+            let db = &survey.desired[&Address::new("db")];
+            assert_eq!(db.public_config["size"], "m");
         })
         .unwrap();
 }

@@ -259,7 +259,7 @@ async fn wrong_answers_to_create_are_named() {
         ),
         (
             json!({"answers_name": "another"}),
-            ErrorClass::Invalid,
+            ErrorClass::Unknown,
             "name `another` instead of `web`",
         ),
         (

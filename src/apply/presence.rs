@@ -1,0 +1,147 @@
+//! Whether something of a name is at its provider: asked for when nobody knows what became of a
+//! create. To miss it makes a second one, and to take somebody else's for it gives that away, so it
+//! is said how sure the answer is.
+
+use super::Engine;
+use super::execute::within;
+use crate::provider::ability::Ability;
+use crate::provider::{Driver, DriverError, ErrorClass};
+use crate::resource::{Address, Kind, Observed, ProviderId, Recorded};
+use crate::state::Record;
+
+/// What is there under a name.
+pub(super) enum Presence {
+    /// This, and it is none of those that are known to be something else.
+    There(Box<Observed>),
+    /// Nothing but what was there before, under this id.
+    Other(String),
+    /// Nothing, for certain.
+    Absent,
+    /// Nothing was found by its name; whether its provider finds things so is not known.
+    Unseen,
+    /// Nothing can be said: its provider does not find by name what is certainly there.
+    Blind,
+}
+
+/// Where a look-up happens.
+pub(super) struct Place<'p> {
+    pub(super) owner: &'p ProviderId,
+    pub(super) driver: &'p dyn Driver,
+    pub(super) address: &'p Address,
+    pub(super) kind: &'p Kind,
+    /// Another resource of the same kind and provider that is there: whether that is found by its name
+    /// shows what not being found is worth.
+    pub(super) sibling: Option<&'p Record>,
+}
+
+impl<'p> Place<'p> {
+    /// The first of `records` that can stand as a sibling.
+    pub(super) fn sibling<'r>(
+        address: &Address,
+        kind: &Kind,
+        owner: &ProviderId,
+        records: impl IntoIterator<Item = &'r Record>,
+    ) -> Option<&'r Record> {
+        records.into_iter().find(|record| {
+            record.resource_id != *address
+                && record.resource_type == kind.as_str()
+                && record.provider_ref == owner.as_str()
+                && !record.provider_id.is_empty()
+        })
+    }
+
+    fn named(&self, address: &Address) -> Recorded {
+        Recorded::by_name(address.clone(), self.kind.clone())
+    }
+
+    /// The id of what is there under the name before anything is made.
+    pub(super) async fn before(&self, engine: &Engine<'_>) -> Option<String> {
+        let found = within(engine, self.driver.read(&self.named(self.address))).await;
+        found
+            .ok()
+            .map(|found| found.provider_id)
+            .filter(|id| !id.is_empty())
+    }
+
+    /// Looks. What has one of the ids in `others` is something else.
+    ///
+    /// # Errors
+    /// When the provider cannot say.
+    pub(super) async fn look(
+        &self,
+        engine: &Engine<'_>,
+        others: &[&str],
+    ) -> Result<Presence, DriverError> {
+        let mut other = None;
+        let mut failure = None;
+        match within(engine, self.driver.read(&self.named(self.address))).await {
+            Ok(found) if others.contains(&found.provider_id.as_str()) => {
+                other = Some(found.provider_id);
+            }
+            // Without an id it is no answer, but for a driver whose word on names is good.
+            Ok(found) if !found.provider_id.is_empty() || self.driver.finds_by_name() => {
+                return Ok(Presence::There(Box::new(found)));
+            }
+            Ok(_) => {}
+            Err(error) if error.class == ErrorClass::NotFound => {}
+            Err(error) => failure = Some(error),
+        }
+        if !self.driver.finds_by_name()
+            && let Some(listed) = self.listed(engine, others).await
+        {
+            return match listed? {
+                Some(found) => Ok(Presence::There(Box::new(found))),
+                None => Ok(other.map_or(Presence::Absent, Presence::Other)),
+            };
+        }
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        if let Some(id) = other {
+            return Ok(Presence::Other(id));
+        }
+        if self.driver.finds_by_name() {
+            return Ok(Presence::Absent);
+        }
+        Ok(self.worth(engine).await)
+    }
+
+    /// What the provider's own list of everything says; `None` when there is none to be had.
+    async fn listed(
+        &self,
+        engine: &Engine<'_>,
+        others: &[&str],
+    ) -> Option<Result<Option<Observed>, DriverError>> {
+        let provider = engine.providers.get(self.owner)?;
+        if !provider.abilities().contains(&Ability::Enumerate) {
+            return None;
+        }
+        let all = within(engine, provider.enumerate(self.kind)).await.ok()?;
+        let found = all.into_iter().find(|one| {
+            one.name == self.address.as_str()
+                && one.kind == *self.kind
+                && !one.provider_id.is_empty()
+                && !others.contains(&one.provider_id.as_str())
+        });
+        let Some(found) = found else {
+            return Some(Ok(None));
+        };
+        let prior = Recorded {
+            provider_id: found.provider_id,
+            ..self.named(self.address)
+        };
+        Some(within(engine, self.driver.read(&prior)).await.map(Some))
+    }
+
+    /// What it is worth that nothing was found by name.
+    async fn worth(&self, engine: &Engine<'_>) -> Presence {
+        let Some(sibling) = self.sibling else {
+            return Presence::Unseen;
+        };
+        match within(engine, self.driver.read(&self.named(&sibling.resource_id))).await {
+            Ok(found) if found.provider_id == sibling.provider_id => Presence::Absent,
+            Err(error) if error.class == ErrorClass::NotFound => Presence::Blind,
+            _ => Presence::Unseen,
+        }
+    }
+}
