@@ -14,6 +14,7 @@ use super::Engine;
 use super::survey::{by_address, owner_of, sort_outputs, spec};
 use super::values::Values;
 use crate::provider::ability::{Ability, Drift, DriftClass};
+use crate::provider::hide::shown;
 use crate::provider::{Driver, ErrorClass, config_changes};
 use crate::report::{Report, Span};
 use crate::resource::{
@@ -383,7 +384,13 @@ fn judge(engine: &Engine<'_>, driver: Option<&dyn Driver>, case: Case, answer: &
                 path,
                 value,
             ),
-            Some(value) => value.clone(),
+            // The live value of a plain field may hold a secret that we have never seen.
+            Some(value) => shown(
+                path,
+                value.clone(),
+                &|name| driver.is_some_and(|driver| driver.is_sensitive(name) == Some(true)),
+                &engine.masker,
+            ),
         };
         let field = Field {
             path: path.clone(),

@@ -6,7 +6,7 @@ use super::Engine;
 use super::execute::within;
 use crate::provider::ability::Ability;
 use crate::provider::{Driver, DriverError, ErrorClass};
-use crate::resource::{Address, Kind, Observed, ProviderId, Recorded};
+use crate::resource::{Address, Kind, Map, Observed, ProviderId, Recorded, Value};
 use crate::state::Record;
 
 /// What is there under a name.
@@ -23,12 +23,38 @@ pub(super) enum Presence {
     Blind,
 }
 
+/// Kinds that are known by their domain, not by the name of their module.
+const BY_DOMAIN: [&str; 2] = ["infra.dns", "infra.dns_delegation"];
+
+/// True for kinds that are taken over when they are there already: a zone is made by whoever registers
+/// the domain.
+pub(super) fn is_shared(kind: &Kind) -> bool {
+    BY_DOMAIN.contains(&kind.as_str())
+}
+
+/// What finds a resource of which no id is recorded: its name; for a zone what its config calls it.
+pub(super) fn locator(address: &Address, kind: &Kind, config: Option<&Map>) -> Recorded {
+    let mut locator = Recorded::by_name(address.clone(), kind.clone());
+    if let Some(config) = config.filter(|_| is_shared(kind)) {
+        let said = ["provider_id", "domain"]
+            .into_iter()
+            .find_map(|key| match config.get(key) {
+                Some(Value::String(text)) if !text.is_empty() => Some(text.clone()),
+                _ => None,
+            });
+        locator.provider_id = said.unwrap_or_default();
+    }
+    locator
+}
+
 /// Where a look-up happens.
 pub(super) struct Place<'p> {
     pub(super) owner: &'p ProviderId,
     pub(super) driver: &'p dyn Driver,
     pub(super) address: &'p Address,
     pub(super) kind: &'p Kind,
+    /// What finds it, from [`locator`].
+    pub(super) locator: Recorded,
     /// Another resource of the same kind and provider that is there: whether that is found by its name
     /// shows what not being found is worth.
     pub(super) sibling: Option<&'p Record>,
@@ -56,7 +82,7 @@ impl<'p> Place<'p> {
 
     /// The id of what is there under the name before anything is made.
     pub(super) async fn before(&self, engine: &Engine<'_>) -> Option<String> {
-        let found = within(engine, self.driver.read(&self.named(self.address))).await;
+        let found = within(engine, self.driver.read(&self.locator)).await;
         found
             .ok()
             .map(|found| found.provider_id)
@@ -74,7 +100,7 @@ impl<'p> Place<'p> {
     ) -> Result<Presence, DriverError> {
         let mut other = None;
         let mut failure = None;
-        match within(engine, self.driver.read(&self.named(self.address))).await {
+        match within(engine, self.driver.read(&self.locator)).await {
             Ok(found) if others.contains(&found.provider_id.as_str()) => {
                 other = Some(found.provider_id);
             }
@@ -135,6 +161,10 @@ impl<'p> Place<'p> {
 
     /// What it is worth that nothing was found by name.
     async fn worth(&self, engine: &Engine<'_>) -> Presence {
+        if !self.locator.provider_id.is_empty() {
+            // It was asked for by an id, so to speak.
+            return Presence::Absent;
+        }
         let Some(sibling) = self.sibling else {
             return Presence::Unseen;
         };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::presence::{Place, Presence};
+use super::presence::{Place, Presence, locator};
 use super::survey::{by_address, owner_of, sort_outputs};
 use super::{Engine, deposed, hold};
 use crate::provider::{Driver, ErrorClass, Operation};
@@ -249,11 +249,14 @@ async fn look_up(
 ) -> Result<Presence, Report> {
     let records = engine.store.list().await.map_err(Report::from)?;
     let others: Vec<&str> = others.iter().copied().filter(|id| !id.is_empty()).collect();
+    let resources = by_address(engine);
+    let config = resources.get(address).map(|resource| &resource.config);
     let place = Place {
         owner,
         driver,
         address,
         kind,
+        locator: locator(address, kind, config),
         sibling: Place::sibling(address, kind, owner, &records),
     };
     match place.look(engine, &others).await {

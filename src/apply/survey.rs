@@ -144,9 +144,12 @@ pub fn sort_outputs(
         .into_iter()
         .map(|(name, output)| {
             let sensitive = resource.outputs.get(&name).map_or_else(
-                || {
-                    matches!(output, Output::Sensitive(_))
-                        || driver.is_sensitive(&name).unwrap_or(true)
+                || match &output {
+                    Output::Sensitive(_) => true,
+                    // A number or a flag that nobody calls secret would lose its type for nothing.
+                    Output::Public(value) => driver
+                        .is_sensitive(&name)
+                        .unwrap_or(!(value.is_number() || value.is_boolean() || value.is_null())),
                 },
                 |declared| declared.sensitive,
             );

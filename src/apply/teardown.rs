@@ -9,6 +9,8 @@ use futures_util::stream::FuturesUnordered;
 
 use super::Engine;
 use super::drift::live_outputs;
+use super::execute::within;
+use super::presence::{Place, Presence, locator};
 use super::survey::{dependencies, owner_of};
 use super::values::Declared;
 use crate::config::{GenerateSource, Resource};
@@ -70,8 +72,8 @@ pub enum Discovered {
     },
 }
 
-/// Looks up every resource of the config by its name. `records` help where a provider cannot look
-/// up by name; what they hold beyond that is not used.
+/// Looks up every resource of the config: by the id that its record tells, where there is one, and
+/// otherwise by its name.
 pub async fn discover(engine: &Engine<'_>, records: &BTreeMap<Address, Record>) -> Vec<Discovered> {
     let declared = declared_copies(engine);
     let mut found: Vec<(usize, Discovered)> =
@@ -126,6 +128,10 @@ async fn discover_one(
         kind: resource.kind.clone(),
         message,
     };
+    let missing = Discovered::Missing {
+        address: resource.address.clone(),
+        kind: resource.kind.clone(),
+    };
     let driver = match engine.driver(&resource.address, &resource.provider, &resource.kind) {
         Ok(driver) => driver,
         Err(problem) => return failed(problem.message),
@@ -139,40 +145,60 @@ async fn discover_one(
         )
         .ok()
     });
-    let by_name = Recorded::by_name(resource.address.clone(), resource.kind.clone());
-    let mut asked = Vec::new();
-    if driver.can_adopt(&resource.kind) {
-        asked.push(by_name);
-    }
-    asked.extend(remembered);
-    if asked.is_empty() {
-        return failed(
-            "this provider cannot look it up by name, and no record tells its id".to_owned(),
-        );
-    }
-    for prior in asked {
-        match driver.read(&prior).await {
-            Ok(observed) => {
-                return Discovered::There(Box::new(Target {
-                    address: resource.address.clone(),
-                    kind: resource.kind.clone(),
-                    provider: resource.provider.clone(),
-                    prior: seen(engine, driver, prior, observed),
-                    depends_on: dependencies(resource, declared),
-                    protected: resource.protected
-                        || record.is_some_and(|record| record.tidegate.protected),
-                    orphan: false,
-                    created_at: String::new(),
-                    access_key: String::new(),
-                }));
-            }
+    let there = |prior: Recorded, observed: Observed| {
+        Discovered::There(Box::new(Target {
+            address: resource.address.clone(),
+            kind: resource.kind.clone(),
+            provider: resource.provider.clone(),
+            prior: seen(engine, driver, prior, observed),
+            depends_on: dependencies(resource, declared),
+            protected: resource.protected || record.is_some_and(|record| record.tidegate.protected),
+            orphan: false,
+            created_at: String::new(),
+            access_key: String::new(),
+        }))
+    };
+    // Its id is what is ours for certain. Names need not be unique: another environment, or somebody
+    // else, may have something that is called the same.
+    let is_recorded = remembered
+        .as_ref()
+        .is_some_and(|prior| !prior.provider_id.is_empty());
+    if let Some(prior) = remembered.filter(|_| is_recorded) {
+        match within(engine, driver.read(&prior)).await {
+            Ok(observed) => return there(prior, observed),
             Err(error) if error.class == ErrorClass::NotFound => {}
             Err(error) => return failed(said(&error)),
         }
     }
-    Discovered::Missing {
-        address: resource.address.clone(),
-        kind: resource.kind.clone(),
+    if !driver.can_adopt(&resource.kind) {
+        if is_recorded {
+            return missing;
+        }
+        return failed(
+            "this provider cannot look it up by name, and no record tells its id".to_owned(),
+        );
+    }
+    let place = Place {
+        owner: &resource.provider,
+        driver,
+        address: &resource.address,
+        kind: &resource.kind,
+        locator: locator(&resource.address, &resource.kind, Some(&resource.config)),
+        sibling: None,
+    };
+    match place.look(engine, &[]).await {
+        Ok(Presence::There(found)) if is_recorded && !driver.finds_by_name() => failed(format!(
+            "what was recorded is gone; something else of that name is there, `{}`, and is not touched",
+            found.provider_id
+        )),
+        Ok(Presence::There(found)) => {
+            let prior = Recorded::by_name(resource.address.clone(), resource.kind.clone());
+            there(prior, *found)
+        }
+        Ok(_) => missing,
+        // Its id says that it is gone; that names cannot be asked for changes nothing.
+        Err(_) if is_recorded => missing,
+        Err(error) => failed(said(&error)),
     }
 }
 

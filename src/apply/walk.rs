@@ -9,6 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use super::Engine;
+use super::presence::{is_shared, locator};
 use super::sizing;
 use super::survey::{sort_outputs, spec_after};
 use super::values::Values;
@@ -182,8 +183,8 @@ async fn visit(
     let mut reason = String::new();
     let prior = match prior {
         Some(prior) => Some(prior),
-        None if resource.adopt_existing => {
-            let by_name = Recorded::by_name(resource.address.clone(), resource.kind.clone());
+        None if resource.adopt_existing || is_shared(&resource.kind) => {
+            let by_name = locator(&resource.address, &resource.kind, Some(&desired.config));
             match driver.read(&by_name).await {
                 Ok(observed) => {
                     reason = "adopts the existing resource of that name".to_owned();
@@ -196,6 +197,8 @@ async fn visit(
                     })
                 }
                 Err(error) if error.class == ErrorClass::NotFound => None,
+                // The create that follows says the same, if there is anything to it.
+                Err(_) if !resource.adopt_existing => None,
                 Err(error) => return Err(vec![driver_problem(resource, "look for", &error)]),
             }
         }

@@ -2,6 +2,7 @@
 //! embedded `local` provider and plugins stand behind the same ones.
 
 pub mod ability;
+pub(crate) mod hide;
 pub mod identity;
 pub mod local;
 pub mod plugin;

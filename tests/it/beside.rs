@@ -9,6 +9,7 @@ mod expect;
 mod import;
 mod rules;
 mod teardown;
+mod trust;
 
 use std::path::{Path, PathBuf};
 

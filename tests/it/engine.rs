@@ -3,6 +3,7 @@
 mod credential;
 mod figures;
 mod more;
+mod ours;
 mod world;
 
 use std::time::Duration;

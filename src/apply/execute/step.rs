@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::call::{Look, is_said, repeated, within};
 use super::pace::Pace;
 use super::{Ended, Executor, Failure};
-use crate::apply::presence::{Place, Presence};
+use crate::apply::presence::{Place, Presence, is_shared, locator};
 use crate::apply::survey::{sort_outputs, spec};
 use crate::apply::{deposed, sizing};
 use crate::clock::rfc3339;
@@ -275,7 +275,7 @@ impl Executor<'_, '_> {
             .borrow()
             .get(&action.address)
             .map(|old| old.provider_id.clone());
-        let place = self.place(action, driver);
+        let place = self.place(action, driver, &desired);
         let before = if driver.finds_by_name() {
             None
         } else {
@@ -293,7 +293,7 @@ impl Executor<'_, '_> {
         let adopts = self
             .resources
             .get(&action.address)
-            .is_some_and(|resource| resource.adopt_existing)
+            .is_some_and(|resource| resource.adopt_existing || is_shared(&action.kind))
             && driver.can_adopt(&action.kind);
         let look = async |error: &DriverError| {
             self.after_create(&place, old.as_deref(), before.as_deref(), adopts, error)
@@ -318,7 +318,7 @@ impl Executor<'_, '_> {
         }
         if adopts {
             return self
-                .adopt(&operation, driver, pace, &desired, &by_name(action), &error)
+                .adopt(&operation, driver, pace, &desired, &place.locator, &error)
                 .await;
         }
         let fix = if driver.can_adopt(&action.kind) {
@@ -337,12 +337,18 @@ impl Executor<'_, '_> {
         self.broken(&operation, driver, &desired, error).await
     }
 
-    fn place<'p>(&'p self, action: &'p Action, driver: &'p dyn Driver) -> Place<'p> {
+    fn place<'p>(
+        &'p self,
+        action: &'p Action,
+        driver: &'p dyn Driver,
+        desired: &Spec,
+    ) -> Place<'p> {
         Place {
             owner: &action.provider,
             driver,
             address: &action.address,
             kind: &action.kind,
+            locator: locator(&action.address, &action.kind, Some(&desired.config)),
             sibling: Place::sibling(
                 &action.address,
                 &action.kind,

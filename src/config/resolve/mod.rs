@@ -86,6 +86,10 @@ pub(super) fn knows_environment(
     if known.iter().any(|name| name == environment) {
         return true;
     }
+    // What a config without environments is called everywhere: some commands insist on a name.
+    if known.is_empty() && environment == DEFAULT_ENVIRONMENT {
+        return true;
+    }
     if known.is_empty() && problems.has_errors() {
         return false;
     }

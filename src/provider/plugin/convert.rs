@@ -163,17 +163,23 @@ pub(super) fn reference(prior: &Recorded) -> iac::ResourceRef {
     }
 }
 
-/// What is recorded, as `Diff` takes it: sensitive outputs as placeholders, never in the clear.
-pub(super) fn recorded_output(prior: &Recorded) -> iac::ResourceOutput {
+/// What is recorded, as `Diff` takes it. Outputs that are secret by their name or by the driver's word
+/// are placeholders, as its own host makes them. One that was only sealed to be on the safe side is
+/// said as it is: the plugin made it, and compares it with the config.
+pub(super) fn recorded_output(
+    prior: &Recorded,
+    is_sensitive: impl Fn(&str) -> bool,
+) -> iac::ResourceOutput {
     let outputs: PublicMap = prior
         .outputs
         .iter()
         .map(|(name, output)| {
             let value = match output {
                 Output::Public(value) => value.clone(),
-                Output::Sensitive(_) => {
+                Output::Sensitive(_) if is_sensitive(name) => {
                     Json::String(format!("secret_ref://{}_{name}", prior.address))
                 }
+                Output::Sensitive(secret) => unsealed(secret.expose()),
             };
             (name.clone(), value)
         })
@@ -184,6 +190,14 @@ pub(super) fn recorded_output(prior: &Recorded) -> iac::ResourceOutput {
         provider_id: prior.provider_id.clone(),
         outputs_json: object_bytes(&outputs),
         ..iac::ResourceOutput::default()
+    }
+}
+
+/// Lists and maps are sealed as their JSON text.
+fn unsealed(text: &str) -> Json {
+    match serde_json::from_str(text) {
+        Ok(value @ (Json::Array(_) | Json::Object(_))) => value,
+        _ => Json::String(text.to_owned()),
     }
 }
 

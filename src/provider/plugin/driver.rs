@@ -11,6 +11,7 @@ use tidegate_plugin::iac::resource_driver_client::ResourceDriverClient;
 use super::connection::{Connection, unary};
 use super::convert::{self, observed, reference};
 use crate::provider::ability::Evidence;
+use crate::provider::hide::shown;
 use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Health, Operation};
 use crate::resource::{
     Diff, FieldChange, Kind, Observed, Outputs, Private, PublicMap, Recorded, Spec,
@@ -231,7 +232,9 @@ impl Driver for PluginDriver {
         let request = iac::ResourceDiffRequest {
             resource_type: self.kind.to_string(),
             desired: Some(convert::spec(desired, &mut unknown)),
-            current: Some(convert::recorded_output(prior)),
+            current: Some(convert::recorded_output(prior, |name| {
+                self.is_sensitive(name) == Some(true)
+            })),
         };
         let answer = unary!(
             self.connection,
@@ -352,7 +355,8 @@ pub(super) fn evidence(said: &iac::Diagnostic) -> Evidence {
 
 impl PluginDriver {
     fn change(&self, change: iac::FieldChange) -> DriverResult<FieldChange> {
-        let masker = &self.connection.tools().masker;
+        // A plan is shown and may be saved: a secret the plugin compared is not part of it, and it
+        // compares live values that we have never seen.
         let value = |bytes: &[u8]| -> DriverResult<Json> {
             let value = convert::json(bytes).map_err(|why| {
                 DriverError::new(
@@ -360,16 +364,17 @@ impl PluginDriver {
                     format!("the plugin's comparison is wrong: {why}"),
                 )
             })?;
-            // A plan is shown and may be saved: a secret the plugin compared is not part of it.
-            if masker.is_sensitive(&value.to_string()) {
-                return Ok(Json::String("(sensitive)".to_owned()));
-            }
-            Ok(value)
+            Ok(shown(
+                &change.path,
+                value,
+                &|name| self.is_sensitive(name) == Some(true),
+                &self.connection.tools().masker,
+            ))
         };
         Ok(FieldChange {
             old: value(&change.old_json)?,
             new: value(&change.new_json)?,
-            path: change.path,
+            path: change.path.clone(),
             force_new: change.force_new,
         })
     }

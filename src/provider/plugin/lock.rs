@@ -1,5 +1,5 @@
-//! Which executable a project trusts: the digests in `.wfctl-lock.yaml` beside the config, and in
-//! the older `.wfctl.yaml`. `package::lockfile` reads both; here they are compared.
+//! Which executable a project trusts: the digests in `.wfctl-lock.yaml`, and in the older
+//! `.wfctl.yaml`, above the config and above the folder we run in. `package::lockfile` reads both; here they are compared.
 //!
 //! A lock names archives for every platform (`platforms.<os>-<arch>.sha256`); what can be checked
 //! at launch is the executable: `binary_sha256` of this platform, or `plugins.<name>.sha256` of an
@@ -20,7 +20,7 @@ const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
 const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What an older tool wrote.
 const OLDER: &str = ".wfctl.yaml";
-/// How far above the config the older file is looked for.
+/// How far above a folder the files are looked for.
 const PARENTS_MAX: usize = 3;
 
 /// A digest an executable must have, and the file that says so.
@@ -51,6 +51,25 @@ fn text_of(disk: &dyn Disk, path: &Path) -> Result<Option<String>, Report> {
     }
 }
 
+/// The files of that name a project may mean: the nearest one above the config, and the nearest one above
+/// the folder we run in, where plugins are installed and locked. What both say holds.
+fn files(disk: &dyn Disk, base: &Path, name: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for start in [base, Path::new(".")] {
+        // Absolute, or there would be no parents.
+        let absolute = disk
+            .canonical(start)
+            .unwrap_or_else(|_| start.to_path_buf());
+        let nearest = absolute
+            .ancestors()
+            .take(PARENTS_MAX + 1)
+            .map(|folder| folder.join(name))
+            .find(|path| matches!(disk.entry(path), Ok(Some(_))));
+        files.extend(nearest.filter(|path| !files.contains(path)));
+    }
+    files
+}
+
 /// Every digest that is written down for a plugin.
 pub fn pins(disk: &dyn Disk, base: &Path, plugin: &Found) -> Result<Vec<Pin>, Report> {
     let refused = |path: &Path, problems: Vec<Report>| {
@@ -64,29 +83,23 @@ pub fn pins(disk: &dyn Disk, base: &Path, plugin: &Found) -> Result<Vec<Pin>, Re
             said_by,
         }));
     };
-    let path = base.join(DEFAULT_LOCK);
-    if let Some(text) = text_of(disk, &path)? {
-        let lock = Lock::read(&path, &text).map_err(|problems| refused(&path, problems))?;
-        let here = this_platform();
-        let found = names
-            .iter()
-            .find_map(|name| lock.binary_sha256(name, &here));
-        pin(found, path);
+    let here = this_platform();
+    for path in files(disk, base, DEFAULT_LOCK) {
+        if let Some(text) = text_of(disk, &path)? {
+            let lock = Lock::read(&path, &text).map_err(|problems| refused(&path, problems))?;
+            let found = names
+                .iter()
+                .find_map(|name| lock.binary_sha256(name, &here));
+            pin(found, path);
+        }
     }
-    // Absolute, or there would be no parents.
-    let absolute = disk.canonical(base).unwrap_or_else(|_| base.to_path_buf());
-    let older = absolute
-        .ancestors()
-        .take(PARENTS_MAX + 1)
-        .map(|folder| folder.join(OLDER))
-        .find(|path| matches!(disk.entry(path), Ok(Some(_))));
-    if let Some(path) = older
-        && let Some(text) = text_of(disk, &path)?
-    {
-        let digests =
-            lockfile::older_digests(&path, &text).map_err(|problems| refused(&path, problems))?;
-        let found = names.iter().find_map(|name| digests.get(*name));
-        pin(found.map(String::as_str), path);
+    for path in files(disk, base, OLDER) {
+        if let Some(text) = text_of(disk, &path)? {
+            let digests = lockfile::older_digests(&path, &text)
+                .map_err(|problems| refused(&path, problems))?;
+            let found = names.iter().find_map(|name| digests.get(*name));
+            pin(found.map(String::as_str), path);
+        }
     }
     Ok(pins)
 }

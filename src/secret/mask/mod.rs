@@ -144,6 +144,11 @@ impl Masker {
         is_hit
     }
 
+    /// True for a connection URL with a password in it, known or not.
+    pub fn holds_password(&self, text: &str) -> bool {
+        !encode::passwords(text).is_empty()
+    }
+
     /// A streaming filter over the secrets known now and later.
     pub fn filter(&self) -> Filter {
         Filter::new(self.clone())

@@ -87,6 +87,16 @@ fn environment_and_config_are_never_guessed() {
 }
 
 #[test]
+fn a_config_without_environments_is_torn_down_as_the_default_one() {
+    let plain = MODULES.split("environments:").next().unwrap();
+    let project = Project::new(plain);
+    let run = |line: &str| project.start(line).output().expect_code(0);
+    run("up --json");
+    run("infra teardown -c infra.yaml --env default --yes --json");
+    assert!(!project.path("resources").exists());
+}
+
+#[test]
 fn protected_resources_stand_until_they_are_named() {
     let config = MODULES.replace(
         "  - name: db\n    type: infra.database\n",

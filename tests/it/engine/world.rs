@@ -13,6 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tidegate::apply::survey::{Survey, survey_within};
+use tidegate::apply::teardown::{self, Discovered};
 use tidegate::apply::values::Values;
 use tidegate::apply::{ApplyReport, Engine, Providers, execute, recover, remarks};
 use tidegate::cancel::{self, Canceller};
@@ -20,7 +21,7 @@ use tidegate::clock::Clock;
 use tidegate::config::{self, Config, Files};
 use tidegate::disk::Disk;
 use tidegate::provider::ability::{
-    Ability, Evidence, FinalizeFailure, Hints, Remark, RemarkSeverity, Sizing,
+    Ability, Evidence, FinalizeFailure, Found, Hints, Remark, RemarkSeverity, Sizing,
 };
 use tidegate::provider::identity::IdFormat;
 use tidegate::provider::{
@@ -123,6 +124,10 @@ pub(super) enum Act {
     Fail(ErrorClass),
     /// Does it, and says that it failed.
     LoseAnswer(ErrorClass),
+    /// Does it, and answers with an error all the same.
+    Say(ErrorClass),
+    /// Answers with an error; nothing happens.
+    Refuse(ErrorClass),
     /// Asks to be left alone.
     SlowDown(Duration),
     /// Takes this long.
@@ -149,9 +154,23 @@ pub(super) struct Inner {
     pub(super) most_running: usize,
 }
 
+/// What a look-up by name is worth.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Names {
+    /// It finds what is there, as everybody knows.
+    Sure,
+    /// It finds what is there, and nobody knows.
+    Work,
+    /// It finds nothing.
+    Unknown,
+}
+
 /// The provider.
 #[derive(Clone, Debug)]
 pub(super) struct Cloud {
+    pub(super) by_name: Names,
+    /// The one kind it knows.
+    pub(super) kind: &'static str,
     pub(super) inner: Arc<Mutex<Inner>>,
     clock: Arc<VirtualClock>,
     canceller: Arc<Mutex<Option<Canceller>>>,
@@ -197,9 +216,19 @@ impl Cloud {
 
     /// Something that was there before anybody asked for it.
     pub(super) fn plant(&self, name: &str) {
+        self.plant_as(name, &format!("old-{name}"));
+    }
+
+    /// The same, with this id.
+    pub(super) fn plant_as(&self, name: &str, id: &str) {
         lock(&self.inner)
             .live
-            .insert((name.to_owned(), format!("old-{name}")));
+            .insert((name.to_owned(), id.to_owned()));
+    }
+
+    /// It goes behind everybody's back.
+    pub(super) fn forget(&self, id: &str) {
+        lock(&self.inner).live.retain(|(_, live)| live != id);
     }
 
     async fn call(&self, verb: &str, name: &str) -> Option<Act> {
@@ -248,10 +277,19 @@ fn error(class: ErrorClass) -> DriverError {
     DriverError::new(class, format!("scripted {}", class.word()))
 }
 
+/// An error in the provider's own words.
+fn said(class: ErrorClass) -> DriverError {
+    DriverError {
+        answered: true,
+        ..error(class)
+    }
+}
+
 /// What an act means for the answer; `Err` before anything is done.
 fn before(act: Option<&Act>) -> DriverResult<()> {
     match act {
         Some(Act::Fail(class)) => Err(error(*class)),
+        Some(Act::Refuse(class)) => Err(said(*class)),
         Some(Act::SlowDown(wait)) => Err(DriverError {
             retry_after: Some(*wait),
             ..error(ErrorClass::Throttled)
@@ -281,6 +319,7 @@ impl Driver for Cloud {
         match act {
             Some(Act::Break) => panic!("the driver broke"),
             Some(Act::LoseAnswer(class)) => Err(error(class)),
+            Some(Act::Say(class)) => Err(said(class)),
             Some(Act::Half) => Err(error(ErrorClass::Invalid).with_partial(observed)),
             _ => Ok(observed),
         }
@@ -290,9 +329,12 @@ impl Driver for Cloud {
         let name = prior.address.as_str();
         before(self.call("read", name).await.as_ref())?;
         let inner = lock(&self.inner);
-        let found = inner.live.iter().rev().find(|(live, id)| {
-            live == name && (prior.provider_id.is_empty() || *id == prior.provider_id)
-        });
+        let any = prior.provider_id.is_empty() && self.by_name != Names::Unknown;
+        let found = inner
+            .live
+            .iter()
+            .rev()
+            .find(|(live, id)| live == name && (any || *id == prior.provider_id));
         match found {
             Some((name, id)) => Ok(Self::observed(name, id)),
             None => Err(error(ErrorClass::NotFound)),
@@ -361,6 +403,9 @@ impl Driver for Cloud {
     fn can_adopt(&self, _: &Kind) -> bool {
         self.can_adopt
     }
+    fn finds_by_name(&self) -> bool {
+        self.by_name == Names::Sure
+    }
     fn can_create_before_destroy(&self) -> bool {
         self.new_one_first
     }
@@ -385,10 +430,10 @@ impl Provider for Cloud {
         "1.0.0"
     }
     fn kinds(&self) -> Vec<Kind> {
-        vec![Kind::new("infra.storage")]
+        vec![Kind::new(self.kind)]
     }
     fn driver(&self, kind: &Kind) -> Option<&dyn Driver> {
-        (kind.as_str() == "infra.storage").then_some(self)
+        (kind.as_str() == self.kind).then_some(self)
     }
     fn is_local(&self) -> bool {
         false
@@ -399,6 +444,17 @@ impl Provider for Cloud {
     }
     fn parallelism(&self) -> Option<usize> {
         self.limit
+    }
+    async fn enumerate(&self, kind: &Kind) -> DriverResult<Vec<Found>> {
+        let mut inner = lock(&self.inner);
+        inner.calls.push("enumerate".to_owned());
+        let found = |(name, id): &(String, String)| Found {
+            name: name.clone(),
+            kind: kind.clone(),
+            provider_id: id.clone(),
+            observed: None,
+        };
+        Ok(inner.live.iter().map(found).collect())
     }
     async fn sizing(&self, _: &Kind, size: &str, hints: &Hints) -> DriverResult<Sizing> {
         lock(&self.inner).calls.push(format!("size {size}"));
@@ -653,6 +709,8 @@ impl World {
                 clock: Arc::clone(&clock),
                 canceller: Arc::default(),
                 can_adopt: true,
+                by_name: Names::Sure,
+                kind: "infra.storage",
                 new_one_first: false,
                 ids: IdFormat::Unknown,
                 limit: None,
@@ -679,6 +737,7 @@ impl World {
 
     /// Other modules from now on.
     pub(super) fn declare(&mut self, modules: &[(&str, &str)]) {
+        let kind = self.cloud.kind;
         let mut text = "modules:\n  - {name: cloud, type: iac.provider, config: {provider: local}}\n  - {name: other, type: iac.provider, config: {provider: local}}\n".to_owned();
         for (name, config) in modules {
             let provider = if config.contains("provider:") {
@@ -687,7 +746,7 @@ impl World {
                 "provider: cloud, "
             };
             text.push_str(&format!(
-                "  - {{name: {name}, type: infra.storage, config: {{{provider}{config}}}}}\n"
+                "  - {{name: {name}, type: {kind}, config: {{{provider}{config}}}}}\n"
             ));
         }
         self.config = text;
@@ -711,6 +770,45 @@ impl World {
         &self,
         look: impl FnOnce(&Survey),
     ) -> Result<(ApplyReport, Vec<String>, Vec<Report>), Vec<Report>> {
+        self.with_engine(async |engine, lease| {
+            let settled = recover::recover(engine, lease)
+                .await
+                .map_err(|problem| vec![problem])?;
+            let findings = settled
+                .into_iter()
+                .map(|settled| format!("{}: {}", settled.address, settled.finding))
+                .collect();
+            let values = Values::new(BTreeMap::new(), engine.masker.clone());
+            let survey = survey_within(engine, values, &[]).await?;
+            look(&survey);
+            let (report, _) = execute::execute(engine, lease, survey).await;
+            let unfinished = remarks::finalize(engine, "this", &report).await;
+            Ok((report, findings, unfinished))
+        })
+    }
+
+    /// What a teardown finds, as the ids it would delete; a sentence for what it would not.
+    pub(super) fn torn_down(&self) -> Vec<String> {
+        self.with_engine(async |engine, _| {
+            let records = engine.store.list().await.unwrap();
+            let records = records
+                .into_iter()
+                .map(|record| (record.resource_id.clone(), record))
+                .collect();
+            let found = teardown::discover(engine, &records).await;
+            found
+                .into_iter()
+                .map(|one| match one {
+                    Discovered::There(target) => target.prior.provider_id,
+                    Discovered::Missing { .. } => "nothing".to_owned(),
+                    Discovered::Failed { message, .. } => message,
+                })
+                .collect()
+        })
+    }
+
+    /// Does something with everything open and locked.
+    fn with_engine<T>(&self, work: impl AsyncFnOnce(&Engine<'_>, &Lease) -> T) -> T {
         let config = self.load();
         let providers: Providers = ["cloud", "other"]
             .into_iter()
@@ -747,28 +845,7 @@ impl World {
                 parallelism: self.parallelism,
                 call_timeout: self.call_timeout,
             };
-            let settled = match recover::recover(&engine, &lease).await {
-                Ok(settled) => settled,
-                Err(problem) => {
-                    store.unlock(&lease).await.unwrap();
-                    return Err(vec![problem]);
-                }
-            };
-            let findings = settled
-                .into_iter()
-                .map(|settled| format!("{}: {}", settled.address, settled.finding))
-                .collect();
-            let values = Values::new(BTreeMap::new(), engine.masker.clone());
-            let surveyed = survey_within(&engine, values, &[]).await;
-            let answer = match surveyed {
-                Ok(survey) => {
-                    look(&survey);
-                    let (report, _) = execute::execute(&engine, &lease, survey).await;
-                    let unfinished = remarks::finalize(&engine, "this", &report).await;
-                    Ok((report, findings, unfinished))
-                }
-                Err(problems) => Err(problems),
-            };
+            let answer = work(&engine, &lease).await;
             store.unlock(&lease).await.unwrap();
             answer
         })

@@ -264,7 +264,7 @@ async fn wrong_answers_to_create_are_named() {
         ),
         (
             json!({"answers_type": "infra.dns"}),
-            ErrorClass::Invalid,
+            ErrorClass::Unknown,
             "type `infra.dns`",
         ),
         (
