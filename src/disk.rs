@@ -57,6 +57,26 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn entry(&self, path: &Path) -> DiskResult<Option<EntryKind>>;
     /// Reads a whole file; one larger than `limit_bytes` is an error, never a cut.
     fn read(&self, path: &Path, limit_bytes: u64) -> DiskResult<Vec<u8>>;
+    /// Reads whole files of one directory, in the given order, as [`Disk::read`] reads one, and hands
+    /// each to `take`, which answers whether to go on. For many small ones: an implementation may
+    /// have a shorter way than one path after the other.
+    fn read_each(
+        &self,
+        directory: &Path,
+        names: &[String],
+        limit_bytes: u64,
+        take: &mut dyn FnMut(&str, DiskResult<&[u8]>) -> bool,
+    ) {
+        for name in names {
+            let goes_on = match self.read(&directory.join(name), limit_bytes) {
+                Ok(bytes) => take(name, Ok(&bytes)),
+                Err(error) => take(name, Err(error)),
+            };
+            if !goes_on {
+                return;
+            }
+        }
+    }
     /// Names in a directory, sorted bytewise. Names that are not UTF-8 are an error.
     fn list(&self, directory: &Path) -> DiskResult<Vec<String>>;
     /// Creates a directory and its missing parents, each with `mode`.
@@ -258,6 +278,44 @@ mod system {
 
     use super::*;
 
+    fn too_large(limit_bytes: u64) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("it is larger than the limit of {limit_bytes} bytes"),
+        )
+    }
+
+    /// Reads a file of an open folder into `bytes`, which only ever grows; answers its length.
+    fn read_beside(
+        folder: &fs::File,
+        name: &str,
+        limit_bytes: u64,
+        bytes: &mut Vec<u8>,
+    ) -> io::Result<usize> {
+        use rustix::fs::{Mode, OFlags, openat};
+        let file = openat(
+            folder,
+            name,
+            OFlags::RDONLY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        let mut length = 0;
+        loop {
+            if length == bytes.len() {
+                bytes.resize((length * 2).max(READ_BYTES), 0);
+            }
+            match rustix::io::read(&file, &mut bytes[length..]) {
+                Ok(0) => return Ok(length),
+                Ok(more) => length += more,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if length as u64 > limit_bytes {
+                return Err(too_large(limit_bytes));
+            }
+        }
+    }
+
     impl Disk for SystemDisk {
         fn entry(&self, path: &Path) -> DiskResult<Option<EntryKind>> {
             match fs::symlink_metadata(path) {
@@ -277,12 +335,34 @@ mod system {
                 .read_to_end(&mut bytes)
                 .map_err(failed("read", path))?;
             if bytes.len() as u64 > limit_bytes {
-                return Err(failed("read", path)(io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    format!("it is larger than the limit of {limit_bytes} bytes"),
-                )));
+                return Err(failed("read", path)(too_large(limit_bytes)));
             }
             Ok(bytes)
+        }
+
+        fn read_each(
+            &self,
+            directory: &Path,
+            names: &[String],
+            limit_bytes: u64,
+            take: &mut dyn FnMut(&str, DiskResult<&[u8]>) -> bool,
+        ) {
+            let folder = fs::File::open(directory);
+            // One room for all, and no way from the root for each.
+            let mut bytes = Vec::new();
+            for name in names {
+                let read = match &folder {
+                    Ok(folder) => read_beside(folder, name, limit_bytes, &mut bytes),
+                    Err(error) => Err(error.kind().into()),
+                };
+                let read = match read {
+                    Ok(length) => Ok(&bytes[..length]),
+                    Err(error) => Err(failed("read", &directory.join(name))(error)),
+                };
+                if !take(name, read) {
+                    return;
+                }
+            }
         }
 
         fn list(&self, directory: &Path) -> DiskResult<Vec<String>> {
@@ -471,6 +551,45 @@ mod tests {
         assert_eq!(SystemDisk.list(folder.path()).unwrap(), ["a", "b"]);
         let gone = SystemDisk.keep_as(&path("x"), &path("b"), 100, 0o600);
         assert!(gone.unwrap_err().is_not_found());
+    }
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "tests look at the files from outside"
+    )]
+    fn many_files_are_read_as_one_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let names: Vec<String> = ["a", "gone", "empty", "long", "large", "folder", "last"]
+            .map(str::to_owned)
+            .into();
+        for (name, length) in [("a", 1), ("empty", 0), ("long", 9_999), ("large", 10_001)] {
+            std::fs::write(folder.path().join(name), vec![b'x'; length]).unwrap();
+        }
+        std::fs::write(folder.path().join("last"), "last").unwrap();
+        std::fs::create_dir(folder.path().join("folder")).unwrap();
+        let mut at = 0;
+        SystemDisk.read_each(folder.path(), &names, 10_000, &mut |name, read| {
+            assert_eq!(name, names[at]);
+            at += 1;
+            let path = folder.path().join(name);
+            match (read, SystemDisk.read(&path, 10_000)) {
+                (Ok(bytes), Ok(expected)) => assert_eq!(bytes, expected),
+                (Err(error), Err(expected)) => {
+                    assert_eq!(error.to_string(), expected.to_string());
+                }
+                (one, other) => panic!("{name}: {one:?}, {other:?}"),
+            }
+            name != "folder"
+        });
+        assert_eq!(names[at], "last", "nothing is read once it is enough");
+        let mut refused = Vec::new();
+        let nowhere = folder.path().join("nowhere");
+        SystemDisk.read_each(&nowhere, &names, 10_000, &mut |_, read| {
+            refused.push(read.is_err_and(|error| error.is_not_found()));
+            refused.len() < 2
+        });
+        assert_eq!(refused, [true, true]);
     }
 
     #[test]

@@ -7,8 +7,9 @@ mod value;
 use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::secret::Secret;
 
@@ -20,14 +21,14 @@ pub type PublicMap = serde_json::Map<String, serde_json::Value>;
 
 /// A resource's identity in one environment: the environment-resolved name. It is data and never
 /// a path; every store encodes it injectively.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Address(String);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(from = "String")]
+pub struct Address(Arc<str>);
 
 impl Address {
     /// An address from a resolved name.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self(name.as_ref().into())
     }
 
     /// The resolved name.
@@ -42,6 +43,27 @@ impl fmt::Display for Address {
     }
 }
 
+/// Names are written once and stand in many places: a copy of one is a count, not a text.
+macro_rules! named {
+    ($name:ident) => {
+        impl From<String> for $name {
+            fn from(name: String) -> Self {
+                Self(name.into())
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+    };
+}
+
+named!(Address);
+named!(Kind);
+named!(ProviderId);
+
 impl Borrow<str> for Address {
     fn borrow(&self) -> &str {
         &self.0
@@ -49,14 +71,14 @@ impl Borrow<str> for Address {
 }
 
 /// A resource type such as `infra.database`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct Kind(String);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(from = "String")]
+pub struct Kind(Arc<str>);
 
 impl Kind {
     /// A kind from its dotted name.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self(name.as_ref().into())
     }
 
     /// The dotted name.
@@ -72,14 +94,14 @@ impl fmt::Display for Kind {
 }
 
 /// The module name of an `iac.provider`, such as `cloud`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct ProviderId(String);
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(from = "String")]
+pub struct ProviderId(Arc<str>);
 
 impl ProviderId {
     /// A provider id from its module name.
-    pub fn new(name: impl Into<String>) -> Self {
-        Self(name.into())
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self(name.as_ref().into())
     }
 
     /// The module name.

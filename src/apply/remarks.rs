@@ -1,9 +1,9 @@
 //! What providers think of a plan before it runs, and what they finish after it.
 
-use std::collections::BTreeMap;
-
+use super::survey::Resources;
 use super::{ApplyReport, Engine};
 use crate::config::Resource;
+use crate::plan::Scope;
 use crate::provider::ErrorClass;
 use crate::provider::ability::{Ability, Remark, RemarkSeverity};
 use crate::report::{Exit, Report};
@@ -18,10 +18,11 @@ const REMARKS: usize = 200;
 ///
 /// # Errors
 /// Every remark of severity error, at its resource; a provider that fails to answer.
-pub async fn validate(
+pub(super) async fn validate(
     engine: &Engine<'_>,
-    resources: &BTreeMap<&Address, &Resource>,
-    desired: &BTreeMap<Address, Spec>,
+    resources: &Resources<'_>,
+    scope: &Scope,
+    desired: impl Fn(&Resource) -> Result<Spec, Report>,
 ) -> Result<Vec<(ProviderId, Remark)>, Vec<Report>> {
     let mut remarks = Vec::new();
     let mut problems = Vec::new();
@@ -29,15 +30,13 @@ pub async fn validate(
         if !provider.abilities().contains(&Ability::Validate) {
             continue;
         }
-        let own: Vec<Spec> = desired
-            .values()
-            .filter(|spec| {
-                resources
-                    .get(&spec.address)
-                    .is_some_and(|resource| resource.provider == *id)
-            })
-            .cloned()
-            .collect();
+        let own = resources
+            .0
+            .iter()
+            .filter(|it| it.provider == *id && scope.includes(&it.address))
+            .map(|resource| desired(resource))
+            .collect::<Result<Vec<Spec>, Report>>()
+            .map_err(|problem| vec![problem])?;
         let mut found = match provider.validate(&own).await {
             Ok(found) => found,
             // It said it could and cannot: no opinion, as upstream takes it.
@@ -74,7 +73,7 @@ pub async fn validate(
     }
 }
 
-fn refusal(id: &ProviderId, remark: &Remark, resources: &BTreeMap<&Address, &Resource>) -> Report {
+fn refusal(id: &ProviderId, remark: &Remark, resources: &Resources<'_>) -> Report {
     let place = remark
         .resource
         .as_deref()

@@ -73,22 +73,25 @@ pub fn plan_id(engine: &Engine<'_>) -> String {
 }
 
 /// The survey's plan, ready to be saved.
+///
+/// # Errors
+/// When what is desired cannot be told any more.
 pub fn save(
     engine: &Engine<'_>,
     survey: &Survey,
     binding: Binding,
     valid_for: std::time::Duration,
-) -> SavedPlan {
+) -> Result<SavedPlan, Report> {
     let now = engine.clock.now();
-    SavedPlan {
+    Ok(SavedPlan {
         id: plan_id(engine),
         created_at: rfc3339(now),
         expires_at: rfc3339(now + valid_for),
-        desired_hash: desired_hash(survey.desired.values()),
+        desired_hash: desired_hash(survey.desired_of_all(engine))?,
         include: survey.scope.names(),
         binding,
         actions: actions(survey),
-    }
+    })
 }
 
 fn actions(survey: &Survey) -> Vec<SavedAction> {
@@ -210,7 +213,7 @@ pub fn compare(
         &lines(&saved.actions, &engine.masker),
         &lines(&actions(survey), &engine.masker),
     );
-    if reasons.is_empty() && saved.desired_hash != desired_hash(survey.desired.values()) {
+    if reasons.is_empty() && saved.desired_hash != desired_hash(survey.desired_of_all(engine))? {
         reasons.push("config: what is desired is not what the plan was made for".to_owned());
     }
     if reasons.is_empty() {

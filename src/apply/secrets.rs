@@ -398,11 +398,11 @@ pub(super) fn output_of(
     address: &crate::resource::Address,
     field: &str,
 ) -> Option<Secret> {
-    match values.output(address, field)? {
-        Output::Sensitive(secret) => Some(secret.clone()),
+    match values.output(address, field)?.into_owned() {
+        Output::Sensitive(secret) => Some(secret),
         Output::Public(value) => {
             let text = match value {
-                serde_json::Value::String(text) => text.clone(),
+                serde_json::Value::String(text) => text,
                 other => other.to_string(),
             };
             Some(engine.masker.admit(&format!("{address}.{field}"), text))

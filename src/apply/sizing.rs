@@ -48,7 +48,6 @@ pub async fn resolve(engine: &Engine<'_>, resource: &Resource) -> Result<Option<
 /// A size or hints that are not resolved, because the provider knows no sizes: its driver may read them, or
 /// not. Worth a word, because what was asked for may not be what will be there.
 pub fn ignored(engine: &Engine<'_>, resource: &Resource) -> Option<Remark> {
-    let provider = engine.providers.get(&resource.provider)?;
     let hints = &resource.hints;
     let field = if resource.size.is_some() {
         "size"
@@ -57,6 +56,7 @@ pub fn ignored(engine: &Engine<'_>, resource: &Resource) -> Option<Remark> {
     } else {
         return None;
     };
+    let provider = engine.providers.get(&resource.provider)?;
     if provider.abilities().contains(&Ability::Sizing) {
         return None;
     }

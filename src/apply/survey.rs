@@ -4,15 +4,16 @@
 //! dependents may know; drivers are asked concurrently wherever the graph allows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Engine;
 use super::remarks::validate;
 use super::sizing;
 use super::values::{Declared, ValueError, Values};
-use super::walk::{Gathered, Looked, walk};
+use super::walk::{Gathered, Looked, Remembered, walk};
 use crate::config::Resource;
 use crate::plan::scope::UnknownNames;
-use crate::plan::{Action, Plan, Scope, Waits};
+use crate::plan::{Action, Plan, Scope, Waits, order};
 use crate::provider::Driver;
 use crate::provider::ability::{Remark, Sizing};
 use crate::report::{Exit, Report, Span};
@@ -20,22 +21,25 @@ use crate::resource::{
     ActionKind, Address, Kind, Output, Outputs, ProviderId, Recorded, Spec, Value, public_map,
     resolve_map,
 };
-use crate::state::Record;
+use crate::state::record::{RecordError, to_recorded};
+use crate::state::{Record, Records};
 
 /// What the look found.
 #[derive(Debug)]
 pub struct Survey {
     /// What to do.
     pub plan: Plan,
-    /// What is remembered (or was found by adoption), sealed parts opened.
+    /// What is remembered (or was found by adoption), sealed parts opened: of everything that the
+    /// plan changes, and of what is in `resealed`.
     pub priors: BTreeMap<Address, Recorded>,
-    /// The records themselves.
-    pub records: BTreeMap<Address, Record>,
+    /// The records themselves, all of them.
+    pub records: Arc<Records>,
     /// Records whose outputs must be written again because their declared sensitivity changed.
     pub resealed: BTreeSet<Address>,
     /// What is known before anything runs.
     pub values: Values,
-    /// What every resource in scope should be, as far as it is known now.
+    /// What every resource that the plan makes or changes should be, as far as it is known now. For
+    /// all of them see [`Survey::desired_of_all`].
     pub desired: BTreeMap<Address, Spec>,
     /// What abstract sizes came to; the run uses these and asks nobody again.
     pub sizes: BTreeMap<Address, Sizing>,
@@ -45,6 +49,77 @@ pub struct Survey {
     pub remarks: Vec<(ProviderId, Remark)>,
     /// Sizes and hints that no provider reads, each with its place in the config.
     pub unread: Vec<(ProviderId, Remark, Span)>,
+}
+
+impl Survey {
+    /// What every resource in scope should be, as far as it is known now, by address. Made anew one
+    /// by one, because most of it is needed for a moment only; the answer is the one that was
+    /// planned with.
+    pub fn desired_of_all(
+        &self,
+        engine: &Engine<'_>,
+    ) -> impl Iterator<Item = Result<Spec, Report>> {
+        let resources = Resources::of(engine).0.into_iter();
+        resources
+            .filter(|resource| self.scope.includes(&resource.address))
+            .map(|resource| desired_again(engine, resource, &self.values, &self.sizes))
+    }
+}
+
+/// What was desired of a resource when it was visited: what it waits for was known by then.
+fn desired_again(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    values: &Values,
+    sizes: &BTreeMap<Address, Sizing>,
+) -> Result<Spec, Report> {
+    let mut desired = spec(engine, resource, values)?;
+    sizing::merge_known(engine, &mut desired, sizes);
+    Ok(desired)
+}
+
+/// Config's resources, sorted by address, each address once.
+pub(super) struct Resources<'a>(pub(super) Vec<&'a Resource>);
+
+impl<'a> Resources<'a> {
+    fn of(engine: &Engine<'a>) -> Self {
+        let resources = &engine.config.resources;
+        // Names of one project tend to start alike. What follows is compared as a number: of a
+        // hundred thousand names, scattered in memory, few have to be looked at twice.
+        let names = || resources.iter().map(|resource| resource.address.as_str());
+        let first = names().next().unwrap_or_default();
+        let alike = names().fold(first.len(), |alike, name| {
+            let pairs = first.bytes().zip(name.bytes()).take(alike);
+            pairs.take_while(|(one, other)| one == other).count()
+        });
+        let mut sorted: Vec<(u64, &Resource)> = resources
+            .iter()
+            .map(|resource| {
+                let rest = &resource.address.as_str().as_bytes()[alike..];
+                let mut start = [0; 8];
+                let length = rest.len().min(start.len());
+                start[..length].copy_from_slice(&rest[..length]);
+                (u64::from_be_bytes(start), resource)
+            })
+            .collect();
+        // Of one name, the last counts.
+        sorted.reverse();
+        sorted.sort_by(|(one, resource), (other, another)| {
+            one.cmp(other)
+                .then_with(|| resource.address.cmp(&another.address))
+        });
+        sorted.dedup_by(|(one, resource), (other, before)| {
+            one == other && resource.address == before.address
+        });
+        Self(sorted.into_iter().map(|(_, resource)| resource).collect())
+    }
+
+    pub(super) fn get(&self, address: &Address) -> Option<&'a Resource> {
+        let position = self
+            .0
+            .binary_search_by(|resource| resource.address.cmp(address));
+        self.0.get(position.ok()?).copied()
+    }
 }
 
 /// Config's resources by address.
@@ -63,19 +138,35 @@ pub fn dependencies(
     resource: &Resource,
     declared: &BTreeMap<String, Declared>,
 ) -> BTreeSet<Address> {
-    let mut all = resource.depends_on.clone();
+    let mut all = BTreeSet::new();
+    each_dependency(resource, declared, &mut |address| {
+        if !all.contains(address) {
+            all.insert(address.clone());
+        }
+    });
+    all
+}
+
+/// Hands over every name of [`dependencies`], some more than once.
+fn each_dependency(
+    resource: &Resource,
+    declared: &BTreeMap<String, Declared>,
+    take: &mut dyn FnMut(&Address),
+) {
+    let mut take = |address: &Address| {
+        if *address != resource.address {
+            take(address);
+        }
+    };
+    resource.depends_on.iter().for_each(&mut take);
     for value in resource.config.values() {
-        value.references(&mut |reference| {
-            all.insert(reference.address.clone());
-        });
+        value.references(&mut |reference| take(&reference.address));
         declared_keys(value, &mut |key| {
             if let Some(Declared::Output(reference)) = declared.get(key) {
-                all.insert(reference.address.clone());
+                take(&reference.address);
             }
         });
     }
-    all.remove(&resource.address);
-    all
 }
 
 fn declared_keys(value: &Value, visit: &mut impl FnMut(&str)) {
@@ -100,17 +191,6 @@ fn declared_keys(value: &Value, visit: &mut impl FnMut(&str)) {
 
 /// A resource as drivers want it, as far as `values` knows.
 pub fn spec(engine: &Engine<'_>, resource: &Resource, values: &Values) -> Result<Spec, Report> {
-    let dependencies = dependencies(resource, values.declared_secrets());
-    spec_after(engine, resource, values, dependencies)
-}
-
-/// The same, when what it waits for is known already.
-pub(super) fn spec_after(
-    engine: &Engine<'_>,
-    resource: &Resource,
-    values: &Values,
-    dependencies: BTreeSet<Address>,
-) -> Result<Spec, Report> {
     let config =
         resolve_map(&resource.config, values).map_err(|error| value_problem(resource, &error))?;
     Ok(Spec {
@@ -118,7 +198,7 @@ pub(super) fn spec_after(
         kind: resource.kind.clone(),
         public_config: public_map(&config, &engine.keyring),
         config,
-        dependencies,
+        dependencies: dependencies(resource, values.declared_secrets()),
     })
 }
 
@@ -143,16 +223,13 @@ pub fn sort_outputs(
     outputs
         .into_iter()
         .map(|(name, output)| {
-            let sensitive = resource.outputs.get(&name).map_or_else(
-                || match &output {
-                    Output::Sensitive(_) => true,
-                    // A number or a flag that nobody calls secret would lose its type for nothing.
-                    Output::Public(value) => driver
-                        .is_sensitive(&name)
-                        .unwrap_or(!(value.is_number() || value.is_boolean() || value.is_null())),
-                },
-                |declared| declared.sensitive,
-            );
+            let sensitive = match &output {
+                Output::Sensitive(_) => resource
+                    .outputs
+                    .get(&name)
+                    .is_none_or(|declared| declared.sensitive),
+                Output::Public(value) => is_sensitive(resource, driver, &name, value),
+            };
             let output = match (output, sensitive) {
                 (Output::Public(value), true) => {
                     let text = match value {
@@ -176,6 +253,34 @@ pub fn sort_outputs(
         .collect()
 }
 
+/// Whether a value that is in the clear must not be. A number or a flag that nobody calls secret would
+/// lose its type for nothing.
+fn is_sensitive(
+    resource: &Resource,
+    driver: &dyn Driver,
+    output: &str,
+    value: &serde_json::Value,
+) -> bool {
+    let is_plain = || value.is_number() || value.is_boolean() || value.is_null();
+    resource.outputs.get(output).map_or_else(
+        || driver.is_sensitive(output).unwrap_or_else(|| !is_plain()),
+        |declared| declared.sensitive,
+    )
+}
+
+/// True when nothing in a record is secret or will have to be: it opens without a key, and nobody has
+/// to know what is in it before others are spoken to.
+fn is_open(record: &Record, resource: &Resource, driver: &dyn Driver) -> bool {
+    let extension = &record.tidegate;
+    extension.format > 0
+        && extension.sealed.is_empty()
+        && extension.private.is_empty()
+        && !record
+            .outputs
+            .iter()
+            .any(|(name, value)| is_sensitive(resource, driver, name, value))
+}
+
 /// Looks at everything and plans.
 ///
 /// # Errors
@@ -195,58 +300,78 @@ pub async fn survey_within(
     mut values: Values,
     include: &[String],
 ) -> Result<Survey, Vec<Report>> {
-    let resources = by_address(engine);
+    let resources = Resources::of(engine);
     let stored = engine
         .store
         .list()
         .await
         .map_err(|error| vec![Report::from(error)])?;
+    let records = Arc::new(Records::from(stored));
     let mut problems = Vec::new();
-    let mut opened = Vec::with_capacity(stored.len());
+    let mut priors = BTreeMap::new();
     let mut resealed = BTreeSet::new();
-    for record in &stored {
+    let mut remembered = vec![Remembered::Nothing; resources.0.len()];
+    let mut undeclared = Vec::new();
+    // Both are sorted: side by side, each is looked at once.
+    let mut next = 0;
+    for (position, record) in (0_u32..).zip(records.iter()) {
         let address = &record.resource_id;
-        match crate::state::record::to_recorded(
-            record,
-            &engine.config.environment,
-            &engine.keyring,
-            &engine.masker,
-        ) {
+        while resources
+            .0
+            .get(next)
+            .is_some_and(|it| it.address < *address)
+        {
+            next += 1;
+        }
+        let resource = resources.0.get(next).filter(|it| it.address == *address);
+        let driver = resource
+            .and_then(|it| Some((*it, engine.driver(address, &it.provider, &it.kind).ok()?)));
+        if resource.is_none() {
+            undeclared.push(record);
+        } else if driver.is_some_and(|(resource, driver)| is_open(record, resource, driver)) {
+            remembered[next] = Remembered::Open(position);
+            continue;
+        } else {
+            remembered[next] = Remembered::Opened(position);
+        }
+        match open(engine, record) {
             Ok(mut prior) => {
-                if let Some(resource) = resources.get(address)
-                    && let Ok(driver) = engine.driver(address, &resource.provider, &resource.kind)
-                {
+                if let Some((resource, driver)) = driver {
                     let before = sensitive_names(&prior.outputs);
                     prior.outputs = sort_outputs(engine, resource, driver, prior.outputs);
                     if before != sensitive_names(&prior.outputs) {
                         resealed.insert(address.clone());
                     }
                 }
-                opened.push((address.clone(), prior));
+                priors.insert(address.clone(), prior);
             }
             Err(error) => problems.push(error.into()),
         }
     }
-    let mut priors: BTreeMap<Address, Recorded> = opened.into_iter().collect();
-    let records: BTreeMap<Address, Record> = stored
-        .into_iter()
-        .map(|record| (record.resource_id.clone(), record))
-        .collect();
 
-    let edges: Vec<BTreeSet<Address>> = resources
-        .values()
-        .map(|resource| dependencies(resource, values.declared_secrets()))
-        .collect();
-    let nodes: Vec<(&Address, &BTreeSet<Address>)> =
-        resources.keys().copied().zip(&edges).collect();
-    let waits = Waits::of(&nodes);
-    if let Err(cycle) = waits.clone().order(&nodes) {
-        problems.push(cycle_problem(&resources, &cycle));
+    let names = resources.0.iter().map(|resource| &resource.address);
+    let waits = Waits::between(names, |position, take| {
+        each_dependency(resources.0[position], values.declared_secrets(), take);
+    });
+    if waits.is_circular() {
+        let nodes: Vec<(&Address, BTreeSet<Address>)> = resources
+            .0
+            .iter()
+            .map(|it| (&it.address, dependencies(it, values.declared_secrets())))
+            .collect();
+        if let Err(cycle) = order(nodes.iter().map(|(address, needs)| (*address, needs))) {
+            problems.push(cycle_problem(&resources, &cycle));
+        }
     }
     let known = resources
-        .values()
+        .0
+        .iter()
         .map(|resource| (&resource.address, resource.base_name.as_str()))
-        .chain(records.keys().map(|address| (address, address.as_str())));
+        .chain(
+            records
+                .iter()
+                .map(|record| (&record.resource_id, record.resource_id.as_str())),
+        );
     let scope = match Scope::of(include, known) {
         Ok(scope) => scope,
         Err(unknown) => {
@@ -258,32 +383,35 @@ pub async fn survey_within(
         return Err(problems);
     }
 
+    values.remember(Arc::clone(&records), resources.0.len());
     let looked = Looked {
-        resources: resources.values().copied().collect(),
-        edges,
+        resources: &resources.0,
         waits,
         records: &records,
+        remembered,
+        resealed: &resealed,
         scope: &scope,
     };
     let Gathered {
         mut actions,
         desired,
         sizes,
+        mut unread,
         mut problems,
     } = walk(engine, looked, &mut priors, &mut values).await;
-    for (address, record) in &records {
-        if resources.contains_key(address) || !scope.includes(address) {
+    for record in undeclared {
+        if !scope.includes(&record.resource_id) {
             continue;
         }
         let action = delete_action(engine, record);
-        if let Err(problem) = engine.driver(address, &action.provider, &action.kind) {
+        if let Err(problem) = engine.driver(&action.address, &action.provider, &action.kind) {
             problems.push(problem.exit(Exit::Usage));
         }
         actions.push(action);
     }
     let recorded = records
         .iter()
-        .map(|(address, record)| (address, record.dependencies.as_slice()));
+        .map(|record| (&record.resource_id, record.dependencies.as_slice()));
     let missing = scope.missing(&actions, recorded);
     if !missing.is_empty() {
         problems.push(incomplete_choice(missing));
@@ -291,15 +419,11 @@ pub async fn survey_within(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let remarks = validate(engine, &resources, &desired).await?;
-    let unread = resources
-        .values()
-        .filter(|resource| scope.includes(&resource.address))
-        .filter_map(|resource| {
-            let remark = sizing::ignored(engine, resource)?;
-            Some((resource.provider.clone(), remark, resource.at.clone()))
-        })
-        .collect();
+    let remarks = validate(engine, &resources, &scope, |resource| {
+        desired_again(engine, resource, &values, &sizes)
+    })
+    .await?;
+    unread.sort_unstable_by(|(_, one, _), (_, other, _)| one.resource.cmp(&other.resource));
     let plan = Plan::assemble(&engine.config.environment, actions)
         .map_err(|cycle| vec![cycle_problem(&resources, &cycle)])?;
     Ok(Survey {
@@ -314,6 +438,12 @@ pub async fn survey_within(
         remarks,
         unread,
     })
+}
+
+/// What a record remembers, sealed parts opened.
+pub(super) fn open(engine: &Engine<'_>, record: &Record) -> Result<Recorded, RecordError> {
+    let environment = &engine.config.environment;
+    to_recorded(record, environment, &engine.keyring, &engine.masker)
 }
 
 fn unknown_names(unknown: &UnknownNames) -> Report {
@@ -334,10 +464,7 @@ fn incomplete_choice(missing: Vec<String>) -> Report {
         .exit(Exit::Usage)
 }
 
-fn cycle_problem(
-    resources: &BTreeMap<&Address, &Resource>,
-    cycle: &crate::plan::CycleError,
-) -> Report {
+fn cycle_problem(resources: &Resources<'_>, cycle: &crate::plan::CycleError) -> Report {
     Report::error("config/cycle", cycle.to_string())
         .at_maybe(
             cycle

@@ -1,10 +1,13 @@
 //! What is known while a run goes on: outputs of other resources and declared secrets. Fills in
 //! templates; says which ones must wait.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
-use crate::resource::{Address, Lookup, Output, Outputs, Reference, Resolver, Value};
+use crate::resource::{Address, Lookup, Output, Outputs, PublicMap, Reference, Resolver, Value};
 use crate::secret::{Masker, Secret};
+use crate::state::Records;
 
 /// A resource's outputs, as far as they are known.
 #[derive(Clone, Debug)]
@@ -12,16 +15,19 @@ enum Known {
     /// It will be made or replaced: nothing of it is known yet.
     Pending,
     /// It will be changed in place: only these fields keep their value.
-    Keeping {
-        provider_id: String,
-        outputs: Outputs,
-        kept: BTreeSet<String>,
-    },
+    Keeping(Box<(Seen, BTreeSet<String>)>),
     /// It is as it is.
-    Final {
-        provider_id: String,
-        outputs: Outputs,
-    },
+    Final(Box<Seen>),
+    /// It is as its record says, which has nothing sealed in it: the one at this position. Most
+    /// resources of a plan are, so nothing of the record is copied.
+    Recorded(u32),
+}
+
+/// What a resource gave.
+#[derive(Clone, Debug)]
+struct Seen {
+    provider_id: String,
+    outputs: Outputs,
 }
 
 /// A declared secret.
@@ -64,6 +70,7 @@ pub enum ValueError {
 #[derive(Clone, Debug)]
 pub struct Values {
     resources: HashMap<Address, Known>,
+    records: Arc<Records>,
     declared: BTreeMap<String, Declared>,
     masker: Masker,
 }
@@ -73,6 +80,7 @@ impl Values {
     pub fn new(declared: BTreeMap<String, Declared>, masker: Masker) -> Self {
         Self {
             resources: HashMap::new(),
+            records: Arc::default(),
             declared,
             masker,
         }
@@ -91,25 +99,49 @@ impl Values {
         outputs: &Outputs,
         kept: &[&str],
     ) {
-        self.resources.insert(
-            address.clone(),
-            Known::Keeping {
-                provider_id: provider_id.to_owned(),
-                outputs: outputs.clone(),
-                kept: kept.iter().map(|name| (*name).to_owned()).collect(),
-            },
-        );
+        let seen = Seen {
+            provider_id: provider_id.to_owned(),
+            outputs: outputs.clone(),
+        };
+        let kept = kept.iter().map(|name| (*name).to_owned()).collect();
+        let known = Known::Keeping(Box::new((seen, kept)));
+        self.resources.insert(address.clone(), known);
     }
 
     /// The resource is as it is.
     pub fn set_final(&mut self, address: &Address, provider_id: &str, outputs: &Outputs) {
-        self.resources.insert(
-            address.clone(),
-            Known::Final {
-                provider_id: provider_id.to_owned(),
-                outputs: outputs.clone(),
-            },
-        );
+        let seen = Seen {
+            provider_id: provider_id.to_owned(),
+            outputs: outputs.clone(),
+        };
+        let known = Known::Final(Box::new(seen));
+        self.resources.insert(address.clone(), known);
+    }
+
+    /// From here on [`Values::set_recorded`] speaks of these records; so many names will be known.
+    pub(super) fn remember(&mut self, records: Arc<Records>, names: usize) {
+        // What was known by other records stays so.
+        for known in self.resources.values_mut() {
+            if let Known::Recorded(position) = known
+                && let Some(record) = self.records.at(*position)
+            {
+                let outputs = record.outputs.clone().into_iter();
+                *known = Known::Final(Box::new(Seen {
+                    provider_id: record.provider_id.clone(),
+                    outputs: outputs
+                        .map(|(name, value)| (name, Output::Public(value)))
+                        .collect(),
+                }));
+            }
+        }
+        self.records = records;
+        self.resources.reserve(names);
+    }
+
+    /// The resource is as the record at this position says, all of whose outputs anyone may see.
+    pub(super) fn set_recorded(&mut self, address: &Address, position: u32) {
+        self.resources
+            .insert(address.clone(), Known::Recorded(position));
     }
 
     /// The resource is gone.
@@ -135,40 +167,70 @@ impl Values {
     /// The resource's output names, when they are final.
     pub fn output_names(&self, address: &Address) -> Option<Vec<&str>> {
         match self.resources.get(address)? {
-            Known::Final { outputs, .. } => Some(outputs.keys().map(String::as_str).collect()),
-            Known::Pending | Known::Keeping { .. } => None,
+            Known::Final(seen) => Some(seen.outputs.keys().map(String::as_str).collect()),
+            Known::Recorded(position) => {
+                let outputs = &self.records.at(*position)?.outputs;
+                Some(outputs.keys().map(String::as_str).collect())
+            }
+            Known::Pending | Known::Keeping(_) => None,
         }
     }
 
     /// One output, when it is final.
-    pub fn output(&self, address: &Address, field: &str) -> Option<&Output> {
+    pub fn output(&self, address: &Address, field: &str) -> Option<Cow<'_, Output>> {
         match self.resources.get(address)? {
-            Known::Final { outputs, .. } => outputs.get(field),
-            Known::Pending | Known::Keeping { .. } => None,
+            Known::Final(seen) => seen.outputs.get(field).map(Cow::Borrowed),
+            Known::Recorded(position) => {
+                let value = self.records.at(*position)?.outputs.get(field)?;
+                Some(Cow::Owned(Output::Public(value.clone())))
+            }
+            Known::Pending | Known::Keeping(_) => None,
         }
     }
 }
 
-fn find(reference: &Reference, provider_id: &str, outputs: &Outputs) -> Result<Lookup, ValueError> {
-    match outputs.get(&reference.field) {
-        Some(Output::Public(value)) => Ok(Lookup::Known(Value::from(value.clone()))),
-        Some(Output::Sensitive(secret)) => Ok(Lookup::Known(Value::Secret(secret.clone()))),
-        None if reference.field == "id" && !provider_id.is_empty() => {
-            Ok(Lookup::Known(Value::String(provider_id.to_owned())))
+impl Seen {
+    fn find(&self, reference: &Reference) -> Result<Lookup, ValueError> {
+        match self.outputs.get(&reference.field) {
+            Some(Output::Public(value)) => Ok(Lookup::Known(Value::from(value.clone()))),
+            Some(Output::Sensitive(secret)) => Ok(Lookup::Known(Value::Secret(secret.clone()))),
+            None => id_or_nothing(
+                reference,
+                &self.provider_id,
+                self.outputs.keys().map(String::as_str),
+            ),
         }
-        None => Err(ValueError::NoSuchOutput {
-            reference: reference.clone(),
-            has: if outputs.is_empty() {
-                "none".to_owned()
-            } else {
-                outputs
-                    .keys()
-                    .map(|name| format!("`{name}`"))
-                    .collect::<Vec<_>>()
-                    .join(", ")
-            },
-        }),
     }
+}
+
+fn find_recorded(
+    reference: &Reference,
+    provider_id: &str,
+    outputs: &PublicMap,
+) -> Result<Lookup, ValueError> {
+    match outputs.get(&reference.field) {
+        Some(value) => Ok(Lookup::Known(Value::from(value.clone()))),
+        None => id_or_nothing(reference, provider_id, outputs.keys().map(String::as_str)),
+    }
+}
+
+/// Of a resource with outputs of these names, none of which is the one asked for.
+fn id_or_nothing<'a>(
+    reference: &Reference,
+    provider_id: &str,
+    names: impl Iterator<Item = &'a str>,
+) -> Result<Lookup, ValueError> {
+    if reference.field == "id" && !provider_id.is_empty() {
+        return Ok(Lookup::Known(Value::String(provider_id.to_owned())));
+    }
+    let mut has: Vec<String> = names.map(|name| format!("`{name}`")).collect();
+    if has.is_empty() {
+        has.push("none".to_owned());
+    }
+    Err(ValueError::NoSuchOutput {
+        reference: reference.clone(),
+        has: has.join(", "),
+    })
 }
 
 impl Resolver for Values {
@@ -192,28 +254,26 @@ impl Resolver for Values {
     }
 
     fn reference(&self, reference: &Reference) -> Result<Lookup, ValueError> {
-        match self.resources.get(&reference.address) {
-            Some(Known::Pending) => Ok(Lookup::Unknown),
-            Some(Known::Keeping {
-                provider_id,
-                outputs,
-                kept,
-            }) => {
+        let missing = || ValueError::NoSuchResource {
+            reference: reference.clone(),
+        };
+        match self.resources.get(&reference.address).ok_or_else(missing)? {
+            Known::Pending => Ok(Lookup::Unknown),
+            Known::Keeping(known) => {
+                let (seen, kept) = &**known;
                 let is_kept = kept.contains(&reference.field)
-                    || (reference.field == "id" && !outputs.contains_key("id"));
+                    || (reference.field == "id" && !seen.outputs.contains_key("id"));
                 if is_kept {
-                    find(reference, provider_id, outputs)
+                    seen.find(reference)
                 } else {
                     Ok(Lookup::Unknown)
                 }
             }
-            Some(Known::Final {
-                provider_id,
-                outputs,
-            }) => find(reference, provider_id, outputs),
-            None => Err(ValueError::NoSuchResource {
-                reference: reference.clone(),
-            }),
+            Known::Final(seen) => seen.find(reference),
+            Known::Recorded(position) => {
+                let record = self.records.at(*position).ok_or_else(missing)?;
+                find_recorded(reference, &record.provider_id, &record.outputs)
+            }
         }
     }
 

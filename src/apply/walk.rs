@@ -11,26 +11,46 @@ use futures_util::stream::FuturesUnordered;
 use super::Engine;
 use super::presence::{is_shared, locator};
 use super::sizing;
-use super::survey::{sort_outputs, spec_after};
+use super::survey::{open, sort_outputs, spec};
 use super::values::Values;
 use crate::config::Resource;
 use crate::plan::{Action, Decision, Scope, Waits, classify};
-use crate::provider::ability::Sizing;
+use crate::provider::ability::{Remark, Sizing};
 use crate::provider::{Driver, ErrorClass, config_changes};
-use crate::report::{Exit, Report};
-use crate::resource::{ActionKind, Address, Diff, FieldChange, Recorded, Spec, Value};
-use crate::state::Record;
+use crate::report::{Exit, Report, Span};
+use crate::resource::{ActionKind, Address, Diff, FieldChange, ProviderId, Recorded, Spec, Value};
+use crate::state::{Record, Records};
 
 /// What is known before the first visit.
 pub(super) struct Looked<'a> {
     /// Sorted by address; a position means the same everywhere here.
-    pub(super) resources: Vec<&'a Resource>,
-    /// What each one waits for, by name.
-    pub(super) edges: Vec<BTreeSet<Address>>,
-    /// The same, by position.
+    pub(super) resources: &'a [&'a Resource],
+    /// What each one waits for.
     pub(super) waits: Waits,
-    pub(super) records: &'a BTreeMap<Address, Record>,
+    pub(super) records: &'a Records,
+    pub(super) remembered: Vec<Remembered>,
+    /// What has to be written again, changed or not.
+    pub(super) resealed: &'a BTreeSet<Address>,
     pub(super) scope: &'a Scope,
+}
+
+/// How a resource is remembered; its record is at that position.
+#[derive(Clone, Copy)]
+pub(super) enum Remembered {
+    Nothing,
+    /// Nothing in the record is secret: it is opened for the visit.
+    Open(u32),
+    /// It is opened already.
+    Opened(u32),
+}
+
+impl Remembered {
+    fn record(self, records: &Records) -> Option<&Record> {
+        match self {
+            Self::Nothing => None,
+            Self::Open(position) | Self::Opened(position) => records.at(position),
+        }
+    }
 }
 
 /// What one visit found out.
@@ -39,19 +59,22 @@ struct Visit {
     prior: Option<Recorded>,
     desired: Spec,
     size: Option<Sizing>,
+    unread: Option<(ProviderId, Remark, Span)>,
 }
 
 /// What the walk over all resources gathers.
 #[derive(Default)]
 pub(super) struct Gathered {
+    /// By address.
     pub(super) actions: Vec<Action>,
     pub(super) desired: BTreeMap<Address, Spec>,
     pub(super) sizes: BTreeMap<Address, Sizing>,
+    pub(super) unread: Vec<(ProviderId, Remark, Span)>,
     pub(super) problems: Vec<Report>,
 }
 
-/// Visits resources as soon as everything they wait for was visited. Priors that adoption finds are
-/// added to `priors`.
+/// Visits resources as soon as everything they wait for was visited. `priors` are those that are
+/// opened already; afterwards, those that are needed when the plan is carried out.
 pub(super) async fn walk(
     engine: &Engine<'_>,
     looked: Looked<'_>,
@@ -60,16 +83,17 @@ pub(super) async fn walk(
 ) -> Gathered {
     let Looked {
         resources,
-        mut edges,
         mut waits,
         records,
+        remembered,
+        resealed,
         scope,
     } = looked;
     let mut ready = waits.ready();
     let mut running = FuturesUnordered::new();
     let mut gathered = Gathered::default();
-    let mut visited: Vec<(Address, Recorded)> = Vec::new();
-    let mut desires: Vec<(Address, Spec)> = Vec::new();
+    let mut actions: Vec<Option<Action>> = Vec::new();
+    actions.resize_with(resources.len(), || None);
     loop {
         while running.len() < engine.parallelism {
             let Some(Reverse(position)) = ready.pop() else {
@@ -77,25 +101,36 @@ pub(super) async fn walk(
             };
             let resource = resources[position as usize];
             let address = &resource.address;
+            let remembered = remembered[position as usize];
             if !scope.includes(address) {
                 // Left alone: what is known of it is what is on record.
-                match priors.get(address) {
-                    Some(prior) => values.set_final(address, &prior.provider_id, &prior.outputs),
-                    None => values.set_pending(address),
+                match (remembered, priors.get(address)) {
+                    (Remembered::Open(position), _) => values.set_recorded(address, position),
+                    (_, Some(prior)) => {
+                        values.set_final(address, &prior.provider_id, &prior.outputs);
+                    }
+                    (_, None) => values.set_pending(address),
                 }
                 waits.release(position, &mut ready);
                 continue;
             }
-            let prior = priors.remove(address);
-            let marks = records.get(address).map_or((false, false), |record| {
+            let record = remembered.record(records);
+            let marks = record.map_or((false, false), |record| {
                 (record.status == "error", record.tidegate.protected)
             });
-            let dependencies = std::mem::take(&mut edges[position as usize]);
-            let desired = spec_after(engine, resource, values, dependencies);
+            let prior = match (remembered, record) {
+                (Remembered::Open(_), Some(record)) => open(engine, record).map(Some),
+                (Remembered::Opened(_), _) => Ok(priors.remove(address)),
+                _ => Ok(None),
+            };
+            let desired = spec(engine, resource, values);
             running.push(async move {
-                let visit = match desired {
-                    Ok(desired) => visit(engine, resource, prior, marks, desired).await,
-                    Err(problem) => Err(vec![problem]),
+                let visit = match (desired, prior) {
+                    (Ok(desired), Ok(prior)) => {
+                        visit(engine, resource, prior, marks, desired).await
+                    }
+                    (Err(problem), _) => Err(vec![problem]),
+                    (_, Err(error)) => Err(vec![error.into()]),
                 };
                 (position, visit)
             });
@@ -107,15 +142,28 @@ pub(super) async fn walk(
         let address = &resource.address;
         match visit {
             Ok(visit) => {
-                publish(engine, resource, &visit, values);
-                if let Some(prior) = visit.prior {
-                    visited.push((address.clone(), prior));
-                }
+                publish(
+                    engine,
+                    resource,
+                    remembered[position as usize],
+                    &visit,
+                    values,
+                );
+                gathered.unread.extend(visit.unread);
                 if let Some(size) = visit.size {
                     gathered.sizes.insert(address.clone(), size);
                 }
-                desires.push((address.clone(), visit.desired));
-                gathered.actions.push(visit.action);
+                // Of most resources that is all: what is not going to change is not kept.
+                let changes = visit.action.action != ActionKind::NoOp;
+                if let Some(prior) = visit.prior
+                    && (changes || resealed.contains(address))
+                {
+                    priors.insert(address.clone(), prior);
+                }
+                if changes {
+                    gathered.desired.insert(address.clone(), visit.desired);
+                }
+                actions[position as usize] = Some(visit.action);
             }
             Err(found) => {
                 gathered.problems.extend(found);
@@ -125,20 +173,27 @@ pub(super) async fn walk(
         }
         waits.release(position, &mut ready);
     }
-    gathered.desired = desires.into_iter().collect();
-    visited.extend(std::mem::take(priors));
-    *priors = visited.into_iter().collect();
+    gathered.actions = actions.into_iter().flatten().collect();
     gathered
 }
 
 /// Tells dependents what they may know about this resource.
-fn publish(engine: &Engine<'_>, resource: &Resource, visit: &Visit, values: &mut Values) {
+fn publish(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    remembered: Remembered,
+    visit: &Visit,
+    values: &mut Values,
+) {
     let address = &resource.address;
-    match (visit.action.action, &visit.prior) {
-        (ActionKind::NoOp, Some(prior)) => {
+    match (visit.action.action, &visit.prior, remembered) {
+        (ActionKind::NoOp, _, Remembered::Open(position)) => {
+            values.set_recorded(address, position);
+        }
+        (ActionKind::NoOp, Some(prior), _) => {
             values.set_final(address, &prior.provider_id, &prior.outputs);
         }
-        (ActionKind::Update, Some(prior)) => {
+        (ActionKind::Update, Some(prior), _) => {
             let kept = engine
                 .driver(address, &resource.provider, &resource.kind)
                 .map_or(&[][..], Driver::outputs_kept_by_update);
@@ -251,6 +306,8 @@ async fn visit(
         prior,
         desired,
         size,
+        unread: sizing::ignored(engine, resource)
+            .map(|remark| (resource.provider.clone(), remark, resource.at.clone())),
     })
 }
 

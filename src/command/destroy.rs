@@ -98,7 +98,7 @@ fn preview(desk: &Desk, plan: &Plan, credentials: &[(String, credential::Label)]
 /// Every record as a delete.
 async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
     let mut priors = BTreeMap::new();
-    let mut records = BTreeMap::new();
+    let mut records = Vec::new();
     let mut actions = Vec::new();
     let mut problems = Vec::new();
     for record in engine.store.list().await.map_err(Report::from)? {
@@ -120,7 +120,7 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
             problems.push(problem);
         }
         actions.push(action);
-        records.insert(address, record);
+        records.push(record);
     }
     if !problems.is_empty() {
         return Err(problems.into());
@@ -130,7 +130,7 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
     Ok(Survey {
         plan,
         priors,
-        records,
+        records: std::sync::Arc::new(records.into()),
         resealed: BTreeSet::new(),
         values: crate::apply::values::Values::new(BTreeMap::new(), engine.masker.clone()),
         desired: BTreeMap::new(),

@@ -153,7 +153,7 @@ async fn save(
         survey,
         binding.clone(),
         arguments.valid_for.unwrap_or(VALID_FOR),
-    );
+    )?;
     // A plan made while somebody else was applying would be refused anyway: say so now.
     let now = engine.store.head().await.map_err(Report::from)?;
     if now.is_none_or(|now| now.serial != binding.serial || now.lineage != binding.lineage) {

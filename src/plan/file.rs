@@ -169,14 +169,16 @@ pub enum FileError {
     Altered,
 }
 
-/// SHA-256 (hex) over everything desired: name, type, config, dependencies, sorted by name. The
+/// SHA-256 (hex) over everything desired: name, type, config, dependencies. Given sorted by name. The
 /// members and their order are upstream's.
-pub fn desired_hash<'a>(desired: impl IntoIterator<Item = &'a Spec>) -> String {
-    let mut desired: Vec<&Spec> = desired.into_iter().collect();
-    desired.sort_unstable_by(|one, other| one.address.cmp(&other.address));
+///
+/// # Errors
+/// The first one among what is given.
+pub fn desired_hash<E>(desired: impl IntoIterator<Item = Result<Spec, E>>) -> Result<String, E> {
     let mut hash = Sha256::new();
     hash.update(b"[");
     for (index, spec) in desired.into_iter().enumerate() {
+        let spec = spec?;
         let line = json!([
             ["name", spec.address],
             ["type", spec.kind],
@@ -189,7 +191,7 @@ pub fn desired_hash<'a>(desired: impl IntoIterator<Item = &'a Spec>) -> String {
         hash.update(line.to_string().as_bytes());
     }
     hash.update(b"]");
-    encode_hex(&hash.finalize())
+    Ok(encode_hex(&hash.finalize()))
 }
 
 #[derive(Serialize, Deserialize)]

@@ -32,29 +32,62 @@ pub fn order<'a>(
 #[derive(Clone, Debug, Default)]
 pub struct Waits {
     /// How many each one waits for.
-    pub count: Vec<u32>,
-    /// Who waits for each one, in the order of positions.
-    pub dependents: Vec<Vec<u32>>,
+    count: Vec<u32>,
+    /// Where those that wait for each one start in `dependents`; one more than there are nodes.
+    starts: Vec<u32>,
+    /// Who waits, sorted by whom they wait for and then by position.
+    dependents: Vec<u32>,
 }
 
 impl Waits {
     /// Of nodes that are sorted by name, each name once.
     pub fn of(nodes: &[(&Address, &BTreeSet<Address>)]) -> Self {
-        let positions: HashMap<&Address, u32> = (0_u32..)
-            .zip(nodes)
-            .map(|(position, (address, _))| (*address, position))
-            .collect();
-        let mut count: Vec<u32> = vec![0; nodes.len()];
-        let mut dependents: Vec<Vec<u32>> = vec![Vec::new(); nodes.len()];
-        for (position, (_, dependencies)) in (0_u32..).zip(nodes) {
-            for dependency in *dependencies {
-                if let Some(&known) = positions.get(dependency) {
-                    count[position as usize] += 1;
-                    dependents[known as usize].push(position);
-                }
-            }
+        let names = nodes.iter().map(|(address, _)| *address);
+        Self::between(names, |position, needs| {
+            nodes[position].1.iter().for_each(needs);
+        })
+    }
+
+    /// Of so many names, each one once; `each` hands over the names that the one at a position waits
+    /// for. A name that is handed over twice counts twice, which changes nothing.
+    pub fn between<'a>(
+        names: impl ExactSizeIterator<Item = &'a Address>,
+        mut each: impl FnMut(usize, &mut dyn FnMut(&Address)),
+    ) -> Self {
+        let total = names.len();
+        let mut positions: HashMap<&Address, u32> = HashMap::with_capacity(total);
+        for (position, address) in (0_u32..).zip(names) {
+            positions.insert(address, position);
         }
-        Self { count, dependents }
+        let mut count: Vec<u32> = vec![0; total];
+        let mut starts: Vec<u32> = vec![0; total + 1];
+        let mut edges: Vec<(u32, u32)> = Vec::new();
+        for (position, own) in (0_u32..).zip(&mut count) {
+            each(position as usize, &mut |needed| {
+                if let Some(&needed) = positions.get(needed) {
+                    *own += 1;
+                    starts[needed as usize + 1] += 1;
+                    edges.push((needed, position));
+                }
+            });
+        }
+        let mut sum = 0;
+        for start in &mut starts {
+            sum += *start;
+            *start = sum;
+        }
+        let mut next = starts.clone();
+        let mut dependents = vec![0; edges.len()];
+        for (needed, position) in edges {
+            let place = &mut next[needed as usize];
+            dependents[*place as usize] = position;
+            *place += 1;
+        }
+        Self {
+            count,
+            starts,
+            dependents,
+        }
     }
 
     /// Those that wait for nobody. The first by name comes out first.
@@ -66,15 +99,33 @@ impl Waits {
             .collect()
     }
 
-    /// This one is done; those that waited only for it become ready.
+    /// This one is done; those that waited only for it become ready. Once for each.
     pub fn release(&mut self, position: u32, ready: &mut BinaryHeap<Reverse<u32>>) {
-        for dependent in std::mem::take(&mut self.dependents[position as usize]) {
+        self.settle(position, |freed| ready.push(Reverse(freed)));
+    }
+
+    fn settle(&mut self, position: u32, mut free: impl FnMut(u32)) {
+        let position = position as usize;
+        let (start, end) = (self.starts[position], self.starts[position + 1]);
+        for &dependent in &self.dependents[start as usize..end as usize] {
             let count = &mut self.count[dependent as usize];
             *count -= 1;
             if *count == 0 {
-                ready.push(Reverse(dependent));
+                free(dependent);
             }
         }
+    }
+
+    /// True when some wait for each other, so that [`Waits::order`] fails.
+    pub fn is_circular(&self) -> bool {
+        let mut waits = self.clone();
+        let mut ready: Vec<u32> = self.ready().into_iter().map(|Reverse(at)| at).collect();
+        let mut done = 0;
+        while let Some(position) = ready.pop() {
+            done += 1;
+            waits.settle(position, |freed| ready.push(freed));
+        }
+        done < self.count.len()
     }
 
     /// Positions, dependencies first. `nodes` are those this was made of.

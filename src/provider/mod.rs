@@ -324,6 +324,9 @@ pub trait Provider: Send + Sync + fmt::Debug {
 /// special knowledge uses. Nested maps are compared key by key, lists as a whole.
 pub fn config_changes(recorded: &PublicMap, desired: &PublicMap) -> Vec<FieldChange> {
     let mut changes = Vec::new();
+    if recorded == desired {
+        return changes;
+    }
     let mut pending = vec![(String::new(), recorded, desired)];
     while let Some((prefix, old, new)) = pending.pop() {
         // A path is put together only for what differs: most of what is compared is equal.

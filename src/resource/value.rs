@@ -203,16 +203,20 @@ pub(super) fn unknown_marker(reference: &str) -> serde_json::Value {
 
 /// The public form of a whole map.
 pub fn public_map(map: &Map, keyring: &Keyring) -> PublicMap {
-    map.iter()
-        .map(|(key, value)| (key.clone(), value.public(keyring)))
-        .collect()
+    let mut public = PublicMap::new();
+    for (key, value) in map {
+        public.insert(key.clone(), value.public(keyring));
+    }
+    public
 }
 
 /// A map with every template filled in as far as `resolver` knows.
 pub fn resolve_map<R: Resolver>(map: &Map, resolver: &R) -> Result<Map, R::Error> {
-    map.iter()
-        .map(|(key, value)| Ok((key.clone(), value.resolve(resolver)?)))
-        .collect()
+    let mut resolved = Map::new();
+    for (key, value) in map {
+        resolved.insert(key.clone(), value.resolve(resolver)?);
+    }
+    Ok(resolved)
 }
 
 impl fmt::Display for Template {

@@ -36,6 +36,20 @@ pub fn encode(name: &str) -> String {
     format!("{readable}~{hash}")
 }
 
+/// Whether `encoded` is the file name of `name`.
+pub fn is_encoding(encoded: &str, name: &str) -> bool {
+    // Most names need no escape, and then nothing has to be put together to compare.
+    let is_plain = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+    let stands_for_itself = (1..=ENCODED_BYTES_MAX).contains(&name.len())
+        && name.bytes().all(is_plain)
+        && !is_reserved(name);
+    if stands_for_itself {
+        encoded == name
+    } else {
+        encoded == encode(name)
+    }
+}
+
 fn escape(name: &str) -> String {
     if name.is_empty() {
         return "%".to_owned();
@@ -131,12 +145,16 @@ mod tests {
         for (name, expected) in cases {
             assert_eq!(encode(name), expected, "{name:?}");
             assert_eq!(decode(expected).as_deref(), Some(name), "{expected:?}");
+            for (other, _) in cases {
+                assert_eq!(is_encoding(expected, other), name == other, "{other:?}");
+            }
         }
         for name in [long.as_str(), &"é".repeat(100), &"A".repeat(68)] {
             let encoded = encode(name);
             assert!(encoded.len() <= ENCODED_BYTES_MAX, "{encoded}");
             assert!(encoded.contains('~'), "{encoded}");
             assert_eq!(decode(&encoded), None);
+            assert!(is_encoding(&encoded, name) && !is_encoding(name, name));
         }
         assert_ne!(encode(&long), encode(&"x".repeat(4097)));
         assert_ne!(encode(&"é".repeat(100)), encode(&"e\u{301}".repeat(100)));

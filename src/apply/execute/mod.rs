@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
@@ -35,7 +36,7 @@ use crate::provider::ability::{Evidence, Sizing};
 use crate::provider::{DriverError, ErrorClass};
 use crate::report::{Event, Outcome};
 use crate::resource::{ActionKind, Address, ProviderId, Recorded};
-use crate::state::{Lease, Record, StoreError, StoreResult};
+use crate::state::{Lease, Records, StoreError, StoreResult};
 
 pub use self::call::TRIES;
 pub use self::evidence::sentence;
@@ -131,7 +132,7 @@ struct Executor<'a, 'e> {
     hold: Hold<'a>,
     resources: BTreeMap<&'a Address, &'a Resource>,
     actions: BTreeMap<Address, Action>,
-    records: BTreeMap<Address, Record>,
+    records: Arc<Records>,
     sizes: BTreeMap<Address, Sizing>,
     priors: RefCell<BTreeMap<Address, Recorded>>,
     /// Old ones that are to go once their new one is there.

@@ -353,7 +353,7 @@ impl Executor<'_, '_> {
                 &action.address,
                 &action.kind,
                 &action.provider,
-                self.records.values(),
+                self.records.iter(),
             ),
         }
     }

@@ -60,11 +60,13 @@ impl<'a> Resolver<'a> {
             let Some((_, _, Some(keys))) = known.get(at) else {
                 continue;
             };
-            let what = format!(
-                "`{}` of the provider `{}`",
-                printable(&module.kind.value),
-                printable(provider)
-            );
+            let what = || {
+                format!(
+                    "`{}` of the provider `{}`",
+                    printable(&module.kind.value),
+                    printable(provider)
+                )
+            };
             self.check_map(&module.config, module.name.at, &what, keys, common);
         }
     }
@@ -73,26 +75,24 @@ impl<'a> Resolver<'a> {
         &mut self,
         entries: &[Entry],
         owner: Mark,
-        what: &str,
+        what: &dyn Fn() -> String,
         keys: &Keys,
         common: &[&str],
     ) {
         for entry in entries {
             let key = entry.key.as_str();
-            let shown = printable(key);
+            // Put in words only where something is wrong, which is next to nowhere.
+            let shown = || printable(key);
+            let no_setting = || format!("{} has no setting `{}`", what(), shown());
             let inner = keys.within.iter().find(|(name, _)| name == key);
             if let (Some((_, inner)), NodeKind::Map(entries)) = (inner, &entry.value.kind) {
-                let what = format!("`{shown}` of {what}");
+                let what = || format!("`{}` of {}", shown(), what());
                 self.check_map(entries, entry.key_at, &what, inner, &[]);
             }
             if let Some((_, instead)) = keys.refused.iter().find(|(name, _)| name == key) {
                 self.problems.error(
                     entry.key_at,
-                    Report::error(
-                        "config/unknown-key",
-                        format!("{what} has no setting `{shown}`"),
-                    )
-                    .fix(instead.clone()),
+                    Report::error("config/unknown-key", no_setting()).fix(instead.clone()),
                 );
                 continue;
             }
@@ -107,10 +107,7 @@ impl<'a> Resolver<'a> {
             if is_known {
                 continue;
             }
-            let report = Report::error(
-                "config/unknown-key",
-                format!("{what} has no setting `{shown}`"),
-            );
+            let report = Report::error("config/unknown-key", no_setting());
             let names = || keys.allowed.iter().map(String::as_str);
             let report = match self
                 .problems
@@ -137,7 +134,7 @@ impl<'a> Resolver<'a> {
                     owner,
                     Report::error(
                         "config/missing-key",
-                        format!("{what} needs the setting `{}`", printable(key)),
+                        format!("{} needs the setting `{}`", what(), printable(key)),
                     ),
                 );
             }

@@ -215,7 +215,7 @@ impl<'a> Resolver<'a> {
         let mut said: Vec<&str> = Vec::new();
         for module in prepared {
             let kind = module.kind;
-            let shown = printable(&kind.value);
+            let shown = || printable(&kind.value);
             match module.category {
                 Category::Resource => {
                     if !KINDS.contains(&kind.as_str())
@@ -225,7 +225,7 @@ impl<'a> Resolver<'a> {
                             kind.at,
                             Report::warning(
                                 "config/unknown-kind",
-                                format!("`{shown}` is not a well-known resource type"),
+                                format!("`{}` is not a well-known resource type", shown()),
                             )
                             .label(format!("did you mean `{near}`?")),
                         );
@@ -235,7 +235,10 @@ impl<'a> Resolver<'a> {
                     kind.at,
                     Report::error(
                         "config/mixed-generations",
-                        format!("`{shown}` cannot stand in one config with `infra.*` modules"),
+                        format!(
+                            "`{}` cannot stand in one config with `infra.*` modules",
+                            shown()
+                        ),
                     )
                     .because("`platform.*` is the generation before `infra.*`, run in another way")
                     .fix("describe this module with an `infra.*` type, or move it to another file"),
@@ -247,7 +250,7 @@ impl<'a> Resolver<'a> {
                             kind.at,
                             Report::error(
                                 "config/bad-value",
-                                format!("there is no module type `{shown}`"),
+                                format!("there is no module type `{}`", shown()),
                             )
                             .label(format!("did you mean `{near}`?"))
                             .fix(format!("write `{near}`")),
@@ -259,7 +262,7 @@ impl<'a> Resolver<'a> {
                         let count = foreign.get(kind.as_str()).copied().unwrap_or(1);
                         let mut report = Report::warning(
                             "config/ignored-module",
-                            format!("Tidegate does not act on modules of type `{shown}`"),
+                            format!("Tidegate does not act on modules of type `{}`", shown()),
                         );
                         if count > 1 {
                             report = report.because(format!("this config has {count} of them"));
@@ -273,7 +276,8 @@ impl<'a> Resolver<'a> {
     }
 
     fn register(&mut self, prepared: &[Prepared<'a>]) {
-        let mut owners: HashMap<&str, &Prepared<'_>> = HashMap::new();
+        let mut owners: HashMap<&str, &Prepared<'_>> = HashMap::with_capacity(prepared.len());
+        self.names.reserve(prepared.len());
         for module in prepared {
             let meaning = match module.category {
                 _ if !module.present => Meaning::Absent,

@@ -40,9 +40,17 @@ pub(super) struct Names {
 }
 
 impl Names {
+    /// So many modules are going to be added.
+    pub(super) fn reserve(&mut self, modules: usize) {
+        self.base.reserve(modules);
+    }
+
     /// Adds a module by its base name.
     pub(super) fn add(&mut self, base: &str, meaning: Meaning) {
-        if let Meaning::Resource(address) = &meaning {
+        // A name that nothing has lifted is found by itself.
+        if let Meaning::Resource(address) = &meaning
+            && address.as_str() != base
+        {
             self.resolved
                 .insert(address.as_str().to_owned(), base.to_owned());
         }

@@ -193,10 +193,13 @@ impl<'a> Resolver<'a> {
             self.problems.error(module.name.at, report);
             return none;
         };
-        if !providers.contains_key(&ProviderId::new(name.clone())) {
-            self.unknown_provider(module, prepared, &name, at);
+        let id = ProviderId::new(&name);
+        match providers.get_key_value(&id) {
+            // One text for all that name it.
+            Some((declared, _)) => return declared.clone(),
+            None => self.unknown_provider(module, prepared, &name, at),
         }
-        ProviderId::new(name)
+        id
     }
 
     fn provider_text(&mut self, node: &Node, path: KeyPath<'_>) -> Option<String> {
@@ -340,6 +343,9 @@ impl<'a> Resolver<'a> {
     }
 
     fn check_cycles(&mut self, resources: &[Resource], edges: &[Vec<(Address, Mark)>]) {
+        if edges.iter().all(Vec::is_empty) {
+            return;
+        }
         let positions: HashMap<&Address, usize> = resources
             .iter()
             .enumerate()

@@ -185,15 +185,15 @@ impl Resolver<'_> {
         place: Place,
         skipped: &[&str],
     ) -> Map {
-        entries
-            .iter()
-            .filter(|entry| !skipped.contains(&entry.key.as_str()))
-            .map(|entry| {
+        let mut map = Map::new();
+        for entry in entries {
+            if !skipped.contains(&entry.key.as_str()) {
                 let value =
                     self.value(&entry.value, &path.key(&entry.key), place.under(&entry.key));
-                (entry.key.clone(), value)
-            })
-            .collect()
+                map.insert(entry.key.clone(), value);
+            }
+        }
+        map
     }
 
     /// The value of a text.

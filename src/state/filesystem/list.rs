@@ -1,13 +1,14 @@
 //! Every record of a folder. With many of them this is the slowest thing a plan does, so large
 //! folders are read by several threads.
 
+use std::fmt;
 use std::thread;
 
 use crate::state::record::corrupt;
 use crate::state::{Record, StoreError, StoreResult, name};
 
 use super::files::stem;
-use super::{Filesystem, RECORD_BYTES_MAX, RECORDS};
+use super::{Filesystem, RECORD_BYTES_MAX, RECORDS, storage};
 
 /// Records read before others get a turn: files are read without waiting, and whoever wants to stop
 /// us is heard in between.
@@ -56,36 +57,71 @@ impl Filesystem {
     }
 
     fn read_part(&self, files: &[String], records: &mut Vec<Record>) -> StoreResult<()> {
-        for file in files {
-            records.extend(self.read_listed(file)?);
-        }
-        Ok(())
+        let folder = self.directory.join(RECORDS);
+        let mut outcome = Ok(());
+        self.disk
+            .read_each(&folder, files, RECORD_BYTES_MAX, &mut |file, read| {
+                let listed = match read {
+                    _ if stem(file).is_none() => Err(self.misnamed(file)),
+                    Ok(bytes) => self.listed(file, bytes).map(Some),
+                    Err(error) if error.is_not_found() => self.listed_anew(file),
+                    Err(error) => Err(storage(error)),
+                };
+                match listed {
+                    Ok(record) => records.extend(record),
+                    Err(error) => outcome = Err(error),
+                }
+                outcome.is_ok()
+            });
+        outcome
     }
 
-    /// A record by the name of its file; `None` when it was removed after the folder was listed.
-    fn read_listed(&self, file: &str) -> StoreResult<Option<Record>> {
-        let listed = self.directory.join(RECORDS).join(file);
-        let what = format_args!("record file `{}`", listed.display());
+    fn misnamed(&self, file: &str) -> StoreError {
+        corrupt(
+            &RecordFile { store: self, file },
+            "it is not named like a record",
+        )
+    }
+
+    /// A file that is gone since the folder was listed: removed, or written anew in the newer format.
+    fn listed_anew(&self, file: &str) -> StoreResult<Option<Record>> {
         let Some(stem) = stem(file) else {
-            return Err(corrupt(&what, "it is not named like a record"));
-        };
-        let read = match self.read(&listed, RECORD_BYTES_MAX)? {
-            Some(bytes) => Some(bytes),
-            // Or written anew, in the newer format.
-            None => self.read(&self.place_of(RECORDS, stem).path, RECORD_BYTES_MAX)?,
-        };
-        let Some(bytes) = read else {
             return Ok(None);
         };
-        let record = self.check_record(self.codec.decode(&bytes, &what)?, &what, None)?;
-        let expected = name::encode(record.resource_id.as_str());
-        if expected != stem {
+        match self.read(&self.place_of(RECORDS, stem).path, RECORD_BYTES_MAX)? {
+            Some(bytes) => self.listed(file, &bytes).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The record in a file of that name.
+    fn listed(&self, file: &str, bytes: &[u8]) -> StoreResult<Record> {
+        let what = RecordFile { store: self, file };
+        let Some(stem) = stem(file) else {
+            return Err(self.misnamed(file));
+        };
+        let record = self.check_record(self.codec.decode(bytes, &what)?, &what, None)?;
+        let name = record.resource_id.as_str();
+        if !name::is_encoding(stem, name) {
             let reason = format!(
-                "it is the record of `{}`, whose file has the name `{expected}`",
-                record.resource_id
+                "it is the record of `{name}`, whose file has the name `{}`",
+                name::encode(name)
             );
             return Err(corrupt(&what, reason));
         }
-        Ok(Some(record))
+        Ok(record)
+    }
+}
+
+/// What a file is called when something is wrong with it.
+struct RecordFile<'a> {
+    store: &'a Filesystem,
+    file: &'a str,
+}
+
+impl fmt::Display for RecordFile<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let path = self.store.directory.join(RECORDS).join(self.file);
+        write!(f, "record file `{}`", path.display())
     }
 }
