@@ -23,6 +23,12 @@ need() {
 # flags link the C library of this machine in, so no further target has to be installed to measure.
 AS_RELEASED=(--release --config .cargo/release.toml --target "$HOST" --target-dir target/static)
 build() {
+    # `PROFILE=fast` builds in half the time, for speed and not for size.
+    if [ -n "${PROFILE:-}" ]; then
+        cargo build --profile "$PROFILE" --locked --quiet --bin tidegate
+        TIDEGATE=$PWD/target/$PROFILE/tidegate
+        return
+    fi
     cargo build "${AS_RELEASED[@]}" --locked --quiet --bin tidegate
 }
 
