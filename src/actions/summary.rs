@@ -13,8 +13,9 @@ use crate::secret::Masker;
 /// Largest summary in bytes; the runner's limit is 1 MiB for the step's whole file.
 pub const SUMMARY_BYTES_MAX: usize = 900 * 1024;
 
-/// Kept free for the sentence that says what was cut.
-const NOTICE_BYTES: usize = 4 * 1024;
+/// Kept free for the sentence that says what was cut: ten names, of which every byte may have become
+/// a reference with a word joiner.
+const NOTICE_BYTES: usize = 10 * 1024;
 
 /// Longest text of one table cell, in bytes.
 const CELL: Limits = Limits {
@@ -114,7 +115,7 @@ impl Summary {
             };
             cut.push(format!(
                 "{} ({left} of {} parts)",
-                escape(&one_line(name, CELL_NAME)),
+                escape(&one_line(&self.masker.mask(name), CELL_NAME)),
                 section.blocks.len()
             ));
         }
@@ -383,11 +384,30 @@ mod tests {
         summary
             .section("Last")
             .paragraph(&[Piece::Text("kept too")]);
-        let text = summary.render_within(10_000);
-        assert!(text.len() <= 10_000);
+        let text = summary.render_within(16_000);
+        assert!(text.len() <= 16_000);
         assert!(text.contains("kept\n") && text.contains("kept too"));
         assert!(text.contains("limit: Big (2 of 2 parts)"), "{text}");
         assert!(!text.contains("xxxx"));
         assert_eq!(text.matches("```").count() % 2, 0, "fences are closed");
+    }
+
+    #[test]
+    fn the_names_of_what_was_cut_fit_and_are_masked() {
+        let masker = Masker::default();
+        masker.admit("s", "p_ss*w|rd-1".into());
+        let mut summary = Summary::new(&masker);
+        let big = summary.section("Big");
+        for _ in 0..200 {
+            big.code("text", &"x".repeat(100));
+        }
+        let titles = ["p_ss*w|rd-1".to_owned()].into_iter();
+        for title in titles.chain((0..10).map(|_| "@#".repeat(40))) {
+            summary.section(&title).code("text", &"x".repeat(1_000));
+        }
+        let text = summary.render_within(16_000);
+        assert!(text.len() <= 16_000, "{}", text.len());
+        assert!(text.contains("and 2 more sections"), "{text}");
+        assert!(!text.contains("ss"), "{text}");
     }
 }
