@@ -43,7 +43,8 @@ pub struct Survey {
     pub scope: Scope,
     /// What providers think of it.
     pub remarks: Vec<(ProviderId, Remark)>,
-    /// Sizes and hints that no provider reads, each with its place in the config.
+    /// What the config asks for and no provider does, each with its place there: sizes and hints that
+    /// mean nothing, a new one before the old one is gone.
     pub unread: Vec<(ProviderId, Remark, Span)>,
 }
 
@@ -292,9 +293,12 @@ pub async fn survey_within(
     let unread = resources
         .values()
         .filter(|resource| scope.includes(&resource.address))
-        .filter_map(|resource| {
-            let remark = sizing::ignored(engine, resource)?;
-            Some((resource.provider.clone(), remark, resource.at.clone()))
+        .flat_map(|resource| {
+            let size = sizing::ignored(engine, resource, &sizes);
+            let remarks = size
+                .into_iter()
+                .chain(sizing::not_at_once(engine, resource));
+            remarks.map(|remark| (resource.provider.clone(), remark, resource.at.clone()))
         })
         .collect();
     let plan = Plan::assemble(&engine.config.environment, actions)
