@@ -204,3 +204,15 @@ fn a_bucket_that_was_made_is_no_secret_and_its_key_is() {
     let settings: Json = serde_json::from_str(&settings).unwrap();
     assert_eq!(settings["backend"], "spaces");
 }
+
+#[tokio::test]
+async fn a_plugin_of_another_protocol_is_not_started_by_hand() {
+    let lab = Lab::new("bad", Path::new(env!("CARGO_BIN_EXE_hostile-plugin")));
+    let speaks = json!({"line": "1|7|unix|/nowhere|grpc\n"});
+    fs::write(lab.plugins().join("bad/mode.json"), speaks.to_string()).unwrap();
+    let report = lab.open("bad", Map::new()).await.unwrap_err();
+    assert_eq!(report.code, "plugin/handshake-app-mismatch");
+    let fixes = report.fix.join("; ");
+    assert!(fixes.contains("release of the plugin"), "{fixes}");
+    assert!(!fixes.contains("by hand"), "{fixes}");
+}
