@@ -131,6 +131,9 @@ pub struct ActionResult {
     pub evidence: Vec<Evidence>,
     /// What exists now, when it was made or changed.
     pub made: Option<Recorded>,
+    /// It failed, and one half of it was done before: of a replacement the old one is deleted, or
+    /// the new one is made.
+    pub is_half_done: bool,
 }
 
 /// How a whole apply ended.
@@ -158,11 +161,11 @@ impl ApplyReport {
                 .all(|action| action.outcome == Outcome::Success)
     }
 
-    /// True when at least one action changed something.
+    /// True when at least one action changed something, be it half of a replacement.
     pub fn changed(&self) -> bool {
         self.actions
             .iter()
-            .any(|action| action.outcome == Outcome::Success)
+            .any(|action| action.outcome == Outcome::Success || action.is_half_done)
     }
 
     /// How many failed, in whatever way.

@@ -319,6 +319,7 @@ mod tests {
             class: None,
             evidence: Vec::new(),
             made,
+            is_half_done: false,
         }
     }
 

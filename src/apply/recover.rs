@@ -11,7 +11,7 @@ use crate::report::Report;
 use crate::resource::{ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Spec};
 use crate::state::journal::open_intents;
 use crate::state::record::{Applied, from_observed};
-use crate::state::{Entry, Lease, Record};
+use crate::state::{Entry, Lease, Record, StoreError};
 
 /// One settled intent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -229,13 +229,15 @@ fn taint(record: &mut Record, why: &str) {
     why.clone_into(&mut record.error);
 }
 
+/// What settles must not stop every run after it: outputs that the state cannot take are left out.
 async fn put(engine: &Engine<'_>, lease: &Lease, record: &Record) -> Result<(), Report> {
-    engine
-        .store
-        .put(lease, record)
-        .await
-        .map(drop)
-        .map_err(Report::from)
+    let mut record = std::borrow::Cow::Borrowed(record);
+    loop {
+        match engine.store.put(lease, &record).await {
+            Err(StoreError::TooLarge(_)) if record.to_mut().drop_largest_output() => {}
+            put => return put.map(drop).map_err(Report::from),
+        }
+    }
 }
 
 /// What is there of a resource that may have been made.

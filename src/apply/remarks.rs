@@ -17,7 +17,7 @@ const REMARKS: usize = 200;
 /// Asks every provider that can validate. Remarks that are errors refuse the plan.
 ///
 /// # Errors
-/// Every remark of severity error, at its resource; a provider that fails to answer.
+/// Every remark of severity error, at its resource.
 pub(super) async fn validate(
     engine: &Engine<'_>,
     resources: &Resources<'_>,
@@ -41,17 +41,17 @@ pub(super) async fn validate(
             Ok(found) => found,
             // It said it could and cannot: no opinion, as upstream takes it.
             Err(error) if error.class == ErrorClass::Unimplemented => continue,
-            Err(error) => {
-                problems.push(
-                    Report::error(
-                        "provider/failed",
-                        format!("provider `{id}` could not look at the plan"),
-                    )
-                    .because(format!("{} ({})", error.message, error.class.word()))
-                    .fix("nothing was changed; remove the cause, then run the command again"),
-                );
-                continue;
-            }
+            // No findings then, as upstream takes it: its opinion is not needed to go on.
+            Err(error) => vec![Remark {
+                severity: RemarkSeverity::Warning,
+                resource: None,
+                field: None,
+                message: format!(
+                    "it could not look at the plan, so it has no findings: {} ({})",
+                    error.message,
+                    error.class.word()
+                ),
+            }],
         };
         found.truncate(REMARKS);
         for mut remark in found {
@@ -106,6 +106,12 @@ pub async fn finalize(engine: &Engine<'_>, plan: &str, report: &ApplyReport) -> 
     if report.interrupted || report.lost_lock || report.store_failed {
         return problems;
     }
+    // What was done before it is done.
+    let exit = if report.changed() {
+        Exit::Partial
+    } else {
+        Exit::Failed
+    };
     for (id, provider) in engine.providers {
         if !provider.abilities().contains(&Ability::Finalize) {
             continue;
@@ -121,6 +127,7 @@ pub async fn finalize(engine: &Engine<'_>, plan: &str, report: &ApplyReport) -> 
                 )
                 .because(failure.error)
                 .fix("run the same command again")
+                .exit(exit)
             })),
             Err(error) if error.class == ErrorClass::Unimplemented => {}
             Err(error) => problems.push(
@@ -129,7 +136,8 @@ pub async fn finalize(engine: &Engine<'_>, plan: &str, report: &ApplyReport) -> 
                     format!("provider `{id}` could not finish the apply"),
                 )
                 .because(format!("{} ({})", error.message, error.class.word()))
-                .fix("run the same command again"),
+                .fix("run the same command again")
+                .exit(exit),
             ),
         }
     }

@@ -47,7 +47,8 @@ pub struct Survey {
     pub scope: Scope,
     /// What providers think of it.
     pub remarks: Vec<(ProviderId, Remark)>,
-    /// Sizes and hints that no provider reads, each with its place in the config.
+    /// What the config asks for and no provider does, each with its place there: sizes and hints that
+    /// mean nothing, a new one before the old one is gone.
     pub unread: Vec<(ProviderId, Remark, Span)>,
 }
 

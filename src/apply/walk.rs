@@ -59,7 +59,7 @@ struct Visit {
     prior: Option<Recorded>,
     desired: Spec,
     size: Option<Sizing>,
-    unread: Option<(ProviderId, Remark, Span)>,
+    unread: Vec<(ProviderId, Remark, Span)>,
 }
 
 /// What the walk over all resources gathers.
@@ -305,9 +305,12 @@ async fn visit(
         },
         prior,
         desired,
+        unread: sizing::ignored(engine, resource, size.is_some())
+            .into_iter()
+            .chain(sizing::not_at_once(engine, resource))
+            .map(|remark| (resource.provider.clone(), remark, resource.at.clone()))
+            .collect(),
         size,
-        unread: sizing::ignored(engine, resource)
-            .map(|remark| (resource.provider.clone(), remark, resource.at.clone())),
     })
 }
 

@@ -62,6 +62,17 @@ pub enum JobCommand {
     Logs(JobArgs),
 }
 
+impl JobCommand {
+    /// The command's name in documents.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Run(_) => "infra job run",
+            Self::Status(_) => "infra job status",
+            Self::Logs(_) => "infra job logs",
+        }
+    }
+}
+
 /// `infra job run`
 #[derive(Clone, Debug, Args)]
 pub struct JobRunArgs {

@@ -265,14 +265,22 @@ async fn remarks(
                 desired.push(spec(engine, resource, &values)?);
             }
         }
-        let answer = provider.validate(&desired).await.map_err(|error| {
-            Report::error(
-                "provider/failed",
-                format!("provider `{id}` could not look at the plan"),
-            )
-            .because(format!("{} ({})", error.message, error.class.word()))
-            .fix("remove the cause, then run the command again")
-        })?;
+        let answer = match provider.validate(&desired).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                all.push(Remark {
+                    is_error: false,
+                    resource: None,
+                    field: None,
+                    message: format!(
+                        "provider `{id}` could not look at the plan, so it has no findings: {} ({})",
+                        error.message,
+                        error.class.word()
+                    ),
+                });
+                continue;
+            }
+        };
         all.extend(
             answer
                 .into_iter()

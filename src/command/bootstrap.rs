@@ -2,6 +2,7 @@
 //! and every generated secret. The config is never edited.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::{Value as Json, json};
@@ -9,14 +10,17 @@ use serde_json::{Value as Json, json};
 use super::infra::{settle, unlock};
 use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
+use crate::actions::file::entry;
 use crate::apply::values::Declared;
 use crate::apply::{Engine, credential, secrets};
 use crate::cli::infra::BootstrapArgs;
-use crate::config::{Config, GenerateSource, Half, SinkTarget};
+use crate::config::{Config, GenerateSource, Half, SinkTarget, is_sensitive_name};
 use crate::provider::ability::{Ability, BootstrappedState};
 use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::resource::Value;
 use crate::sink::{self, SinkTools};
 use crate::state::Lease;
+use crate::variables::{forbidden_variable, is_variable_name};
 
 /// Backends that need nothing made for them.
 const NEEDS_NOTHING: [&str; 4] = ["", "filesystem", "memory", "postgres"];
@@ -131,7 +135,12 @@ async fn make_store(desk: &Desk, config: &Config) -> Result<Option<BootstrappedS
             .fix("make it by hand, or declare a provider that can")
             .exit(Exit::Usage));
         };
-        let settings = desk.known_map(&declared.config, "iac.state")?;
+        let mut settings = desk.known_map(&declared.config, "iac.state")?;
+        // As the backend itself is configured: which of several a provider is to make is in it.
+        settings.insert(
+            "backend".to_owned(),
+            Value::String(declared.backend.clone()),
+        );
         provider.bootstrap_state(&settings).await.map_err(|error| {
             Report::error(
                 "bootstrap/failed",
@@ -160,25 +169,71 @@ async fn make_store(desk: &Desk, config: &Config) -> Result<Option<BootstrappedS
     Ok(Some(made))
 }
 
-/// Variables that later steps of the job want: into `$GITHUB_ENV`, masked first. Never printed.
+/// The name of the bucket, for configs that take it from the environment.
+const BUCKET: &str = "WFCTL_STATE_BUCKET";
+
+/// Variables that later runs want: into `$GITHUB_ENV`, or as lines that a shell takes. Of those that
+/// are credentials by their name only the name is shown, and their values are masked first.
 async fn hand_on(desk: &Desk, config: &Config, made: &BootstrappedState) -> Result<(), Problems> {
-    if made.variables.is_empty() {
-        return Ok(());
-    }
-    let names: Vec<&str> = made.variables.keys().map(String::as_str).collect();
-    let secrets: BTreeMap<&str, _> = made
+    let (credentials, mut public): (BTreeMap<&str, &String>, BTreeMap<&str, &String>) = made
         .variables
         .iter()
-        .map(|(name, value)| (name.as_str(), desk.masker.admit(name, value.clone())))
+        .map(|(name, value)| (name.as_str(), value))
+        .partition(|(name, value)| is_credential(desk, name, value));
+    if !made.bucket.is_empty() {
+        public.insert(BUCKET, &made.bucket);
+    }
+    let secrets: BTreeMap<&str, _> = credentials
+        .into_iter()
+        .map(|(name, value)| (name, desk.masker.admit(name, value.clone())))
         .collect();
     if !desk.ui.is_in_actions() {
-        desk.ui.note(format!(
-            "Later runs want these variables, whose values only the provider shows: {}.",
-            names.join(", ")
-        ));
+        let mut lines = String::new();
+        for (name, value) in &public {
+            // What a shell cannot take as it stands is not shown as if it could.
+            if is_variable_name(name)
+                && let Ok(value) = shlex::try_quote(value)
+            {
+                lines.push_str(&format!("export {name}={value}\n"));
+            }
+        }
+        if !lines.is_empty() && !desk.global.json {
+            desk.ui.data(&lines);
+        }
+        if !secrets.is_empty() {
+            let names: Vec<&str> = secrets.keys().copied().collect();
+            desk.ui.note(format!(
+                "Later runs want these variables too, whose values only the provider shows: {}.",
+                names.join(", ")
+            ));
+        }
         return Ok(());
     }
+    if secrets.is_empty() && public.is_empty() {
+        return Ok(());
+    }
+    let lost = |name: &str, why: String| {
+        Report::error(
+            "bootstrap/not-handed-on",
+            format!("the variable `{name}` cannot be handed to later steps"),
+        )
+        .because(why)
+    };
     let variables = Arc::new(desk.settings.variables.clone());
+    let file = variables.non_empty("GITHUB_ENV").map(PathBuf::from);
+    for (name, value) in &public {
+        if let Some(why) = forbidden_variable(name) {
+            return Err(lost(name, why.to_owned()).into());
+        }
+        let file = file
+            .as_ref()
+            .ok_or_else(|| lost(name, "there is no `GITHUB_ENV` file".to_owned()))?;
+        let text = entry(name, value, desk.random.as_ref())
+            .map_err(|error| lost(name, error.to_string()))?;
+        desk.disk
+            .append(file, text.as_bytes(), 0o600, false)
+            .map_err(|error| lost(name, error.to_string()))?;
+    }
     let tools = SinkTools {
         disk: Arc::clone(&desk.disk),
         random: Arc::clone(&desk.random),
@@ -194,19 +249,24 @@ async fn hand_on(desk: &Desk, config: &Config, made: &BootstrappedState) -> Resu
     };
     let target = sink::open(&SinkTarget::GithubEnv, &tools)?;
     for (name, secret) in &secrets {
-        target.put(name, secret).await.map_err(|error| {
-            Report::error(
-                "bootstrap/not-handed-on",
-                format!("the variable `{name}` cannot be handed to later steps"),
-            )
-            .because(error.to_string())
-        })?;
+        let put = target.put(name, secret).await;
+        put.map_err(|error| lost(name, error.to_string()))?;
     }
+    let mut names: Vec<&str> = secrets.keys().chain(public.keys()).copied().collect();
+    names.sort_unstable();
     desk.ui.note(format!(
         "Later steps of this job have these variables: {}.",
         names.join(", ")
     ));
     Ok(())
+}
+
+/// By its name, as `SPACES_SECRET_KEY` and `STORE_KEY` are, or because it holds a known secret.
+fn is_credential(desk: &Desk, name: &str, value: &str) -> bool {
+    let mut words = name.split(['_', '-', '.']);
+    is_sensitive_name(name)
+        || words.any(|word| word.eq_ignore_ascii_case("key"))
+        || desk.masker.is_sensitive(value)
 }
 
 async fn under_lock(

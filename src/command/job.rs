@@ -6,45 +6,48 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::logs::{Printer, failed};
-use super::{CommandResult, Desk};
+use super::{CommandResult, Desk, problem_json};
 use crate::apply::Providers;
 use crate::cli::ConfigArgs;
 use crate::cli::provider::{JobArgs, JobCommand, JobRunArgs};
-use crate::provider::Provider;
 use crate::provider::ability::{Ability, Job, JobHandle, JobState, JobStatus};
-use crate::report::{Exit, Report, Reporter as _};
+use crate::provider::{ErrorClass, Provider};
+use crate::report::{Event, Exit, Report, Reporter as _};
 
 /// Between two looks at a running job.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The same after several that failed.
+const LOOK_AT_LEAST_EVERY: Duration = Duration::from_secs(30);
+/// So many looks may fail in a row: about three minutes.
+const LOOKS_MAX: u32 = 10;
+/// The same where no answer came at all.
+const LOOKS_UNANSWERED_MAX: u32 = 3;
 
 /// Runs the command.
 pub async fn run(desk: &Desk, command: &JobCommand) -> CommandResult {
     let config = desk.load(&ConfigArgs::default())?;
     let opened = desk.open(&config).await?;
-    let (name, result) = match command {
-        JobCommand::Run(arguments) => (
-            "infra job run",
-            start(desk, &opened.providers, arguments).await,
-        ),
-        JobCommand::Status(arguments) => (
-            "infra job status",
-            status(desk, &opened.providers, arguments).await,
-        ),
-        JobCommand::Logs(arguments) => (
-            "infra job logs",
-            logs(desk, &opened.providers, arguments).await,
-        ),
+    let result = match command {
+        JobCommand::Run(arguments) => start(desk, &opened.providers, arguments).await,
+        JobCommand::Status(arguments) => status(desk, &opened.providers, arguments).await,
+        JobCommand::Logs(arguments) => logs(desk, &opened.providers, arguments).await,
     };
     opened.close().await;
     let ended = result?;
-    let exit = match &ended.status {
-        Some(status) if matches!(status.state, JobState::Failed | JobState::Cancelled) => {
+    let exit = match (&ended.problem, &ended.status) {
+        (Some(problem), _) => problem.exit,
+        (None, Some(status)) if matches!(status.state, JobState::Failed | JobState::Cancelled) => {
             Exit::Failed
         }
-        _ => Exit::Done,
+        (None, _) => Exit::Done,
     };
+    let next: Vec<String> = ended
+        .problem
+        .iter()
+        .map(|_| ask_again(command, &ended.job))
+        .collect();
     desk.emit(&json!({
-        "command": name,
+        "command": command.name(),
         "config": config.path,
         "environment": config.environment,
         "exit_code": exit as u8,
@@ -54,8 +57,40 @@ pub async fn run(desk: &Desk, command: &JobCommand) -> CommandResult {
         "job_exit_code": ended.status.as_ref().map(|status| status.exit_code),
         "message": ended.status.as_ref().map(|status| &status.message),
         "log": ended.log,
+        "problems": ended.problem.iter().map(problem_json).collect::<Vec<_>>(),
+        "next": next,
     }));
+    if let Some(mut problem) = ended.problem {
+        // Without the whole handle nobody can ask for the job again.
+        if !desk.global.json {
+            desk.ui.data(&format!("{}\n", json!(ended.job)));
+        }
+        problem.fix = next
+            .iter()
+            .map(|next| format!("do not start it twice: `{next}` tells how it is doing"))
+            .collect();
+        desk.ui.say(Event::Problem(Box::new(problem)));
+    }
     Ok(exit)
+}
+
+/// The command that asks for the job again, ready to be pasted into a shell.
+fn ask_again(command: &JobCommand, job: &JobHandle) -> String {
+    let word = |text: &str| {
+        shlex::try_quote(text).map_or_else(|_| text.to_owned(), std::borrow::Cow::into_owned)
+    };
+    let provider = match command {
+        JobCommand::Run(arguments) => &arguments.provider,
+        JobCommand::Status(arguments) | JobCommand::Logs(arguments) => &arguments.provider,
+    };
+    let mut next = format!(
+        "tidegate infra job status {}",
+        word(&json!(job).to_string())
+    );
+    if let Some(provider) = provider {
+        next.push_str(&format!(" --provider {}", word(provider)));
+    }
+    next
 }
 
 /// What is known about a job at the end of a command.
@@ -63,6 +98,8 @@ struct Ended {
     job: JobHandle,
     status: Option<JobStatus>,
     log: String,
+    /// Why no more is known; the job may go on.
+    problem: Option<Report>,
 }
 
 /// The provider that is named, or the only one that runs jobs.
@@ -109,10 +146,14 @@ async fn start(
         variables: arguments.variable.iter().cloned().collect(),
         secret_variables: arguments.secret.iter().cloned().collect(),
     };
-    let job = provider
-        .run_job(&order)
-        .await
-        .map_err(|error| failed(&format!("run the job `{}`", arguments.name), &error))?;
+    let job = provider.run_job(&order).await.map_err(|error| {
+        let report = failed(&format!("run the job `{}`", arguments.name), &error);
+        if error.class == ErrorClass::Unknown && !error.answered {
+            report.fix("it may run all the same: look at the provider before you start it again")
+        } else {
+            report
+        }
+    })?;
     if arguments.detach {
         if !desk.global.json {
             desk.ui.data(&format!("{}\n", json!(job)));
@@ -121,35 +162,83 @@ async fn start(
             job,
             status: None,
             log: String::new(),
+            problem: None,
         });
     }
-    let status = loop {
-        let status = provider
-            .job_status(&job)
-            .await
-            .map_err(|error| failed(&format!("tell how the job `{}` is doing", job.id), &error))?;
-        if status.state.is_final() {
-            break status;
-        }
-        tokio::select! {
-            () = desk.clock.sleep(LOOK_EVERY) => {}
-            () = desk.cancel.cancelled() => {
-                return Err(Report::error(
-                    "provider/job-left-running",
-                    format!("stopped waiting; the job `{}` goes on", job.id),
-                )
-                .fix(format!("`tidegate infra job status '{}'` tells how it is doing", json!(job)))
-                .exit(Exit::Interrupted));
-            }
+    let status = match watch(desk, provider.as_ref(), &job).await {
+        Ok(status) => status,
+        Err(problem) => {
+            return Ok(Ended {
+                job,
+                status: None,
+                log: String::new(),
+                problem: Some(problem),
+            });
         }
     };
-    let log = print_log(desk, provider.as_ref(), &job).await?;
+    let (log, problem) = match print_log(desk, provider.as_ref(), &job).await {
+        Ok(log) => (log, None),
+        Err(problem) => (String::new(), Some(problem)),
+    };
     say(desk, &status);
     Ok(Ended {
         job,
         status: Some(status),
         log,
+        problem,
     })
+}
+
+/// Looks at a job until it has ended. A look that fails is repeated for a while: it changes nothing,
+/// and the job goes on without it.
+async fn watch(desk: &Desk, provider: &dyn Provider, job: &JobHandle) -> Result<JobStatus, Report> {
+    let mut failures = 0;
+    let mut pause = LOOK_EVERY;
+    loop {
+        match provider.job_status(job).await {
+            Ok(status) if status.state.is_final() => return Ok(status),
+            Ok(_) => {
+                failures = 0;
+                pause = LOOK_EVERY;
+            }
+            Err(error) => {
+                failures += 1;
+                let tries = match error.class {
+                    ErrorClass::Throttled | ErrorClass::Transient => LOOKS_MAX,
+                    ErrorClass::Unknown if error.answered => LOOKS_MAX,
+                    // A plugin that is gone stays gone, and one that does not answer took its time.
+                    ErrorClass::Unknown => LOOKS_UNANSWERED_MAX,
+                    _ => 1,
+                };
+                if failures >= tries {
+                    let what = format!("tell how the job `{}` is doing", job.id);
+                    return Err(Report {
+                        code: "provider/job-out-of-sight",
+                        ..failed(&what, &error)
+                    });
+                }
+                desk.ui.note(format!(
+                    "The job could not be looked at, trying again: {} ({}).",
+                    error.message,
+                    error.class.word()
+                ));
+                pause = error.retry_after.unwrap_or(pause).min(LOOK_AT_LEAST_EVERY);
+            }
+        }
+        tokio::select! {
+            () = desk.clock.sleep(pause) => {}
+            () = desk.cancel.cancelled() => {
+                return Err(Report::error(
+                    "provider/job-left-running",
+                    format!("stopped waiting; the job `{}` goes on", job.id),
+                )
+                .exit(Exit::Interrupted));
+            }
+        }
+        if failures > 0 {
+            pause = (pause * 2).min(LOOK_AT_LEAST_EVERY);
+        }
+    }
 }
 
 async fn status(desk: &Desk, providers: &Providers, arguments: &JobArgs) -> Result<Ended, Report> {
@@ -164,6 +253,7 @@ async fn status(desk: &Desk, providers: &Providers, arguments: &JobArgs) -> Resu
         job,
         status: Some(status),
         log: String::new(),
+        problem: None,
     })
 }
 
@@ -175,6 +265,7 @@ async fn logs(desk: &Desk, providers: &Providers, arguments: &JobArgs) -> Result
         job,
         status: None,
         log,
+        problem: None,
     })
 }
 

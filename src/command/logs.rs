@@ -2,14 +2,14 @@
 
 use serde_json::json;
 
-use super::{CommandResult, Desk};
+use super::{CommandResult, Desk, problem_json};
 use crate::apply::survey::owner_of;
 use crate::cli::ConfigArgs;
 use crate::cli::provider::{LogChoice, LogsArgs};
 use crate::provider::DriverError;
 use crate::provider::ability::{LogKind, LogWish};
 use crate::report::text::{Limits, neutralise};
-use crate::report::{Exit, Report};
+use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::ui::Ui;
 
 /// How much of a log a JSON document holds.
@@ -21,17 +21,22 @@ pub async fn run(desk: &Desk, arguments: &LogsArgs) -> CommandResult {
     let opened = desk.open(&config).await?;
     let result = read(desk, arguments, &config, &opened).await;
     opened.close().await;
-    let log = result?;
+    let (log, problem) = result?;
+    let exit = problem.as_ref().map_or(Exit::Done, |problem| problem.exit);
     desk.emit(&json!({
         "command": "infra logs",
         "config": config.path,
         "environment": config.environment,
-        "exit_code": Exit::Done as u8,
-        "failed": false,
+        "exit_code": exit as u8,
+        "failed": problem.is_some(),
         "resource": arguments.resource,
         "log": log,
+        "problems": problem.iter().map(problem_json).collect::<Vec<_>>(),
     }));
-    Ok(Exit::Done)
+    if let Some(problem) = problem {
+        desk.ui.say(Event::Problem(Box::new(problem)));
+    }
+    Ok(exit)
 }
 
 async fn read(
@@ -39,7 +44,7 @@ async fn read(
     arguments: &LogsArgs,
     config: &crate::config::Config,
     opened: &super::open::Opened,
-) -> Result<String, Report> {
+) -> Result<(String, Option<Report>), Report> {
     let engine =
         opened
             .engine(desk, config, 1, false)
@@ -96,8 +101,11 @@ async fn read(
     let mut take = |piece: &[u8]| printer.take(piece);
     let ended = provider.logs(&prior, &wish, &mut take).await;
     let log = printer.finish();
-    ended.map_err(|error| failed(&format!("hand out the log of `{}`", prior.address), &error))?;
-    Ok(log)
+    // What came before it broke off is kept.
+    let problem = ended
+        .err()
+        .map(|error| failed(&format!("hand out the log of `{}`", prior.address), &error));
+    Ok((log, problem))
 }
 
 /// A provider's refusal as a report.

@@ -163,7 +163,9 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
         Command::Infra(InfraCommand::Logs(arguments)) => {
             ("infra logs", logs::run(desk, arguments).await)
         }
-        Command::Infra(InfraCommand::Job(command)) => ("infra job", job::run(desk, command).await),
+        Command::Infra(InfraCommand::Job(command)) => {
+            (command.name(), job::run(desk, command).await)
+        }
         Command::Deploy(DeployCommand::Verify(arguments)) => {
             ("deploy verify", verify::run(desk, arguments).await)
         }

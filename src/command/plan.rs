@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use super::open::Opened;
 use super::up::protected_problem;
 use super::{CommandResult, Desk, Problems};
+use crate::apply::sizing::NEW_ONE_FIRST;
 use crate::apply::survey::{Survey, survey_within};
 use crate::apply::{Engine, recover, remarks, saved, secrets};
 use crate::cli::PlanArgs;
@@ -187,10 +188,21 @@ async fn save(
 /// Shows what providers think of a plan, and what none of them will read.
 pub fn say_remarks(desk: &Desk, survey: &Survey) {
     for (_, remark, at) in &survey.unread {
+        let (code, fix) = if remark.field.as_deref() == Some(NEW_ONE_FIRST) {
+            (
+                "plan/deletes-first",
+                "take it out; where the old one must not be lost, keep it from being replaced with `protected: true`",
+            )
+        } else {
+            (
+                "plan/size-ignored",
+                "write the provider's own setting in its place, or take it out",
+            )
+        };
         desk.ui.say(Event::Problem(Box::new(
-            Report::warning("plan/size-ignored", remarks::sentence(remark))
+            Report::warning(code, remarks::sentence(remark))
                 .at(at.clone())
-                .fix("write the provider's own setting in its place, or take it out"),
+                .fix(fix),
         )));
     }
     for (id, remark) in &survey.remarks {

@@ -38,7 +38,12 @@ impl PluginShelf {
     }
 
     fn failed(&self, error: BackendError) -> StoreError {
-        StoreError::Storage(format!("{}: {}", self.place, error.message))
+        let said = format!("{}: {}", self.place, error.message);
+        if error.is_too_large {
+            StoreError::TooLarge(said)
+        } else {
+            StoreError::Storage(said)
+        }
     }
 
     fn record(object: &Object, before: Option<Before<'_>>) -> iac::IaCState {

@@ -8,11 +8,17 @@ use crate::apply::checked;
 use crate::apply::survey::owner_of;
 use crate::cli::StatusArgs;
 use crate::face::table;
+use crate::provider::ability::Ability;
+use crate::provider::{Driver, ErrorClass, Provider};
 use crate::report::{Exit, Report, Reporter as _};
-use crate::resource::{Address, Kind};
+use crate::resource::{Address, Kind, Recorded};
 
 /// Resources asked at once.
 const AT_ONCE: usize = 10;
+/// The word for what is recorded and not there.
+const GONE: &str = "gone";
+/// The kind whose health is asked for beside its status.
+const SERVES_OTHERS: &str = "infra.container_service";
 
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
@@ -35,19 +41,18 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
                 Err(error) => ("unknown".to_owned(), error.to_string(), false),
                 Ok(prior) => match engine.driver(&prior.address, &owner, &kind) {
                     Err(problem) => ("unknown".to_owned(), problem.message, false),
-                    Ok(driver) => match driver.health(&prior).await {
-                        Ok(health) if health.healthy => {
-                            ("healthy".to_owned(), health.message, true)
-                        }
-                        Ok(health) => ("unhealthy".to_owned(), health.message, true),
-                        Err(error) => (error.class.word().to_owned(), error.message, false),
+                    Ok(driver) => match engine.providers.get(&owner) {
+                        Some(provider) => look(provider.as_ref(), driver, &prior).await,
+                        None => ("unknown".to_owned(), String::new(), false),
                     },
                 },
             };
-            let status = if record.status == "error" && status == "healthy" {
-                "incomplete".to_owned()
+            let is_bad = matches!(status.as_str(), GONE | "unhealthy");
+            let (status, detail) = if record.status == "error" && known && !is_bad {
+                let detail = if detail.is_empty() { status } else { detail };
+                ("incomplete".to_owned(), detail)
             } else {
-                status
+                (status, detail)
             };
             (
                 record.resource_id.to_string(),
@@ -70,7 +75,7 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
     let exit = if unknown.is_empty() {
         Exit::Done
     } else {
-        Exit::Failed
+        Exit::Unchecked
     };
     desk.emit(&json!({
             "command": "infra status",
@@ -115,6 +120,56 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
             "status/unknown",
             format!("could not look at {}", unknown.join(", ")),
         )
+        .exit(Exit::Unchecked)
         .into())
+    }
+}
+
+/// What the provider says of one resource: a word, more about it, and whether it could be told. A
+/// provider that tells how resources are is asked that; a probe of their health is there for what
+/// serves others, and where there is nothing else.
+async fn look(
+    provider: &dyn Provider,
+    driver: &dyn Driver,
+    prior: &Recorded,
+) -> (String, String, bool) {
+    let gone = || {
+        let detail =
+            "its provider does not know it any more; `tidegate infra refresh --prune` forgets it";
+        (GONE.to_owned(), detail.to_owned(), true)
+    };
+    let mut word = None;
+    if provider.abilities().contains(&Ability::Status) {
+        match provider.status(prior).await {
+            Ok(said) if said.is_empty() => word = Some("unknown".to_owned()),
+            Ok(said) => word = Some(said),
+            Err(error) if error.class == ErrorClass::NotFound => return gone(),
+            Err(error) if error.class == ErrorClass::Unimplemented => {}
+            Err(error) => return (error.class.word().to_owned(), error.message, false),
+        }
+        if let Some(word) = &word
+            && prior.kind.as_str() != SERVES_OTHERS
+        {
+            return (word.clone(), String::new(), true);
+        }
+    }
+    match driver.health(prior).await {
+        Ok(health) if health.healthy => ("healthy".to_owned(), health.message, true),
+        Ok(health) => ("unhealthy".to_owned(), health.message, true),
+        Err(error) if error.class == ErrorClass::NotFound => gone(),
+        Err(error) if error.class == ErrorClass::Unimplemented => (
+            word.unwrap_or_else(|| "unknown".to_owned()),
+            "its provider has no probe of its health".to_owned(),
+            true,
+        ),
+        Err(error) => (
+            word.unwrap_or_else(|| error.class.word().to_owned()),
+            format!(
+                "its health could not be told: {} ({})",
+                error.message,
+                error.class.word()
+            ),
+            false,
+        ),
     }
 }

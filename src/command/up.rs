@@ -23,7 +23,7 @@ use crate::disk::DiskExt as _;
 use crate::face;
 use crate::plan::Plan;
 use crate::plan::file::{SavedPlan, Unverified, mask};
-use crate::report::{Event, Exit, Outcome, Report, Reporter as _, SinkOutcome};
+use crate::report::{Event, Exit, Report, Reporter as _, SinkOutcome};
 use crate::state::{Entry, Lease};
 use crate::verify::GateReport;
 use tidegate_plugin::iac::ApplyResult;
@@ -598,7 +598,6 @@ fn conclude(desk: &Desk, story: &mut Story<'_>) {
     let place = place(story.config);
     let rerun = format!("tidegate {} {place}", story.command);
     let failed = story.apply.failed();
-    let done = story.apply.count(Outcome::Success);
     let sink_failed = |policy| {
         story
             .sinks
@@ -616,7 +615,7 @@ fn conclude(desk: &Desk, story: &mut Story<'_>) {
     } else if story.apply.interrupted || desk.cancel.is_cancelled() {
         Exit::Interrupted
     } else if failed > 0 {
-        if done > 0 {
+        if story.apply.changed() {
             Exit::Partial
         } else {
             Exit::Failed

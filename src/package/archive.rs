@@ -3,13 +3,16 @@
 //! Two readers that disagree about an archive are how one file passes a check and another is
 //! installed. So there is one reader here; it knows one dialect (plain ustar headers, as Go, GNU
 //! tar and Python write them for ordinary files) and refuses whatever another reader might read
-//! differently: extensions of PAX and GNU, links, devices, sparse files, numbers in base 256, bytes
-//! after the end, names that differ in case only. Nothing here touches the disk.
+//! differently: extensions of GNU, links, devices, sparse files, numbers in base 256, bytes after the
+//! end, names that differ in case only. Of PAX it takes what changes nothing but times, owners and
+//! the length of a path (`pax`). Nothing here touches the disk.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
 
 use flate2::bufread::GzDecoder;
+
+use super::pax::Extension;
 
 /// Largest archive, compressed.
 pub const ARCHIVE_BYTES_MAX: u64 = 200 << 20;
@@ -25,6 +28,8 @@ pub const ENTRIES_MAX: usize = 4_096;
 pub const DEPTH_MAX: usize = 16;
 
 const BLOCK: usize = 512;
+/// The type of an entry that extends the next one.
+const EXTENSION: u8 = b'x';
 
 /// Why an archive is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -172,12 +177,19 @@ fn read_tar(tar: &[u8]) -> Result<Contents, ArchiveError> {
     let mut names = Names::default();
     let mut rest = tar;
     let mut entry = 0;
+    let mut extended = None;
     loop {
         let Some((block, after)) = rest.split_at_checked(BLOCK) else {
             return Err(ArchiveError::Short("there is no end mark"));
         };
         rest = after;
         if block.iter().all(|byte| *byte == 0) {
+            if extended.is_some() {
+                return Err(ArchiveError::Header {
+                    entry,
+                    why: "it extends an entry that does not follow",
+                });
+            }
             break;
         }
         entry += 1;
@@ -195,8 +207,20 @@ fn read_tar(tar: &[u8]) -> Result<Contents, ArchiveError> {
         if padding.iter().any(|byte| *byte != 0) {
             return Err(ArchiveError::Smuggled("behind a file"));
         }
+        if header.is_extension {
+            let read = Extension::read(bytes).map_err(|why| ArchiveError::Header { entry, why })?;
+            if extended.replace(read).is_some() {
+                return Err(ArchiveError::Header {
+                    entry,
+                    why: "it extends an extension",
+                });
+            }
+            continue;
+        }
         let wrong = |why| ArchiveError::Name { entry, why };
-        let path = clean_path(&header.path, header.is_directory).map_err(wrong)?;
+        let longer = extended.take().and_then(|extension| extension.path);
+        let path = longer.as_deref().unwrap_or(&header.path);
+        let path = clean_path(path, header.is_directory).map_err(wrong)?;
         if header.is_directory {
             if !path.is_empty() {
                 names.take(&path, Taken::Directory).map_err(wrong)?;
@@ -229,6 +253,8 @@ struct Header {
     mode: u64,
     size: u64,
     is_directory: bool,
+    /// What stands in it is about the next entry.
+    is_extension: bool,
 }
 
 impl Header {
@@ -249,7 +275,7 @@ impl Header {
             return Err(wrong("its checksum does not fit"));
         }
         let is_directory = match block[156] {
-            b'0' | 0 => false,
+            b'0' | 0 | EXTENSION => false,
             b'5' => true,
             other => {
                 return Err(ArchiveError::Kind {
@@ -302,6 +328,7 @@ impl Header {
             mode,
             size,
             is_directory,
+            is_extension: block[156] == EXTENSION,
         })
     }
 }
@@ -313,7 +340,7 @@ fn kind_name(flag: u8) -> &'static str {
         b'3' => "a character device",
         b'4' => "a block device",
         b'6' => "a pipe",
-        b'x' | b'g' | b'X' => "a PAX extension",
+        b'g' | b'X' => "a PAX extension of all entries",
         b'L' | b'K' => "a GNU long name",
         b'S' => "a GNU sparse file",
         b'D' | b'M' | b'N' | b'V' => "a GNU extension",

@@ -17,6 +17,7 @@ pub mod lockfile;
 pub mod lookup;
 pub mod manifest;
 pub mod name;
+mod pax;
 pub mod registry;
 pub mod resolve;
 

@@ -15,6 +15,8 @@ pub enum Ability {
     Sizing,
     /// Takes over a resource by its provider id.
     Import,
+    /// Says in a word how a resource is.
+    Status,
     /// Lists every resource of a kind, or every one with a tag.
     Enumerate,
     /// Finds drift itself, better than a read and a comparison can.
@@ -47,6 +49,7 @@ impl Ability {
         match self {
             Self::Sizing => "resolve sizes",
             Self::Import => "import resources",
+            Self::Status => "tell how resources are",
             Self::Enumerate => "list resources",
             Self::Drift => "detect drift",
             Self::Validate => "validate plans",

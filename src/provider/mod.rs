@@ -233,6 +233,10 @@ pub trait Provider: Send + Sync + fmt::Debug {
     ) -> DriverResult<Observed> {
         Err(lacks(Ability::Import.words()))
     }
+    /// [`Ability::Status`]: the provider's own word for how it is, such as `running`. Untrusted text.
+    async fn status(&self, _prior: &Recorded) -> DriverResult<String> {
+        Err(lacks(Ability::Status.words()))
+    }
     /// [`Ability::Enumerate`]: every live resource of a kind.
     async fn enumerate(&self, _kind: &Kind) -> DriverResult<Vec<Found>> {
         Err(lacks(Ability::Enumerate.words()))

@@ -55,6 +55,13 @@ impl From<StoreError> for Report {
                     "until then do not lose `{path}`: it is sealed with the state key, and the \
                      only record of what was done; take it along if this machine goes away"
                 )),
+            StoreError::TooLarge(_) => Self::error("state/too-large", message)
+                .fix("keep what is that large elsewhere; docs/state.md lists what each store takes"),
+            StoreError::Guarded(_) => Self::error("state/guarded", message)
+                .exit(Exit::Locked)
+                .because("a run that is killed in the middle of a write leaves it taken, and it never lapses")
+                .fix("if another run is writing, wait for its end")
+                .fix("if none is, `tidegate state unlock RUN-ID` frees it, with the id of the run that was killed"),
             StoreError::Storage(_) => Self::error("state/storage", message)
                 .fix("check that the store can be reached and written, and is not full"),
         }

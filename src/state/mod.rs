@@ -173,6 +173,12 @@ pub enum StoreError {
         /// What the storage said.
         reason: String,
     },
+    /// The storage takes nothing that large, however often it is asked; nothing was written.
+    #[error("{0}")]
+    TooLarge(String),
+    /// The storage's own lock, which guards single writes, stayed taken.
+    #[error("{0}")]
+    Guarded(String),
     /// The storage below failed.
     #[error("{0}")]
     Storage(String),

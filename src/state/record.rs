@@ -140,6 +140,32 @@ impl Record {
         self.readable(frame::close(self).map_err(|reason| self.unwritable(&reason))?)
     }
 
+    /// Takes out the output that needs most room, and says so; false when none is left.
+    pub fn drop_largest_output(&mut self) -> bool {
+        let size = |name: &str, value: &serde_json::Value| {
+            let sealed = self.tidegate.sealed.get(name);
+            sealed.map_or_else(|| value.to_string().len(), |sealed| sealed.sealed.len())
+        };
+        let largest = self
+            .outputs
+            .iter()
+            .max_by_key(|(name, value)| size(name, value))
+            .map(|(name, _)| name.clone());
+        let Some(name) = largest else {
+            return false;
+        };
+        self.outputs.remove(&name);
+        self.tidegate.sealed.remove(&name);
+        "error".clone_into(&mut self.status);
+        if !self.error.is_empty() {
+            self.error.push_str("; ");
+        }
+        self.error.push_str(&format!(
+            "its output `{name}` is too large for the state and is left out"
+        ));
+        true
+    }
+
     fn unwritable(&self, reason: &str) -> StoreError {
         StoreError::Storage(format!(
             "cannot write record `{}`: {reason}",
@@ -150,8 +176,9 @@ impl Record {
     /// `bytes`, if this version reads them.
     fn readable(&self, bytes: Vec<u8>) -> StoreResult<Vec<u8>> {
         if bytes.len() as u64 > RECORD_BYTES_MAX {
-            return Err(self.unwritable(&format!(
-                "it has {} bytes, the limit is {RECORD_BYTES_MAX}",
+            return Err(StoreError::TooLarge(format!(
+                "cannot write record `{}`: it has {} bytes, the limit is {RECORD_BYTES_MAX}",
+                self.resource_id,
                 bytes.len()
             )));
         }

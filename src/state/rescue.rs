@@ -263,7 +263,7 @@ impl Store for Rescuing {
         let (result, is_again) = self.patiently(|| self.inner.put(lease, record)).await;
         let base = self.known().versions.get(address).copied().unwrap_or(0);
         let result = match result {
-            Err(StoreError::Storage(why)) => {
+            Err(StoreError::Storage(why) | StoreError::Guarded(why)) => {
                 let record = Box::new(record.clone());
                 Err(self.keep(lease, &[Outcome::Put { base, record }], why))
             }
@@ -282,7 +282,7 @@ impl Store for Rescuing {
         let (result, _) = self.patiently(|| self.inner.delete(lease, address)).await;
         let base = self.known().versions.get(address).copied().unwrap_or(0);
         let result = match result {
-            Err(StoreError::Storage(why)) => {
+            Err(StoreError::Storage(why) | StoreError::Guarded(why)) => {
                 let address = address.clone();
                 Err(self.keep(lease, &[Outcome::Delete { address, base }], why))
             }
@@ -339,7 +339,7 @@ impl Store for Rescuing {
         // Written twice, an outcome says the same as once.
         let append = || self.inner.journal_append(lease, entries);
         match self.patiently(append).await.0 {
-            Err(StoreError::Storage(why)) => {
+            Err(StoreError::Storage(why) | StoreError::Guarded(why)) => {
                 let outcomes: Vec<Outcome> = entries
                     .iter()
                     .map(|entry| Outcome::Journal {
@@ -370,7 +370,7 @@ impl Store for Rescuing {
         }
         let put = || self.inner.put_keepsake(lease, key, value);
         match self.patiently(put).await.0 {
-            Err(StoreError::Storage(why)) => {
+            Err(StoreError::Storage(why) | StoreError::Guarded(why)) => {
                 let (key, keepsake) = (key.to_owned(), value.clone());
                 Err(self.keep(lease, &[Outcome::Keep { key, keepsake }], why))
             }
@@ -388,7 +388,7 @@ impl Store for Rescuing {
         }
         let delete = || self.inner.delete_keepsake(lease, key);
         match self.patiently(delete).await.0 {
-            Err(StoreError::Storage(why)) => {
+            Err(StoreError::Storage(why) | StoreError::Guarded(why)) => {
                 let key = key.to_owned();
                 Err(self.keep(lease, &[Outcome::Forget { key }], why))
             }
@@ -432,7 +432,7 @@ impl Store for Rescuing {
                 let head = self.inner.head().await?;
                 Ok(head.map_or(0, |head| head.serial))
             }
-            Err(StoreError::Storage(why)) => {
+            Err(StoreError::Storage(why) | StoreError::Guarded(why)) => {
                 let record = Box::new(record.clone());
                 Err(self.keep(lease, &[Outcome::Put { base, record }], why))
             }

@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::pin::Pin;
 use std::process::{Command, ExitCode};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -274,7 +274,10 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
     if mode["die_on"] == call {
         std::process::abort();
     }
-    if mode["refuse_on"] == call {
+    // All of them, or the first few.
+    static REFUSED: AtomicU64 = AtomicU64::new(0);
+    let refusals = mode["refuse_times"].as_u64().unwrap_or(u64::MAX);
+    if mode["refuse_on"] == call && REFUSED.fetch_add(1, Ordering::Relaxed) < refusals {
         return Ok(refuse(
             u32::try_from(mode["code"].as_u64().unwrap_or(2)).unwrap_or(2),
             mode["text"].as_str().unwrap_or_default(),
@@ -322,7 +325,12 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
             },
         }),
         "ResourceDriver/Create" => ok(&created(mode, "web")),
-        "ResourceDriver/Read" => refuse(2, "iac: resource not found: web"),
+        "ResourceDriver/Read" => match mode["reads"].as_str() {
+            Some(name) => ok(&iac::ResourceReadResponse {
+                output: created(mode, name).output,
+            }),
+            None => refuse(2, "iac: resource not found: web"),
+        },
         "ResourceDriver/SensitiveKeys" => ok(&iac::SensitiveKeysResponse::default()),
         "IaCProviderFinalizer/FinalizeApply" => ok(&iac::FinalizeApplyResponse {
             errors: match mode["unfinished"].as_str() {
@@ -333,6 +341,34 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
                 }],
                 None => Vec::new(),
             },
+        }),
+        "IaCProviderRequired/Status" => match mode["status"].as_str() {
+            Some(status) => ok(&iac::StatusResponse {
+                statuses: vec![iac::ResourceStatus {
+                    name: "what the cloud calls it".to_owned(),
+                    provider_id: "id-1".to_owned(),
+                    status: status.to_owned(),
+                    ..iac::ResourceStatus::default()
+                }],
+            }),
+            None => refuse(UNIMPLEMENTED, ""),
+        },
+        "IaCProviderRequired/ResolveSizing" if mode["sizes"] == "none" => {
+            ok(&iac::ResolveSizingResponse::default())
+        }
+        "IaCProviderRunner/RunJob" => ok(&iac::JobHandle {
+            id: "job-1".to_owned(),
+            metadata: [("owner".to_owned(), "it's ours".to_owned())].into(),
+            ..iac::JobHandle::default()
+        }),
+        "IaCProviderRunner/JobStatus" => ok(&iac::JobStatusReply {
+            state: iac::JobState::Succeeded as i32,
+            ..iac::JobStatusReply::default()
+        }),
+        "IaCProviderRunner/JobLogs" => ok(&iac::LogChunk {
+            data: b"migrated\n".to_vec().into(),
+            eof: true,
+            ..iac::LogChunk::default()
         }),
         call if call.starts_with("IaCStateBackend/") => state(mode, call),
         "GRPCController/Shutdown" if mode["no_controller"] == true => refuse(UNIMPLEMENTED, ""),

@@ -3,6 +3,7 @@
 //!
 //! Names that begin with `hNN_` or `sNN_` hold the row of that number of `docs/plugin-checklist.md`.
 
+mod answers;
 mod apply;
 mod checklist;
 mod derive;

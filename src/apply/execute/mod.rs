@@ -195,6 +195,8 @@ impl Queues {
 #[derive(Default)]
 struct Book {
     started: BTreeMap<Address, Duration>,
+    /// Replacements of which one half is done.
+    halves: BTreeSet<Address>,
     results: BTreeMap<Address, ActionResult>,
 }
 
@@ -399,7 +401,9 @@ impl Executor<'_, '_> {
         match end.result {
             Ok(()) => {
                 steps.done(&end.step);
-                if !steps.has_more(address) {
+                if steps.has_more(address) {
+                    book.halves.insert(address.clone());
+                } else {
                     let success = Failure {
                         outcome: Outcome::Success,
                         ..Failure::plain("")
@@ -407,7 +411,14 @@ impl Executor<'_, '_> {
                     self.conclude(address, success, book);
                 }
             }
-            Err(failure) => {
+            Err(mut failure) => {
+                if end.step.kind == StepKind::Create && book.halves.contains(address) {
+                    failure.message.push_str(if failure.left_over {
+                        "; the old one is deleted, and the new one is not finished"
+                    } else {
+                        "; the old one is deleted, and nothing is in its place"
+                    });
+                }
                 report.lost_lock |= failure.lost_lock;
                 report.store_failed |= failure.store;
                 self.conclude(address, *failure, book);
@@ -482,6 +493,7 @@ impl Executor<'_, '_> {
                 class: ending.class,
                 evidence: ending.evidence,
                 made: self.made_of(address, ending.outcome),
+                is_half_done: ending.outcome != Outcome::Success && book.halves.contains(address),
             },
         );
     }

@@ -14,7 +14,9 @@ use crate::plan::{Action, Step, StepKind};
 use crate::provider::{Driver, DriverError, ErrorClass, Operation};
 use crate::random::hex_of;
 use crate::report::{Event, Outcome, Report};
-use crate::resource::{ActionKind, Address, Observed, PublicMap, Recorded, Spec, config_hash};
+use crate::resource::{
+    ActionKind, Address, Observed, Output, Outputs, PublicMap, Recorded, Spec, config_hash,
+};
 use crate::state::record::{Applied, from_observed};
 use crate::state::{Entry, StoreError};
 
@@ -522,7 +524,14 @@ impl Executor<'_, '_> {
                 self.unchanged(&operation, driver, &prior, desired, error)
                     .await
             }
-            Err(error) => self.broken(&operation, driver, &desired, error).await,
+            Err(mut error) => {
+                if error.class == ErrorClass::NotFound {
+                    error.message.push_str(
+                        "; it is gone: `tidegate infra refresh --prune` forgets it, and the next apply makes it anew",
+                    );
+                }
+                self.broken(&operation, driver, &desired, error).await
+            }
         }
     }
 
@@ -652,6 +661,23 @@ impl Executor<'_, '_> {
             &engine.keyring,
             engine.random.as_ref(),
         );
+        let put = engine.store.put(self.lease, &record).await;
+        if let Err(StoreError::TooLarge(why)) = &put
+            && let Some((name, bytes)) = largest(&observed.outputs)
+        {
+            // The id is what must not be lost: without it nobody finds the resource again.
+            let mut less = observed;
+            less.outputs.remove(&name);
+            let mut taint = taint.to_owned();
+            if !taint.is_empty() {
+                taint.push_str("; ");
+            }
+            taint.push_str(&format!(
+                "its output `{name}` ({bytes} bytes) is too large for the state and is left out ({why})"
+            ));
+            Box::pin(self.record(operation, driver, desired, less, &taint)).await?;
+            return Err(Box::new(Failure::plain(taint)).with_rest());
+        }
         let recorded = Recorded {
             address: address.clone(),
             kind: desired.kind.clone(),
@@ -667,7 +693,6 @@ impl Executor<'_, '_> {
         } else {
             Outcome::Error
         };
-        let put = engine.store.put(self.lease, &record).await;
         self.saved(put.map(drop), operation, outcome).await?;
         if taint.is_empty() {
             self.values
@@ -691,6 +716,18 @@ async fn unclear_when_unknown(error: &DriverError) -> Look<Observed> {
     } else {
         Look::NotYet
     }
+}
+
+/// The output that takes most of a record, and its size.
+fn largest(outputs: &Outputs) -> Option<(String, usize)> {
+    outputs
+        .iter()
+        .map(|(name, output)| match output {
+            Output::Public(value) => (name, value.to_string().len()),
+            Output::Sensitive(secret) => (name, secret.len_bytes()),
+        })
+        .max_by_key(|(_, bytes)| *bytes)
+        .map(|(name, bytes)| (name.clone(), bytes))
 }
 
 /// What is wrong with an answer, as a sentence.

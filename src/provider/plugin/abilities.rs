@@ -6,8 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use async_trait::async_trait;
 use tidegate_plugin::iac;
 use tidegate_plugin::iac::ia_c_provider_credential_revoker_client::IaCProviderCredentialRevokerClient;
-use tidegate_plugin::iac::ia_c_provider_drift_config_detector_client::IaCProviderDriftConfigDetectorClient;
-use tidegate_plugin::iac::ia_c_provider_drift_detector_client::IaCProviderDriftDetectorClient;
 use tidegate_plugin::iac::ia_c_provider_enumerator_client::IaCProviderEnumeratorClient;
 use tidegate_plugin::iac::ia_c_provider_finalizer_client::IaCProviderFinalizerClient;
 use tidegate_plugin::iac::ia_c_provider_log_capture_client::IaCProviderLogCaptureClient;
@@ -22,7 +20,7 @@ use tidegate_plugin::iac::ia_c_provider_validator_client::IaCProviderValidatorCl
 use super::connection::{ANSWER_BYTES_MAX, unary};
 use super::convert::{self, observed, reference};
 use super::driver::evidence;
-use super::services::{FOLLOW_SPARE, SERVICES, handle, specs};
+use super::services::{FOLLOW_SPARE, SERVICES, drift_requests, handle};
 use super::{Plugin, words};
 use crate::provider::ability::{
     Ability, Advice, BootstrappedState, Derivation, DerivedModule, Drift, FinalizeFailure, Found,
@@ -67,6 +65,7 @@ impl Provider for Plugin {
             .map(|(_, ability)| *ability)
             .collect();
         abilities.insert(Ability::Import);
+        abilities.insert(Ability::Status);
         abilities.insert(Ability::BootstrapState);
         abilities
     }
@@ -90,7 +89,7 @@ impl Provider for Plugin {
         .await
         .map_err(self.failed())?;
         match answer.sizing {
-            None => Ok(Sizing::default()),
+            None => Err(lacks(Ability::Sizing.words())),
             Some(sizing) => Ok(Sizing {
                 instance_type: sizing.instance_type,
                 specs: convert::object(&sizing.specs_json, "sizing")?,
@@ -194,56 +193,40 @@ impl Provider for Plugin {
             .collect())
     }
 
-    /// The newest call that the plugin has and that fits: with configs if there are any.
+    async fn status(&self, prior: &Recorded) -> DriverResult<String> {
+        let request = iac::StatusRequest {
+            refs: vec![reference(prior)],
+        };
+        let answer = unary!(
+            self.connection,
+            IaCProviderRequiredClient.status(request),
+            self.look()
+        )
+        .await
+        .map_err(self.failed())?;
+        // Some answer under a name of their own.
+        let row = answer.statuses.into_iter().find(|row| {
+            row.name == prior.address.as_str()
+                || (!row.provider_id.is_empty() && row.provider_id == prior.provider_id)
+        });
+        let row = row.ok_or_else(|| {
+            DriverError::new(ErrorClass::Unknown, "the plugin gave no answer about it")
+        })?;
+        Ok(self.said(&row.status))
+    }
+
+    /// As many requests as it takes to keep each below what plugins accept.
     async fn drift(
         &self,
         recorded: &[Recorded],
         desired: &BTreeMap<Address, Spec>,
     ) -> DriverResult<Vec<Drift>> {
         self.needs(Ability::Drift)?;
-        let refs: Vec<iac::ResourceRef> = recorded.iter().map(reference).collect();
-        let knows_configs = self.serves("IaCProviderDriftConfigDetector");
-        if knows_configs && (!desired.is_empty() || !self.serves("IaCProviderDriftDetector")) {
-            let request = iac::DetectDriftConfigRequest {
-                refs,
-                specs: specs(desired),
-            };
-            let answer = unary!(
-                self.connection,
-                IaCProviderDriftConfigDetectorClient.detect_drift_config(request),
-                self.look()
-            )
-            .await
-            .map_err(self.failed())?;
-            return self.verdicts(recorded, answer.drifts);
+        let mut drifts = Vec::new();
+        for request in drift_requests(recorded, desired) {
+            drifts.extend(self.detect(request).await?);
         }
-        if !desired.is_empty() {
-            let request = iac::DetectDriftWithSpecsRequest {
-                refs: refs.clone(),
-                specs: specs(desired),
-            };
-            let answer = unary!(
-                self.connection,
-                IaCProviderDriftDetectorClient.detect_drift_with_specs(request),
-                self.look()
-            )
-            .await;
-            match answer {
-                Ok(answer) => return self.verdicts(recorded, answer.drifts),
-                // Older plugins have only the call below.
-                Err(error) if error.code() == Some(tonic::Code::Unimplemented) => {}
-                Err(error) => return Err(self.connection.driver_error(&error)),
-            }
-        }
-        let request = iac::DetectDriftRequest { refs };
-        let answer = unary!(
-            self.connection,
-            IaCProviderDriftDetectorClient.detect_drift(request),
-            self.look()
-        )
-        .await
-        .map_err(self.failed())?;
-        self.verdicts(recorded, answer.drifts)
+        self.verdicts(recorded, drifts)
     }
 
     async fn validate(&self, desired: &[Spec]) -> DriverResult<Vec<Remark>> {

@@ -12,7 +12,7 @@ use super::connection::{CallError, Connection, unary};
 use super::find::{self, Found};
 use super::launch::Running;
 use super::{Tools, convert, environment, gates, start};
-use crate::provider::DriverError;
+use crate::provider::{DriverError, ErrorClass};
 use crate::report::{Exit, Report};
 use crate::resource::{Map, Value};
 
@@ -50,6 +50,8 @@ pub struct BackendError {
     pub is_conflict: bool,
     /// The plugin says that there is no such record.
     pub is_absent: bool,
+    /// The request is larger than plugins take; no further try changes that.
+    pub is_too_large: bool,
     /// In words, fit to be shown.
     pub message: String,
 }
@@ -264,8 +266,11 @@ impl StateBackend {
 
     fn failed(&self, error: &CallError) -> BackendError {
         let code = error.code();
-        let DriverError { message, .. } = self.connection.driver_error(error);
+        let DriverError { class, message, .. } = self.connection.driver_error(error);
         BackendError {
+            // Refused here, or by the plugin's own library, which is the only one to call it that.
+            is_too_large: matches!(error, CallError::RequestTooLarge(_))
+                || (code == Some(Code::ResourceExhausted) && class == ErrorClass::Invalid),
             is_conflict: code == Some(Code::Aborted),
             is_absent: code == Some(Code::NotFound)
                 || message.contains("not found")
@@ -298,6 +303,7 @@ impl StateBackend {
             iac::GetStateResponse { state: None, .. } => Err(BackendError {
                 is_conflict: false,
                 is_absent: false,
+                is_too_large: false,
                 message: format!(
                     "plugin `{}` says that a record is there and does not send it",
                     self.plugin()

@@ -103,6 +103,20 @@ fn made_in_spite(error: DriverError, id: String) -> DriverError {
     }
 }
 
+/// An answer about the very id on record is about ours, also where the provider calls it by another
+/// name: what was imported keeps the name it had.
+fn of_recorded(
+    output: Option<iac::ResourceOutput>,
+    prior: &Recorded,
+) -> Option<iac::ResourceOutput> {
+    output.map(|mut output| {
+        if !prior.provider_id.is_empty() && output.provider_id == prior.provider_id {
+            output.name.clear();
+        }
+        output
+    })
+}
+
 #[async_trait]
 impl Driver for PluginDriver {
     async fn create(&self, _operation: &Operation, desired: &Spec) -> DriverResult<Observed> {
@@ -157,7 +171,7 @@ impl Driver for PluginDriver {
         .await
         .map_err(self.failed())?;
         let mut seen = observed(
-            answer.output,
+            of_recorded(answer.output, prior),
             &prior.address,
             &prior.kind,
             self.connection.tools(),
@@ -193,7 +207,7 @@ impl Driver for PluginDriver {
         .await
         .map_err(self.failed())?;
         let mut changed = observed(
-            answer.output,
+            of_recorded(answer.output, prior),
             &desired.address,
             &desired.kind,
             self.connection.tools(),
@@ -334,7 +348,7 @@ impl Driver for PluginDriver {
         .await
         .map_err(self.failed())?;
         observed(
-            answer.output,
+            of_recorded(answer.output, prior),
             &prior.address,
             &prior.kind,
             self.connection.tools(),

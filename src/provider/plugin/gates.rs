@@ -66,34 +66,27 @@ pub const DEFAULT_CANONICAL_KEYS: [&str; 32] = [
 /// Gates that need no process: what the manifest says.
 pub(super) fn manifest(plugin: &Found) -> Result<Option<Report>, Report> {
     let manifest = &plugin.manifest;
-    if let Some(wanted) = &manifest.min_engine_version {
-        // A suffix (`-rc.1`, `+build`) does not make it another contract.
-        let release = wanted.split(['-', '+']).next().unwrap_or_default();
-        let Some(numbers) = version_numbers(release) else {
-            return Err(Report::error(
-                "plugin/manifest",
-                format!(
-                    "plugin `{}` cannot be used: `minEngineVersion` is not a version",
-                    plugin.name
-                ),
-            )
-            .fix("install a release of the plugin whose plugin.json is right"));
-        };
-        if numbers > CONTRACT_VERSION {
-            let [major, minor, patch] = CONTRACT_VERSION;
-            return Err(Report::error(
-                "plugin/engine-too-old",
-                format!(
-                    "plugin `{}` needs an engine of version {wanted} or newer",
-                    plugin.name
-                ),
-            )
-            .because(format!(
-                "tidegate {} speaks the plugin contract of engine {major}.{minor}.{patch}",
-                env!("CARGO_PKG_VERSION"),
-            ))
-            .fix("use a newer tidegate, or an older release of the plugin"));
-        }
+    // A suffix (`-rc.1`, `+build`) does not make it another contract; what is no version at all says
+    // nothing.
+    let release =
+        |wanted: &String| version_numbers(wanted.split(['-', '+']).next().unwrap_or_default());
+    if let Some(wanted) = &manifest.min_engine_version
+        && let Some(numbers) = release(wanted)
+        && numbers > CONTRACT_VERSION
+    {
+        let [major, minor, patch] = CONTRACT_VERSION;
+        return Err(Report::error(
+            "plugin/engine-too-old",
+            format!(
+                "plugin `{}` needs an engine of version {wanted} or newer",
+                plugin.name
+            ),
+        )
+        .because(format!(
+            "tidegate {} speaks the plugin contract of engine {major}.{minor}.{patch}",
+            env!("CARGO_PKG_VERSION"),
+        ))
+        .fix("use a newer tidegate, or an older release of the plugin"));
     }
     match manifest.plan_version.as_deref() {
         Some(PLAN_VERSION) => Ok(None),

@@ -293,6 +293,11 @@ impl Running {
         for line in self.relay.tail() {
             report = report.because(format!("it said: {}", self.tools.excerpt(&line)));
         }
+        // It runs well here, and speaks another version of what we speak.
+        if report.code.ends_with("-mismatch") {
+            return report
+                .fix("install a release of the plugin for this host, or another tidegate");
+        }
         report
             .fix("start it by hand: a plugin says on standard error that it is meant for a host")
             .fix("install a build of it for this machine")

@@ -4,12 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use prost::Message;
 use tidegate_plugin::iac;
-use tonic::{Response, Status, Streaming};
+use tidegate_plugin::iac::ia_c_provider_drift_config_detector_client::IaCProviderDriftConfigDetectorClient;
+use tidegate_plugin::iac::ia_c_provider_drift_detector_client::IaCProviderDriftDetectorClient;
+use tonic::{Code, Response, Status, Streaming};
 
 use super::Plugin;
-use super::connection::CallError;
-use super::convert;
+use super::connection::{CallError, REQUEST_BYTES_MAX, unary};
+use super::convert::{self, reference};
 use crate::provider::ability::{Ability, Drift, DriftClass, JobHandle, LogTaker};
 use crate::provider::{DriverError, DriverResult, Provider as _, lacks};
 use crate::resource::{Address, PublicMap, Recorded, Spec};
@@ -90,6 +93,58 @@ impl Plugin {
         }
     }
 
+    /// The newest call that the plugin has and that fits: with configs if there are any. One that it
+    /// says it has and does not is as good as none.
+    pub(super) async fn detect(
+        &self,
+        request: iac::DetectDriftConfigRequest,
+    ) -> DriverResult<Vec<iac::DriftResult>> {
+        let is_missing = |error: &CallError| error.code() == Some(Code::Unimplemented);
+        let iac::DetectDriftConfigRequest { refs, specs } = request.clone();
+        let has_configs = !specs.is_empty();
+        let knows_drift = self.serves("IaCProviderDriftDetector");
+        if self.serves("IaCProviderDriftConfigDetector") && (has_configs || !knows_drift) {
+            let answer = unary!(
+                self.connection,
+                IaCProviderDriftConfigDetectorClient.detect_drift_config(request),
+                self.look()
+            )
+            .await;
+            match answer {
+                Ok(answer) => return Ok(answer.drifts),
+                Err(error) if is_missing(&error) && knows_drift => {}
+                Err(error) => return Err(self.connection.driver_error(&error)),
+            }
+        }
+        if has_configs {
+            let request = iac::DetectDriftWithSpecsRequest {
+                refs: refs.clone(),
+                specs,
+            };
+            let answer = unary!(
+                self.connection,
+                IaCProviderDriftDetectorClient.detect_drift_with_specs(request),
+                self.look()
+            )
+            .await;
+            match answer {
+                Ok(answer) => return Ok(answer.drifts),
+                // Older plugins have only the call below.
+                Err(error) if is_missing(&error) => {}
+                Err(error) => return Err(self.connection.driver_error(&error)),
+            }
+        }
+        let request = iac::DetectDriftRequest { refs };
+        let answer = unary!(
+            self.connection,
+            IaCProviderDriftDetectorClient.detect_drift(request),
+            self.look()
+        )
+        .await
+        .map_err(self.failed())?;
+        Ok(answer.drifts)
+    }
+
     /// The verdicts of a plugin, for the resources that were asked about.
     pub(super) fn verdicts(
         &self,
@@ -137,11 +192,39 @@ impl Plugin {
     }
 }
 
-pub(super) fn specs(desired: &BTreeMap<Address, Spec>) -> BTreeMap<String, iac::ResourceSpec> {
-    desired
-        .iter()
-        .map(|(address, spec)| (address.to_string(), convert::spec(spec, &mut Vec::new())))
-        .collect()
+/// What the keys and lengths around one resource take, at most.
+const FRAMING_BYTES: usize = 64;
+
+/// Everything to ask about, in requests that a plugin takes. A config that is too large for any is
+/// left out, and only the existence of its resource can be told.
+pub(super) fn drift_requests(
+    recorded: &[Recorded],
+    desired: &BTreeMap<Address, Spec>,
+) -> Vec<iac::DetectDriftConfigRequest> {
+    let mut requests = Vec::new();
+    let mut request = iac::DetectDriftConfigRequest::default();
+    let mut bytes = 0;
+    for prior in recorded {
+        let pointer = reference(prior);
+        let name = prior.address.to_string();
+        let own = pointer.encoded_len() + name.len() + FRAMING_BYTES;
+        let spec = desired
+            .get(&prior.address)
+            .map(|spec| convert::spec(spec, &mut Vec::new()))
+            .filter(|spec| own + spec.encoded_len() <= REQUEST_BYTES_MAX);
+        let size = own + spec.as_ref().map_or(0, Message::encoded_len);
+        if bytes + size > REQUEST_BYTES_MAX && !request.refs.is_empty() {
+            requests.push(std::mem::take(&mut request));
+            bytes = 0;
+        }
+        bytes += size;
+        request.refs.push(pointer);
+        request.specs.extend(spec.map(|spec| (name, spec)));
+    }
+    if !request.refs.is_empty() {
+        requests.push(request);
+    }
+    requests
 }
 
 pub(super) fn handle(job: &JobHandle) -> iac::JobHandle {
@@ -150,5 +233,45 @@ pub(super) fn handle(job: &JobHandle) -> iac::JobHandle {
         name: job.name.clone(),
         provider: job.provider.clone(),
         metadata: job.metadata.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resource::{Kind, Map, Value};
+
+    #[test]
+    fn a_large_project_is_asked_about_in_requests_that_a_plugin_takes() {
+        let kind = Kind::new("infra.database");
+        let of = |name: String, bytes: usize| Spec {
+            address: Address::new(name),
+            kind: kind.clone(),
+            config: Map::from([("note".to_owned(), Value::String("x".repeat(bytes)))]),
+            public_config: PublicMap::new(),
+            dependencies: BTreeSet::new(),
+        };
+        let mut specs: Vec<Spec> = (0..50).map(|n| of(format!("db{n:02}"), 100_000)).collect();
+        specs.push(of("huge".to_owned(), REQUEST_BYTES_MAX));
+        let desired: BTreeMap<Address, Spec> = specs
+            .into_iter()
+            .map(|spec| (spec.address.clone(), spec))
+            .collect();
+        let recorded: Vec<Recorded> = desired
+            .keys()
+            .map(|address| Recorded::by_name(address.clone(), kind.clone()))
+            .collect();
+        let requests = drift_requests(&recorded, &desired);
+        assert_eq!(requests.len(), 2);
+        for request in &requests {
+            assert!(request.encoded_len() <= REQUEST_BYTES_MAX);
+        }
+        let asked: BTreeSet<&str> = requests
+            .iter()
+            .flat_map(|request| request.refs.iter().map(|asked| asked.name.as_str()))
+            .collect();
+        assert_eq!(asked.len(), 51);
+        let with_config: usize = requests.iter().map(|request| request.specs.len()).sum();
+        assert_eq!(with_config, 50, "all but the one that fits nowhere");
     }
 }

@@ -142,6 +142,15 @@ impl Guarded {
         }
     }
 
+    /// Frees the storage's lock, whoever took it: he is known to be dead, or was named. What he may
+    /// still write is refused, or looked at again by whoever writes next.
+    pub(super) async fn break_guard(&self) {
+        if !self.shelf.compares() {
+            // Most storages call it an error that it was free.
+            drop(self.shelf.unlock(&self.guard).await);
+        }
+    }
+
     async fn take_guard(&self, holding: &mut bool) -> StoreResult<()> {
         if *holding {
             // Left by a call that was given up. Whether it was taken shows below.
@@ -156,9 +165,8 @@ impl Guarded {
             let waited = self.clock.monotonic().saturating_sub(started);
             if waited >= GUARD_WAIT {
                 *holding = false;
-                return Err(StoreError::Storage(format!(
-                    "the storage's own lock on `{}` was not free for {} s; if no run is writing, \
-                     one was killed while it held it: remove the lock there ({error})",
+                return Err(StoreError::Guarded(format!(
+                    "the storage's own lock on `{}` was not free for {} s ({error})",
                     self.guard,
                     GUARD_WAIT.as_secs()
                 )));

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use crate::random::encode_hex;
 use crate::resource::Address;
 use crate::state::journal::{self, Entry};
-use crate::state::lease::Verdict;
+use crate::state::lease::{Process, Verdict};
 use crate::state::own::{KeepsakeFile, Key, key_check, parse_own};
 use crate::state::{
     Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult,
@@ -94,6 +94,7 @@ impl Store for Served {
     async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
         let started = self.clock.monotonic();
         let mut races = 0;
+        let mut is_broken = false;
         loop {
             let (verdict, known) = match self.read_head().await? {
                 None => (Verdict::Take, None),
@@ -106,8 +107,19 @@ impl Store for Served {
                 }
             };
             if verdict == Verdict::Take {
-                if let Some(lease) = self.take(holder, known).await? {
-                    return Ok(lease);
+                let is_dead = known.as_ref().is_some_and(|(head, _)| {
+                    let held = head.held.as_ref();
+                    held.is_some_and(|held| self.neighbours.judge(&held.holder) == Process::Dead)
+                });
+                match self.take(holder, known).await {
+                    Ok(Some(lease)) => return Ok(lease),
+                    Ok(None) => {}
+                    // It is not free for so long because its holder was killed in the middle of a write.
+                    Err(StoreError::Guarded(_)) if is_dead && !is_broken => {
+                        is_broken = true;
+                        self.guarded.break_guard().await;
+                    }
+                    Err(error) => return Err(error),
                 }
                 // Somebody was faster; whether they hold it now is seen at once.
                 races += 1;
@@ -155,6 +167,11 @@ impl Store for Served {
     }
 
     async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
+        let held = self.read_head().await?.and_then(|(head, _)| head.held);
+        // A run that was killed in the middle of a write left the storage's own lock as well.
+        if held.is_none_or(|held| held.holder.run_id == run_id) {
+            self.guarded.break_guard().await;
+        }
         self.change_head(|head| {
             let Some(held) = head.held.take() else {
                 return Ok(None);

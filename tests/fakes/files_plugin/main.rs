@@ -244,6 +244,8 @@ impl Provider for Files {
             return Err(Error::invalid("`bucket` is missing"));
         }
         fs::create_dir_all(self.root.join("buckets").join(bucket))?;
+        let asked = Value::Object(settings.clone()).to_string();
+        fs::write(self.root.join("bootstrapped.json"), asked)?;
         Ok(Some(BootstrappedState {
             bucket: bucket.to_owned(),
             region: self.region.clone(),

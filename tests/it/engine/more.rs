@@ -46,7 +46,14 @@ fn a_replace_whose_create_fails_says_so_and_the_next_run_makes_it() {
     world
         .cloud
         .act("create", "db", Act::Fail(ErrorClass::Denied));
-    assert_eq!(endings(&world.apply()), ["db error"]);
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db error"]);
+    assert!(report.changed(), "the old one is gone");
+    let said = &report.actions[0].message;
+    assert!(
+        said.contains("the old one is deleted, and nothing is in its place"),
+        "{said}"
+    );
     assert!(world.records().is_empty() && world.cloud.names().is_empty());
     let (report, _) = world
         .try_apply(|survey| assert_eq!(planned(&survey.plan), ["db create"]))
@@ -223,6 +230,30 @@ fn whoever_finalizes_is_told_once_after_a_failure_and_its_own_failure_is_told_to
     let (report, _, unfinished) = world.try_whole(|_| ()).unwrap();
     assert!(report.interrupted && unfinished.is_empty());
     assert!(!world.cloud.calls().contains(&"finalize this".to_owned()));
+}
+
+#[test]
+fn an_output_that_the_state_cannot_take_costs_the_output_and_not_the_resource() {
+    let world = World::new(&[("db", "")]);
+    *world.store.takes_no_urls.lock().unwrap() = true;
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db error"]);
+    let said = &report.actions[0].message;
+    assert!(
+        said.contains("`url`") && said.contains("too large"),
+        "{said}"
+    );
+    assert!(!report.store_failed);
+    let record = &world.records()["db"];
+    assert_eq!(record.status, "error");
+    assert_eq!(Some(record.provider_id.clone()), world.cloud.id_of("db"));
+    assert!(record.outputs.contains_key("port"));
+    // The environment goes on: what is there is known, and brought to its end.
+    *world.store.takes_no_urls.lock().unwrap() = false;
+    let (report, _) = world
+        .try_apply(|survey| assert_eq!(planned(&survey.plan), ["db update"]))
+        .unwrap();
+    assert!(all_well(&report));
 }
 
 #[test]

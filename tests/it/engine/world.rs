@@ -507,6 +507,8 @@ pub(super) struct Watched {
     /// Another run took the lock over; no write of ours has noticed yet.
     pub(super) taken_over: Mutex<bool>,
     pub(super) faults: Arc<Faults>,
+    /// Records with an output `url` are too large.
+    pub(super) takes_no_urls: Mutex<bool>,
 }
 
 /// Where one operation of a run goes wrong, counted over everything that asks.
@@ -592,6 +594,9 @@ impl Store for Watched {
     async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
         if lock(&self.refuse).as_deref() == Some(record.resource_id.as_str()) {
             return Err(StoreError::Storage("no space left on device".to_owned()));
+        }
+        if *lock(&self.takes_no_urls) && record.outputs.contains_key("url") {
+            return Err(StoreError::TooLarge("4 MiB at most".to_owned()));
         }
         self.store.put(lease, record).await
     }
@@ -722,6 +727,7 @@ impl World {
                 journal_writes: Mutex::default(),
                 refuse: Mutex::default(),
                 taken_over: Mutex::default(),
+                takes_no_urls: Mutex::default(),
                 faults: Arc::default(),
             }),
             clock,

@@ -399,23 +399,36 @@ fn what_is_accepted_reads_the_same_in_python() {
         .file("top/plugin.json", &descriptor("demo", "1.0.0"), 0o644)
         .file("top/demo", &noise(3, 700), 0o755)
         .end();
-    for at in 0..plain.len() {
-        for change in [1_u8, 0x20, 0x80] {
-            let mut bytes = plain.clone();
-            bytes[at] ^= change;
-            archives.push(gzip(&bytes));
-        }
-        // The same, with a checksum that fits again.
-        if at % 512 < 500 && at / 512 < 4 {
-            let block = at / 512 * 512;
-            let mut bytes = plain.clone();
-            bytes[at] ^= 1;
-            let mut header = Header(bytes[block..block + 512].try_into().unwrap());
-            if !(148..156).contains(&(at % 512)) {
-                header = header.sum();
+    // As Python writes a file whose time has a fraction.
+    let records = b"28 mtime=1700000000.2512345\n17 path=top/demo\n";
+    let extended = Tar::default()
+        .raw(
+            &Header::new(b"././@PaxHeader", b'x', records.len(), 0o644),
+            records,
+        )
+        .file("short", &noise(3, 700), 0o755)
+        .end();
+    let files = archive::unpack(&gzip(&extended)).unwrap();
+    assert_eq!(files.keys().collect::<Vec<_>>(), ["top/demo"]);
+    for plain in [plain, extended] {
+        for at in 0..plain.len() {
+            for change in [1_u8, 0x20, 0x80] {
+                let mut bytes = plain.clone();
+                bytes[at] ^= change;
+                archives.push(gzip(&bytes));
             }
-            bytes[block..block + 512].copy_from_slice(&header.0);
-            archives.push(gzip(&bytes));
+            // The same, with a checksum that fits again.
+            if at % 512 < 500 && at / 512 < 4 {
+                let block = at / 512 * 512;
+                let mut bytes = plain.clone();
+                bytes[at] ^= 1;
+                let mut header = Header(bytes[block..block + 512].try_into().unwrap());
+                if !(148..156).contains(&(at % 512)) {
+                    header = header.sum();
+                }
+                bytes[block..block + 512].copy_from_slice(&header.0);
+                archives.push(gzip(&bytes));
+            }
         }
     }
     let Some(listings) = python_listings(&archives) else {

@@ -10,7 +10,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use tidegate::clock::ManualClock;
+use tidegate::process::{Processes as _, SystemProcesses};
 use tidegate::random::SystemRandom;
+use tidegate::state::lease::Neighbours;
 use tidegate::state::served::{Before, Object, Served, Shelf};
 use tidegate::state::{Record, Store, StoreError, StoreResult};
 
@@ -201,6 +203,51 @@ mod comparing {
 mod by_hand {
     use super::store_contract;
     store_contract!(Some(super::OnShelf::new(false)));
+}
+
+/// A storage that cannot compare has a lock without lease or owner: who was killed while he held it
+/// leaves it there, and only his own run's id frees it.
+#[test]
+fn a_storage_lock_of_a_killed_run_is_freed_with_its_id() {
+    run(async {
+        let bench = OnShelf::new(false);
+        let (one, two) = (bench.store("dev"), bench.store("dev"));
+        let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        let taken = "tidegate!shop!head!dev";
+        open(&bench.fake.locked).insert(taken.to_owned());
+        let stuck = two.put(&lease, &record("web", "new")).await.unwrap_err();
+        let report = tidegate::report::Report::from(stuck);
+        assert_eq!(report.code, "state/guarded");
+        assert_eq!(report.exit, tidegate::report::Exit::Locked);
+        assert!(two.force_unlock("another").await.is_err());
+        assert!(open(&bench.fake.locked).contains(taken));
+        assert!(two.force_unlock("r1").await.unwrap().is_some());
+        assert!(two.lock(&holder("r2"), NO_WAIT).await.is_ok());
+    });
+}
+
+/// The next run on his machine knows that he is dead, and waits for nobody to free it.
+#[test]
+fn a_storage_lock_of_a_run_that_is_known_dead_is_freed_with_its_own() {
+    run(async {
+        let processes = Arc::new(SystemProcesses::default());
+        // Our own number with another start: whoever had it has ended.
+        let mark = processes.own_mark().replacen(' ', "0 ", 1);
+        assert!(processes.is_certainly_gone(&mark));
+        let bench = OnShelf::new(false);
+        let dead = tidegate::state::Holder {
+            mark,
+            ..holder("r1")
+        };
+        bench.store("dev").lock(&dead, NO_WAIT).await.unwrap();
+        open(&bench.fake.locked).insert("tidegate!shop!head!dev".to_owned());
+        let stranger = bench.store("dev").lock(&holder("r2"), NO_WAIT).await;
+        assert!(matches!(stranger, Err(StoreError::Locked { .. })));
+        let next = bench
+            .store("dev")
+            .with_neighbours(Neighbours::new(processes));
+        assert!(next.lock(&holder("r2"), NO_WAIT).await.is_ok());
+    });
 }
 
 /// The write of a holder that was stopped after it had announced it, and wakes when somebody else
