@@ -162,7 +162,9 @@ impl Driver for Database {
                     });
                 }
             }
-            Engine::Postgres => changes.extend(self.server(&prior.address)?.changes(prior)),
+            Engine::Postgres => {
+                changes.extend(self.server(&prior.address)?.differences(prior).await?);
+            }
         }
         Ok(verdict(changes))
     }

@@ -152,8 +152,28 @@ impl Postgres {
         })
     }
 
+    /// Differences that the record shows, and if it shows none, those that the server does: a role
+    /// or a database that somebody dropped.
+    pub(super) async fn differences(&self, prior: &Recorded) -> DriverResult<Vec<FieldChange>> {
+        let mut changes = self.changes(prior);
+        if changes.is_empty() {
+            let session = self.server.connect().await?;
+            let standing = self.look(&session, &prior.address).await?;
+            if !(standing.role && standing.whole) {
+                let is_gone = !standing.role && !standing.database;
+                changes.push(FieldChange {
+                    path: "status".to_owned(),
+                    old: if is_gone { "gone" } else { "incomplete" }.into(),
+                    new: "ready".into(),
+                    force_new: false,
+                });
+            }
+        }
+        Ok(changes)
+    }
+
     /// Differences that the record alone shows; no connection is made.
-    pub(super) fn changes(&self, prior: &Recorded) -> Vec<FieldChange> {
+    fn changes(&self, prior: &Recorded) -> Vec<FieldChange> {
         let mut changes = Vec::new();
         let mut change = |path: &str, old: serde_json::Value, new: serde_json::Value| {
             if old != new {
