@@ -21,6 +21,7 @@ use crate::resource::{
     resolve_map,
 };
 use crate::state::Record;
+use crate::state::record::kept_elsewhere;
 
 /// What the look found.
 #[derive(Debug)]
@@ -128,9 +129,18 @@ fn value_problem(resource: &Resource, error: &ValueError) -> Report {
         format!("`{}` cannot be resolved: {error}", resource.address),
     )
     .at(resource.at.clone())
-    .fix("correct the reference, or declare what it names")
+    .fix(match error {
+        ValueError::KeptElsewhere { .. } => REFRESH,
+        ValueError::NoSuchOutput { .. }
+        | ValueError::NoSuchResource { .. }
+        | ValueError::NoSuchSecret { .. } => "correct the reference, or declare what it names",
+    })
     .exit(Exit::Usage)
 }
+
+/// What brings values here that another program keeps.
+pub(super) const REFRESH: &str =
+    "run `tidegate infra refresh-outputs`, which reads it from the provider";
 
 /// Decides for every output whether it may be shown: what the config declares wins, then what the
 /// driver knows, and anything left over is sensitive.
@@ -219,6 +229,7 @@ pub async fn survey_within(
                         resealed.insert(address.clone());
                     }
                 }
+                values.set_elsewhere(address, kept_elsewhere(record));
                 opened.push((address.clone(), prior));
             }
             Err(error) => problems.push(error.into()),

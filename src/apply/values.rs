@@ -46,6 +46,12 @@ pub enum ValueError {
         /// What there is, as a list for people.
         has: String,
     },
+    /// The resource has it, and another program keeps its value.
+    #[error("`{reference}`: the output `{}` of `{}` is not known here: the state it was imported from kept it elsewhere", reference.field, reference.address)]
+    KeptElsewhere {
+        /// What was asked for.
+        reference: Reference,
+    },
     /// The resource does not exist in this environment.
     #[error("`{reference}`: there is no resource `{}` in this environment", reference.address)]
     NoSuchResource {
@@ -65,6 +71,7 @@ pub enum ValueError {
 pub struct Values {
     resources: HashMap<Address, Known>,
     declared: BTreeMap<String, Declared>,
+    elsewhere: BTreeSet<(Address, String)>,
     masker: Masker,
 }
 
@@ -74,7 +81,38 @@ impl Values {
         Self {
             resources: HashMap::new(),
             declared,
+            elsewhere: BTreeSet::new(),
             masker,
+        }
+    }
+
+    /// Outputs of the resource that are recorded without their value.
+    pub fn set_elsewhere<'a>(
+        &mut self,
+        address: &Address,
+        names: impl IntoIterator<Item = &'a str>,
+    ) {
+        for name in names {
+            self.elsewhere.insert((address.clone(), name.to_owned()));
+        }
+    }
+
+    /// True when the output is recorded without its value, and nobody has told it since.
+    pub fn is_elsewhere(&self, address: &Address, field: &str) -> bool {
+        self.output(address, field).is_none()
+            && self
+                .elsewhere
+                .contains(&(address.clone(), field.to_owned()))
+    }
+
+    fn explain(&self, error: ValueError) -> ValueError {
+        match error {
+            ValueError::NoSuchOutput { reference, .. }
+                if self.is_elsewhere(&reference.address, &reference.field) =>
+            {
+                ValueError::KeptElsewhere { reference }
+            }
+            other => other,
         }
     }
 
@@ -202,7 +240,7 @@ impl Resolver for Values {
                 let is_kept = kept.contains(&reference.field)
                     || (reference.field == "id" && !outputs.contains_key("id"));
                 if is_kept {
-                    find(reference, provider_id, outputs)
+                    find(reference, provider_id, outputs).map_err(|error| self.explain(error))
                 } else {
                     Ok(Lookup::Unknown)
                 }
@@ -210,7 +248,7 @@ impl Resolver for Values {
             Some(Known::Final {
                 provider_id,
                 outputs,
-            }) => find(reference, provider_id, outputs),
+            }) => find(reference, provider_id, outputs).map_err(|error| self.explain(error)),
             None => Err(ValueError::NoSuchResource {
                 reference: reference.clone(),
             }),

@@ -1,6 +1,7 @@
 //! `config validate`, `config resolve`, `config schema`.
 
 use std::cell::OnceCell;
+use std::io::ErrorKind;
 
 use serde_json::json;
 
@@ -21,9 +22,15 @@ impl Desk {
                     .map_err(|error| error.source.to_string())
             },
             canonical: &|path| {
-                self.disk
-                    .canonical(path)
-                    .map_err(|error| error.source.to_string())
+                self.disk.canonical(path).map_err(|error| {
+                    // A pipe such as `/dev/fd/63` can be opened and has no path of its own.
+                    match self.disk.read(path, config::FILE_BYTES_MAX) {
+                        Err(better) if better.source.kind() == ErrorKind::InvalidInput => {
+                            better.source.to_string()
+                        }
+                        Ok(_) | Err(_) => error.source.to_string(),
+                    }
+                })
             },
         })
     }

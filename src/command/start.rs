@@ -42,17 +42,19 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
     let parsed = if is_action {
         match action::command_line(&settings.variables) {
             Ok(line) => Cli::try_parse_from(line),
-            Err(problem) => {
-                let (ui, _) = face(&settings, &GlobalArgs::default());
-                ui.say(Event::Problem(Box::new(problem.clone())));
-                return end(&ui, problem.exit);
-            }
+            Err(problem) => return refuse_step(&settings, problem),
         }
     } else {
         Cli::try_parse_from(arguments)
     };
     let cli = match parsed {
+        Ok(cli) if is_action && matches!(cli.command, Command::Action) => {
+            return refuse_step(&settings, action::nested());
+        }
         Ok(cli) => cli,
+        Err(error) if is_action && error.use_stderr() => {
+            return refuse_step(&settings, action::refusal(&error));
+        }
         Err(error) => return misuse(&settings, &error),
     };
     let (ui, masker) = face(&settings, &cli.global);
@@ -103,9 +105,9 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
     // A thread that waits for an answer at the terminal, or for a name server, must not hold us.
     runtime.shutdown_background();
     // The hook has said it; state is written with every step, so nothing waits to be flushed.
-    let exit = ended.unwrap_or(Exit::Bug);
+    let mut exit = ended.unwrap_or(Exit::Bug);
     if is_action {
-        action::write_outputs(&desk, exit);
+        exit = action::write_outputs(&desk.ui, desk.document(), exit);
     }
     end(&ui, exit)
 }
@@ -218,6 +220,15 @@ fn elsewhere(error: &clap::Error) -> Option<&'static str> {
         },
         _ => None,
     }
+}
+
+/// A step whose inputs make no command: said, and told to the steps after it.
+fn refuse_step(settings: &Settings, problem: Report) -> ExitCode {
+    let (ui, _) = face(settings, &GlobalArgs::default());
+    let exit = problem.exit;
+    ui.say(Event::Problem(Box::new(problem)));
+    let exit = action::write_outputs(&ui, None, exit);
+    end(&ui, exit)
 }
 
 /// Help and version are data; a wrong command line is an error with exit code 2.
