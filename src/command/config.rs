@@ -53,6 +53,19 @@ impl Desk {
             let folder = plugin::folder(flag, &self.settings.variables);
             find::list(&*self.disk, &folder).map_or_else(|_| Vec::new(), |(found, _)| found)
         });
+        let mut names = plugins
+            .iter()
+            .filter_map(|plugin| plugin.manifest.provider.as_deref());
+        if kind.is_none() && names.all(|name| name != provider) {
+            let distance = strsim::damerau_levenshtein(provider, "local");
+            return (distance == 1).then(|| Keys {
+                unknown: Some(format!(
+                    "there is no provider `{}`; did you mean `local`?",
+                    provider.escape_debug()
+                )),
+                ..Keys::default()
+            });
+        }
         let found = plugins
             .iter()
             .find(|plugin| plugin.manifest.provider.as_deref() == Some(provider))?;

@@ -65,15 +65,21 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
         return end(&ui, Exit::Done);
     }
     crate::ui::install_panic_hook(ui.clone());
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+    let built = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-    else {
-        ui.say(Event::Problem(Box::new(Report::error(
-            "bug/runtime",
-            "the operating system refused an event loop",
-        ))));
-        return end(&ui, Exit::Failed);
+        .build();
+    let runtime = match built {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            ui.say(Event::Problem(Box::new(
+                Report::error("bug/runtime", "the operating system refused an event loop")
+                    .because(error.to_string())
+                    .fix(
+                        "allow more open files (`ulimit -n 1024`) or processes, then run it again",
+                    ),
+            )));
+            return end(&ui, Exit::Failed);
+        }
     };
     let (canceller, cancel) = cancel::pair();
     let in_actions = ui.is_in_actions();
@@ -140,7 +146,17 @@ fn helper(arguments: &[OsString]) -> Option<ExitCode> {
 /// Lets go of what the filters hold. Output that could not be written makes a good run a failed
 /// one: whoever asked for it did not get it.
 fn end(ui: &Ui, exit: Exit) -> ExitCode {
-    let exit = match (ui.finish(), exit) {
+    let finished = ui.finish();
+    if let Err(error) = &finished {
+        // What cannot be said on one stream can perhaps be said on the other.
+        ui.say(Event::Problem(Box::new(
+            Report::error("cli/output", "the output could not be written")
+                .because(error.to_string())
+                .fix("make room, or let the output go elsewhere; what was done is done"),
+        )));
+        drop(ui.finish());
+    }
+    let exit = match (finished, exit) {
         (Err(_), Exit::Done | Exit::Changes) => Exit::Failed,
         (_, exit) => exit,
     };

@@ -169,6 +169,23 @@ fn a_pipe_as_a_config_is_refused_at_once() {
 }
 
 #[test]
+fn output_that_cannot_be_written_says_why() {
+    let project = Project::new("{type: dotenv, name: URL}");
+    let mut command = Run::new(project.folder.path(), &["config", "schema"]).into_command();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let ended = command.stdout(full).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        said.contains("cli/output") && said.contains("No space left"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_step_whose_inputs_make_no_command_says_so_to_the_steps_after_it() {
     let project = Project::new("{type: dotenv, name: URL}");
     let run = |command: &str, outputs: &str| {
