@@ -108,8 +108,7 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// before a run writes or removes anything.
     fn clean_up(&self) {}
     /// Whose value stands there, where the destination gives values back.
-    async fn standing(&self, name: &str, is_ours: IsOurs<'_>) -> Result<Standing, SinkError> {
-        let _ = (name, is_ours);
+    async fn standing(&self, _name: &str, _is_ours: IsOurs<'_>) -> Result<Standing, SinkError> {
         Ok(Standing::Untold)
     }
     /// Writes one value. Idempotent.
