@@ -274,7 +274,9 @@ impl FileLock for SystemLock {}
 )]
 mod system {
     use std::fs::{self, OpenOptions};
-    use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+    use std::os::unix::fs::{
+        DirBuilderExt as _, FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _,
+    };
 
     use super::*;
 
@@ -328,7 +330,19 @@ mod system {
         }
 
         fn read(&self, path: &Path, limit_bytes: u64) -> DiskResult<Vec<u8>> {
-            let file = fs::File::open(path).map_err(failed("read", path))?;
+            // Opening a pipe waits for its other end, and nothing could interrupt that.
+            let file = OpenOptions::new()
+                .read(true)
+                .custom_flags(rustix::fs::OFlags::NONBLOCK.bits().cast_signed())
+                .open(path)
+                .map_err(failed("read", path))?;
+            let kind = file.metadata().map_err(failed("read", path))?.file_type();
+            if kind.is_fifo() || kind.is_socket() {
+                return Err(failed("read", path)(io::Error::new(
+                    io::ErrorKind::InvalidInput,
+                    "it is a pipe, which Tidegate does not read; save it to a file first",
+                )));
+            }
             // Room for most files, so that one look reads them and a second one sees the end.
             let mut bytes = Vec::with_capacity(READ_BYTES);
             file.take(limit_bytes.saturating_add(1))

@@ -17,6 +17,7 @@ pub mod refresh;
 pub mod remarks;
 pub mod saved;
 pub mod secrets;
+mod shared;
 pub mod sinks;
 pub mod sizing;
 pub mod survey;

@@ -208,8 +208,39 @@ pub(super) async fn write(
     let mark = format!("store/{store}/{key}");
     let fingerprint = engine.keyring.fingerprint(secret);
     let before = engine.store.keepsake(&mark).await.map_err(Report::from)?;
-    if before.is_some_and(|before| before.fingerprint == fingerprint) {
-        return Ok(());
+    let is_written = before.is_some_and(|before| before.fingerprint == fingerprint);
+    if is_written {
+        // A store that can be read is looked at: what was lost there is put back. What somebody put
+        // there instead is theirs.
+        let there = match stores.get(store) {
+            Some(target) => target.get(key).await,
+            None => return Ok(()),
+        };
+        match there {
+            Ok(None) => engine.reporter.note(format!(
+                "The secret `{key}` is gone from the store `{store}`; it is written there again."
+            )),
+            Ok(Some(value)) if engine.keyring.fingerprint(&value) != fingerprint => {
+                let warning = Report::warning(
+                    "secret/store-differs",
+                    format!(
+                        "the store `{store}` holds another value of `{key}` than was written there"
+                    ),
+                )
+                .because(
+                    "this environment goes on with its own value, and leaves the store's alone",
+                )
+                .fix(format!(
+                    "remove it from the store, and the next `tidegate up` writes it again; or run \
+                     `tidegate infra bootstrap --force-rotate {key}` for a new one"
+                ));
+                engine
+                    .reporter
+                    .say(crate::report::Event::Problem(Box::new(warning)));
+                return Ok(());
+            }
+            Ok(Some(_)) | Err(_) => return Ok(()),
+        }
     }
     let Some(target) = stores.get(store) else {
         return Err(Report::error(
@@ -241,8 +272,21 @@ pub(super) async fn remove_stored(
     store: &str,
     name: &str,
 ) -> Result<(), Report> {
+    let mark = format!("store/{store}/{name}");
+    let written = engine.store.keepsake(&mark).await.map_err(Report::from)?;
     match stores.get(store) {
-        Some(target) => target.remove(name).await?,
+        Some(target) => match target.get(name).await {
+            Ok(Some(value))
+                if written.is_some_and(|written| {
+                    written.fingerprint != engine.keyring.fingerprint(&value)
+                }) =>
+            {
+                engine.reporter.note(format!(
+                    "The store `{store}` holds another value of `{name}` than this environment wrote, so it stays there."
+                ));
+            }
+            Ok(_) | Err(_) => target.remove(name).await?,
+        },
         None => {
             return Err(Report::error(
                 "secret/unknown-store",
@@ -254,7 +298,7 @@ pub(super) async fn remove_stored(
     }
     engine
         .store
-        .delete_keepsake(lease, &format!("store/{store}/{name}"))
+        .delete_keepsake(lease, &mark)
         .await
         .map_err(Report::from)
 }

@@ -8,6 +8,8 @@ use serde_json::json;
 
 use super::Engine;
 use super::secrets::{output_of, value_of};
+use super::shared::{Claim, Others, Sharing, claim};
+use super::survey::REFRESH;
 use super::values::Values;
 use crate::clock::rfc3339;
 use crate::config::{
@@ -16,7 +18,7 @@ use crate::config::{
 use crate::plan::Scope;
 use crate::report::{Event, Report, SinkOutcome};
 use crate::secret::Secret;
-use crate::sink::{Put, Sink};
+use crate::sink::{Put, Sink, Standing};
 use crate::state::{Keepsake, Lease};
 
 /// Opened sinks by what the config asked for.
@@ -62,6 +64,13 @@ enum Missing {
 
 impl Missing {
     fn why(values: &Values, resource: &Resource, field: &str) -> Self {
+        if values.is_elsewhere(&resource.address, field) {
+            return Self::NoOutput(format!(
+                "the output `{field}` of `{}` is not known here, because the state it was imported \
+                 from kept it elsewhere; {REFRESH}",
+                resource.address
+            ));
+        }
         match values.output_names(&resource.address) {
             None => Self::NotMade,
             Some(names) => Self::NoOutput(format!(
@@ -148,11 +157,19 @@ pub async fn write_all(
         });
     }
     let mut results = Vec::new();
+    let remembers = sinks.values().any(|sink| sink.remembers());
+    let others = if remembers && !declared.is_empty() {
+        Others::ask(engine).await
+    } else {
+        Others::default()
+    };
+    let mut sharing = Sharing::default();
     for (sink, value) in declared {
-        let result = write_one(engine, lease, sinks, sink, value).await;
+        let result = write_one(engine, lease, sinks, sink, value, (&others, &mut sharing)).await;
         say(engine, &result);
         results.push(result);
     }
+    sharing.say(engine);
     results
 }
 
@@ -171,6 +188,7 @@ async fn write_one(
     sinks: &Sinks,
     declaration: &SinkDeclaration,
     value: Result<Secret, Missing>,
+    (others, sharing): (&Others, &mut Sharing),
 ) -> SinkResult {
     let Some(target) = sinks.get(&declaration.target) else {
         return SinkResult {
@@ -217,13 +235,31 @@ async fn write_one(
             return result;
         }
     };
-    let known = before.is_some_and(|before| before.fingerprint == fingerprint);
+    let writers = others.of(&key);
+    if !writers.is_empty() {
+        sharing.shares(&result.destination, &declaration.name, &writers);
+    }
+    let known = before.as_ref().is_some_and(|before| {
+        before.fingerprint == fingerprint && !others.wrote_since(&key, before)
+    });
     if known && target.remembers() && !looks_itself(&declaration.target) {
         result.outcome = SinkOutcome::Unchanged;
         return result;
     }
+    let is_ours = |value: &str| {
+        let there = engine.keyring.fingerprint_text(value);
+        there == fingerprint || before.as_ref().is_some_and(|old| old.fingerprint == there)
+    };
+    // What cannot be looked at cannot be written either, which says so itself.
+    let standing = target.standing(&declaration.name, &is_ours).await;
     match target.put(&declaration.name, &value).await {
         Ok(put) => {
+            if put == Put::Written
+                && writers.is_empty()
+                && matches!(standing, Ok(Standing::Foreign))
+            {
+                sharing.replaces(&result.destination, &declaration.name);
+            }
             result.outcome = match put {
                 Put::Written => SinkOutcome::Written,
                 Put::Unchanged => SinkOutcome::Unchanged,
@@ -263,27 +299,32 @@ fn declarations(config: &Config) -> impl Iterator<Item = &SinkDeclaration> {
 async fn remove(
     engine: &Engine<'_>,
     lease: &Lease,
+    others: &Others,
     target: &dyn Sink,
-    name: &str,
-    on_failure: OnFailure,
+    (name, on_failure): (&str, OnFailure),
 ) -> SinkResult {
     let destination = target.destination();
-    let message = match target.remove(name).await {
-        Ok(()) => {
-            let key = keepsake_key(&destination, name);
-            let forgotten = engine.store.delete_keepsake(lease, &key).await;
-            forgotten.map_or_else(|error| Report::from(error).message, |()| String::new())
-        }
-        Err(error) => error.to_string(),
+    let key = keepsake_key(&destination, name);
+    let removed = match claim(engine, others, target, name, &key).await {
+        Claim::Ours => target
+            .remove(name)
+            .await
+            .map(|()| (SinkOutcome::Removed, String::new()))
+            .map_err(|error| error.to_string()),
+        Claim::Stays(why) => Ok((SinkOutcome::Skipped, why)),
+        Claim::Unclear(why) => Err(why),
+    };
+    let (outcome, message) = match removed {
+        Ok(done) => match engine.store.delete_keepsake(lease, &key).await {
+            Ok(()) => done,
+            Err(error) => (SinkOutcome::Failed, Report::from(error).message),
+        },
+        Err(why) => (SinkOutcome::Failed, why),
     };
     SinkResult {
         destination,
         name: name.to_owned(),
-        outcome: if message.is_empty() {
-            SinkOutcome::Removed
-        } else {
-            SinkOutcome::Failed
-        },
+        outcome,
         message,
         on_failure,
         remembered: true,
@@ -314,6 +355,7 @@ pub async fn revoke_forgotten(
         }
     };
     let mut results = Vec::new();
+    let mut others = None;
     for key in keys {
         let Some((destination, name)) = key
             .strip_prefix("sink/")
@@ -326,7 +368,16 @@ pub async fn revoke_forgotten(
             .values()
             .find(|target| target.destination() == destination);
         let result = match target {
-            Some(target) => remove(engine, lease, target.as_ref(), name, OnFailure::Warn).await,
+            Some(target) => {
+                let asked = match others.take() {
+                    Some(asked) => asked,
+                    None => Others::ask(engine).await,
+                };
+                let what = (name, OnFailure::Warn);
+                let result = remove(engine, lease, &asked, target.as_ref(), what).await;
+                others = Some(asked);
+                result
+            }
             None => SinkResult {
                 destination: destination.to_owned(),
                 name: name.to_owned(),
@@ -368,6 +419,7 @@ pub async fn remove_all(engine: &Engine<'_>, lease: &Lease, sinks: &Sinks) -> Ve
         sink.clean_up();
     }
     let declarations = declarations(engine.config);
+    let others = Others::ask(engine).await;
     let mut results = Vec::new();
     let mut handled = BTreeSet::new();
     for declaration in declarations {
@@ -381,8 +433,8 @@ pub async fn remove_all(engine: &Engine<'_>, lease: &Lease, sinks: &Sinks) -> Ve
         if !written {
             continue;
         }
-        let (name, on_failure) = (&declaration.name, declaration.on_failure);
-        results.push(remove(engine, lease, target.as_ref(), name, on_failure).await);
+        let what = (declaration.name.as_str(), declaration.on_failure);
+        results.push(remove(engine, lease, &others, target.as_ref(), what).await);
     }
     let keys = match engine.store.keepsakes().await {
         Ok(keys) => keys,

@@ -21,7 +21,7 @@ use crate::resource::{
     ActionKind, Address, Kind, Output, Outputs, ProviderId, Recorded, Spec, Value, public_map,
     resolve_map,
 };
-use crate::state::record::{RecordError, to_recorded};
+use crate::state::record::{RecordError, kept_elsewhere, to_recorded};
 use crate::state::{Record, Records};
 
 /// What the look found.
@@ -209,9 +209,18 @@ fn value_problem(resource: &Resource, error: &ValueError) -> Report {
         format!("`{}` cannot be resolved: {error}", resource.address),
     )
     .at(resource.at.clone())
-    .fix("correct the reference, or declare what it names")
+    .fix(match error {
+        ValueError::KeptElsewhere { .. } => REFRESH,
+        ValueError::NoSuchOutput { .. }
+        | ValueError::NoSuchResource { .. }
+        | ValueError::NoSuchSecret { .. } => "correct the reference, or declare what it names",
+    })
     .exit(Exit::Usage)
 }
+
+/// What brings values here that another program keeps.
+pub(super) const REFRESH: &str =
+    "run `tidegate infra refresh-outputs`, which reads it from the provider";
 
 /// Decides for every output whether it may be shown: what the config declares wins, then what the
 /// driver knows, and anything left over is sensitive.
@@ -276,6 +285,7 @@ fn is_open(record: &Record, resource: &Resource, driver: &dyn Driver) -> bool {
     extension.format > 0
         && extension.sealed.is_empty()
         && extension.private.is_empty()
+        && kept_elsewhere(record).next().is_none()
         && !record
             .outputs
             .iter()
@@ -344,6 +354,7 @@ pub async fn survey_within(
                         resealed.insert(address.clone());
                     }
                 }
+                values.set_elsewhere(address, kept_elsewhere(record));
                 priors.insert(address.clone(), prior);
             }
             Err(error) => problems.push(error.into()),

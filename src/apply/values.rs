@@ -52,6 +52,12 @@ pub enum ValueError {
         /// What there is, as a list for people.
         has: String,
     },
+    /// The resource has it, and another program keeps its value.
+    #[error("`{reference}`: the output `{}` of `{}` is not known here: the state it was imported from kept it elsewhere", reference.field, reference.address)]
+    KeptElsewhere {
+        /// What was asked for.
+        reference: Reference,
+    },
     /// The resource does not exist in this environment.
     #[error("`{reference}`: there is no resource `{}` in this environment", reference.address)]
     NoSuchResource {
@@ -72,6 +78,7 @@ pub struct Values {
     resources: HashMap<Address, Known>,
     records: Arc<Records>,
     declared: BTreeMap<String, Declared>,
+    elsewhere: BTreeSet<(Address, String)>,
     masker: Masker,
 }
 
@@ -82,7 +89,38 @@ impl Values {
             resources: HashMap::new(),
             records: Arc::default(),
             declared,
+            elsewhere: BTreeSet::new(),
             masker,
+        }
+    }
+
+    /// Outputs of the resource that are recorded without their value.
+    pub fn set_elsewhere<'a>(
+        &mut self,
+        address: &Address,
+        names: impl IntoIterator<Item = &'a str>,
+    ) {
+        for name in names {
+            self.elsewhere.insert((address.clone(), name.to_owned()));
+        }
+    }
+
+    /// True when the output is recorded without its value, and nobody has told it since.
+    pub fn is_elsewhere(&self, address: &Address, field: &str) -> bool {
+        self.output(address, field).is_none()
+            && self
+                .elsewhere
+                .contains(&(address.clone(), field.to_owned()))
+    }
+
+    fn explain(&self, error: ValueError) -> ValueError {
+        match error {
+            ValueError::NoSuchOutput { reference, .. }
+                if self.is_elsewhere(&reference.address, &reference.field) =>
+            {
+                ValueError::KeptElsewhere { reference }
+            }
+            other => other,
         }
     }
 
@@ -264,12 +302,12 @@ impl Resolver for Values {
                 let is_kept = kept.contains(&reference.field)
                     || (reference.field == "id" && !seen.outputs.contains_key("id"));
                 if is_kept {
-                    seen.find(reference)
+                    seen.find(reference).map_err(|error| self.explain(error))
                 } else {
                     Ok(Lookup::Unknown)
                 }
             }
-            Known::Final(seen) => seen.find(reference),
+            Known::Final(seen) => seen.find(reference).map_err(|error| self.explain(error)),
             Known::Recorded(position) => {
                 let record = self.records.at(*position).ok_or_else(missing)?;
                 find_recorded(reference, &record.provider_id, &record.outputs)

@@ -3,13 +3,16 @@
 
 use std::ffi::OsString;
 
-use super::Desk;
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::settings::{INPUT_ARGS, INPUT_COMMAND, INPUT_CONFIG, INPUT_ENV};
+use crate::ui::Ui;
 use crate::variables::Variables;
 
 /// Longest `summary-json`; GitHub allows 1 MB for all outputs of a job together.
 const SUMMARY_JSON_BYTES: usize = 256 * 1024;
+
+/// Most lines of a refused command line that are repeated.
+const CAUSES_MAX: usize = 6;
 
 /// The command line the inputs ask for, program name included.
 pub fn command_line(variables: &Variables) -> Result<Vec<OsString>, Report> {
@@ -40,9 +43,41 @@ pub fn command_line(variables: &Variables) -> Result<Vec<OsString>, Report> {
     Ok(words.into_iter().map(OsString::from).collect())
 }
 
-/// Writes the step outputs `changed`, `failed` and `summary-json`.
-pub fn write_outputs(desk: &Desk, exit: Exit) {
-    let document = desk.document();
+/// A command line that is none: an annotation, as everything else that goes wrong in a step.
+pub fn refusal(error: &clap::Error) -> Report {
+    let text = error.render().to_string();
+    let mut lines = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+    let first = lines.next().unwrap_or_default();
+    let report = Report::error(
+        "action/arguments",
+        format!(
+            "the inputs `command` and `args` make no command line: {}",
+            first.strip_prefix("error: ").unwrap_or(first)
+        ),
+    );
+    lines
+        .take(CAUSES_MAX)
+        .fold(report, Report::because)
+        .fix("correct `command` (such as `up` or `infra plan`) or `args` of the step")
+        .exit(Exit::Usage)
+}
+
+/// The action as a command of the action.
+pub fn nested() -> Report {
+    Report::error(
+        "action/arguments",
+        "`action` is what the step runs already; it cannot be its `command`",
+    )
+    .fix("set `command` to what should be done, such as `up`")
+    .exit(Exit::Usage)
+}
+
+/// Writes the step outputs `changed`, `failed` and `summary-json`. Later steps decide by them, so a
+/// run whose outputs cannot be written has failed.
+pub fn write_outputs(ui: &Ui, document: Option<serde_json::Value>, exit: Exit) -> Exit {
     let changed = document
         .as_ref()
         .and_then(|document| document["changed"].as_bool())
@@ -65,10 +100,16 @@ pub fn write_outputs(desk: &Desk, exit: Exit) {
         ("failed", if failed { "true" } else { "false" }),
         ("summary-json", &text),
     ] {
-        if let Err(problem) = desk.ui.output(name, value) {
-            desk.ui.say(Event::Problem(problem));
+        if let Err(problem) = ui.output(name, value) {
+            // One cause, said once.
+            ui.say(Event::Problem(problem));
+            return match exit {
+                Exit::Done | Exit::Changes => Exit::Failed,
+                other => other,
+            };
         }
     }
+    exit
 }
 
 #[cfg(test)]

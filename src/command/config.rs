@@ -1,6 +1,7 @@
 //! `config validate`, `config resolve`, `config schema`.
 
 use std::cell::OnceCell;
+use std::io::ErrorKind;
 
 use serde_json::json;
 
@@ -21,9 +22,15 @@ impl Desk {
                     .map_err(|error| error.source.to_string())
             },
             canonical: &|path| {
-                self.disk
-                    .canonical(path)
-                    .map_err(|error| error.source.to_string())
+                self.disk.canonical(path).map_err(|error| {
+                    // A pipe such as `/dev/fd/63` can be opened and has no path of its own.
+                    match self.disk.read(path, config::FILE_BYTES_MAX) {
+                        Err(better) if better.source.kind() == ErrorKind::InvalidInput => {
+                            better.source.to_string()
+                        }
+                        Ok(_) | Err(_) => error.source.to_string(),
+                    }
+                })
             },
         })
     }
@@ -46,6 +53,19 @@ impl Desk {
             let folder = plugin::folder(flag, &self.settings.variables);
             find::list(&*self.disk, &folder).map_or_else(|_| Vec::new(), |(found, _)| found)
         });
+        let mut names = plugins
+            .iter()
+            .filter_map(|plugin| plugin.manifest.provider.as_deref());
+        if kind.is_none() && names.all(|name| name != provider) {
+            let distance = strsim::damerau_levenshtein(provider, "local");
+            return (distance == 1).then(|| Keys {
+                unknown: Some(format!(
+                    "there is no provider `{}`; did you mean `local`?",
+                    provider.escape_debug()
+                )),
+                ..Keys::default()
+            });
+        }
         let found = plugins
             .iter()
             .find(|plugin| plugin.manifest.provider.as_deref() == Some(provider))?;

@@ -42,17 +42,19 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
     let parsed = if is_action {
         match action::command_line(&settings.variables) {
             Ok(line) => Cli::try_parse_from(line),
-            Err(problem) => {
-                let (ui, _) = face(&settings, &GlobalArgs::default());
-                ui.say(Event::Problem(Box::new(problem.clone())));
-                return end(&ui, problem.exit);
-            }
+            Err(problem) => return refuse_step(&settings, problem),
         }
     } else {
         Cli::try_parse_from(arguments)
     };
     let cli = match parsed {
+        Ok(cli) if is_action && matches!(cli.command, Command::Action) => {
+            return refuse_step(&settings, action::nested());
+        }
         Ok(cli) => cli,
+        Err(error) if is_action && error.use_stderr() => {
+            return refuse_step(&settings, action::refusal(&error));
+        }
         Err(error) => return misuse(&settings, &error),
     };
     let (ui, masker) = face(&settings, &cli.global);
@@ -63,15 +65,21 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
         return end(&ui, Exit::Done);
     }
     crate::ui::install_panic_hook(ui.clone());
-    let Ok(runtime) = tokio::runtime::Builder::new_current_thread()
+    let built = tokio::runtime::Builder::new_current_thread()
         .enable_all()
-        .build()
-    else {
-        ui.say(Event::Problem(Box::new(Report::error(
-            "bug/runtime",
-            "the operating system refused an event loop",
-        ))));
-        return end(&ui, Exit::Failed);
+        .build();
+    let runtime = match built {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            ui.say(Event::Problem(Box::new(
+                Report::error("bug/runtime", "the operating system refused an event loop")
+                    .because(error.to_string())
+                    .fix(
+                        "allow more open files (`ulimit -n 1024`) or processes, then run it again",
+                    ),
+            )));
+            return end(&ui, Exit::Failed);
+        }
     };
     let (canceller, cancel) = cancel::pair();
     let in_actions = ui.is_in_actions();
@@ -103,9 +111,9 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
     // A thread that waits for an answer at the terminal, or for a name server, must not hold us.
     runtime.shutdown_background();
     // The hook has said it; state is written with every step, so nothing waits to be flushed.
-    let exit = ended.unwrap_or(Exit::Bug);
+    let mut exit = ended.unwrap_or(Exit::Bug);
     if is_action {
-        action::write_outputs(&desk, exit);
+        exit = action::write_outputs(&desk.ui, desk.document(), exit);
     }
     end(&ui, exit)
 }
@@ -138,7 +146,17 @@ fn helper(arguments: &[OsString]) -> Option<ExitCode> {
 /// Lets go of what the filters hold. Output that could not be written makes a good run a failed
 /// one: whoever asked for it did not get it.
 fn end(ui: &Ui, exit: Exit) -> ExitCode {
-    let exit = match (ui.finish(), exit) {
+    let finished = ui.finish();
+    if let Err(error) = &finished {
+        // What cannot be said on one stream can perhaps be said on the other.
+        ui.say(Event::Problem(Box::new(
+            Report::error("cli/output", "the output could not be written")
+                .because(error.to_string())
+                .fix("make room, or let the output go elsewhere; what was done is done"),
+        )));
+        drop(ui.finish());
+    }
+    let exit = match (finished, exit) {
         (Err(_), Exit::Done | Exit::Changes) => Exit::Failed,
         (_, exit) => exit,
     };
@@ -218,6 +236,15 @@ fn elsewhere(error: &clap::Error) -> Option<&'static str> {
         },
         _ => None,
     }
+}
+
+/// A step whose inputs make no command: said, and told to the steps after it.
+fn refuse_step(settings: &Settings, problem: Report) -> ExitCode {
+    let (ui, _) = face(settings, &GlobalArgs::default());
+    let exit = problem.exit;
+    ui.say(Event::Problem(Box::new(problem)));
+    let exit = action::write_outputs(&ui, None, exit);
+    end(&ui, exit)
 }
 
 /// Help and version are data; a wrong command line is an error with exit code 2.

@@ -182,7 +182,12 @@ impl Desk {
         encrypts: bool,
     ) -> Result<Arc<dyn Store>, Report> {
         let directory = declared.text("directory", "state/directory")?;
-        let root = config.directory.join(directory.unwrap_or(DEFAULT_STATE));
+        // Without the dots that `.` and `./st` would leave in every message.
+        let root: PathBuf = config
+            .directory
+            .join(directory.unwrap_or(DEFAULT_STATE))
+            .components()
+            .collect();
         if directory.is_none() {
             self.ui.note(format!(
                 "State is kept in {} (the default; an `iac.state` module can say otherwise).",

@@ -14,7 +14,7 @@ use crate::face::plan::markdown;
 use crate::plan::Plan;
 use crate::report::{Exit, Outcome, SinkOutcome};
 use crate::resource::ActionKind;
-use crate::verify::GateReport;
+use crate::verify::{Evidence, GateReport};
 
 /// What the run came to, in one sentence.
 fn verdict(story: &Story<'_>) -> String {
@@ -321,7 +321,8 @@ fn gate_tables(page: &mut Summary, gates: &[GateReport]) {
                 ]
             })
             .collect();
-        page.section(&format!("Gate {}", gate.name))
+        let section = page.section(&format!("Gate {}", gate.name));
+        section
             .paragraph(&[
                 Piece::Strong(if gate.is_open() {
                     "open"
@@ -332,5 +333,14 @@ fn gate_tables(page: &mut Summary, gates: &[GateReport]) {
                 Piece::Text(&face::elapsed(gate.elapsed)),
             ])
             .table(&["target", "result", "looks", "last failure"], &cells);
+        for target in gate.targets.iter().filter(|target| !target.passed) {
+            if let Some(excerpt) = target.last.as_ref().and_then(Evidence::excerpt) {
+                section.details(
+                    &[Piece::Code(&target.target), Piece::Text(" answered")],
+                    "text",
+                    &excerpt,
+                );
+            }
+        }
     }
 }

@@ -16,6 +16,26 @@ pub struct Keys {
     pub refused: Vec<(String, String)>,
     /// Settings that are maps whose keys are known as well.
     pub within: Vec<(String, Keys)>,
+    /// What the value of a setting must be.
+    pub shapes: Vec<(String, Shape)>,
+    /// Why there is nothing to set: the provider, or its type, does not exist. A sentence.
+    pub unknown: Option<String>,
+}
+
+/// What a value must be, as far as the file itself tells: one that a variable fills in is not
+/// looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Shape {
+    /// Text.
+    Text,
+    /// One of these words.
+    OneOf(Vec<String>),
+    /// A number from 0 to 65535.
+    Port,
+    /// A list.
+    List,
+    /// A map.
+    Map,
 }
 
 /// The settings a provider takes: for its own module (`None`), or for a resource of a type. `None`

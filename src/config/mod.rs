@@ -36,7 +36,7 @@ use crate::variables::Variables;
 
 pub use document::{Document, Field, Tree, TreeKind};
 pub use files::{FILE_BYTES_MAX, Files};
-pub use keys::{KeyRules, Keys};
+pub use keys::{KeyRules, Keys, Shape};
 pub use loose::from_yaml;
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;

@@ -3,6 +3,9 @@
 use super::terminal::width;
 use crate::report::text::{Limits, one_line};
 
+/// Widest cell that others are aligned to; the row of a wider one goes on behind it.
+const COLUMN_MAX: usize = 48;
+
 /// Rows in aligned columns, two blanks between, no trailing blanks; the header row is first.
 /// Cells are made harmless and single-line. Ends with a line feed unless there is nothing.
 pub fn render(headers: &[&str], rows: &[Vec<String>]) -> String {
@@ -22,6 +25,7 @@ pub fn render(headers: &[&str], rows: &[Vec<String>]) -> String {
             all.iter()
                 .filter_map(|row| row.get(column))
                 .map(|cell| width(cell))
+                .filter(|columns| *columns <= COLUMN_MAX)
                 .max()
                 .unwrap_or(0)
         })
@@ -31,7 +35,7 @@ pub fn render(headers: &[&str], rows: &[Vec<String>]) -> String {
         let mut line = String::new();
         for (cell, columns) in row.iter().zip(&widths) {
             line.push_str(cell);
-            line.push_str(&" ".repeat(columns - width(cell) + 2));
+            line.push_str(&" ".repeat(columns.saturating_sub(width(cell)) + 2));
         }
         out.push_str(line.trim_end());
         out.push('\n');
@@ -58,5 +62,11 @@ mod tests {
              a ⏎ b\n"
         );
         assert_eq!(render(&[], &[]), "");
+        let long = "n".repeat(80);
+        let rows = [
+            vec!["db".to_owned(), "x".into()],
+            vec![long.clone(), "y".into()],
+        ];
+        assert_eq!(render(&[], &rows), format!("db  x\n{long}  y\n"));
     }
 }

@@ -280,6 +280,16 @@ fn certificate(problem: &CertificateError) -> String {
         CertificateError::InvalidPurpose | CertificateError::InvalidPurposeContext { .. } => {
             "it is not meant for servers".to_owned()
         }
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. } => {
+            "it is signed in a way that is not accepted any more".to_owned()
+        }
+        CertificateError::BadEncoding => "it is malformed".to_owned(),
+        // The checker's own words are names of its code: they follow for those who look them up.
+        CertificateError::Other(other) => format!(
+            "it is not one that a server may show, such as a self-signed one that is marked as an \
+             authority (`CA:TRUE`): {}",
+            other.0
+        ),
         other => other.to_string(),
     }
 }

@@ -28,6 +28,22 @@ pub enum Put {
     Unchanged,
 }
 
+/// Whose value stands at a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// None of that name.
+    Nothing,
+    /// The value that this state wrote.
+    Ours,
+    /// Somebody else's.
+    Foreign,
+    /// The destination does not give values back.
+    Untold,
+}
+
+/// Recognises the values that this state wrote.
+pub type IsOurs<'a> = &'a (dyn Fn(&str) -> bool + Send + Sync);
+
 /// A failed write or check. Names the destination and the reason, never the value.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
@@ -91,6 +107,10 @@ pub trait Sink: Send + Sync + fmt::Debug {
     /// Removes what a killed run may have left half-written beside the destination. Called once
     /// before a run writes or removes anything.
     fn clean_up(&self) {}
+    /// Whose value stands there, where the destination gives values back.
+    async fn standing(&self, _name: &str, _is_ours: IsOurs<'_>) -> Result<Standing, SinkError> {
+        Ok(Standing::Untold)
+    }
     /// Writes one value. Idempotent.
     async fn put(&self, name: &str, value: &Secret) -> Result<Put, SinkError>;
     /// Removes one value, as destroy does; absent is success. Sinks that cannot remove say so.

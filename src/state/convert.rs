@@ -24,16 +24,6 @@ pub enum RecordError {
         /// Why.
         source: crate::secret::keyring::SealedValueError,
     },
-    /// The value is in a secret store that another program filled.
-    #[error("output `{output}` of resource `{address}` is kept elsewhere, as `{reference}`")]
-    Elsewhere {
-        /// The resource.
-        address: Address,
-        /// The output.
-        output: String,
-        /// `secret_ref://<KEY>`.
-        reference: String,
-    },
     /// Placeholder and sealed value do not belong together.
     #[error("output `{output}` of resource `{address}` has a sealed value but not its placeholder")]
     Mismatch {
@@ -51,8 +41,6 @@ impl From<RecordError> for Report {
             RecordError::Sealed { .. } => report
                 .fix("use the state key this state was written with (TIDEGATE_STATE_KEY, or the file `key` beside the records)")
                 .fix("if the record was edited or moved, restore it from `previous/`"),
-            RecordError::Elsewhere { .. } => report
-                .fix("refresh the resource, so that its outputs are read from the provider anew"),
             RecordError::Mismatch { .. } => report.fix("restore the record from `previous/`"),
         }
     }
@@ -205,10 +193,31 @@ fn placeholder(address: &Address, output: &str) -> String {
     )
 }
 
+/// In a record of ours such text is a plain output that merely looks like a placeholder.
+fn is_elsewhere(record: &Record, value: &serde_json::Value) -> bool {
+    record.tidegate.format == 0
+        && value
+            .as_str()
+            .is_some_and(|text| text.starts_with(PLACEHOLDER_PREFIX))
+}
+
+/// The outputs whose values another program put into a secret store of its own. They are not known
+/// here until a refresh has read them from the provider.
+pub fn kept_elsewhere(record: &Record) -> impl Iterator<Item = &str> {
+    record
+        .outputs
+        .iter()
+        .filter(|(name, value)| {
+            !record.tidegate.sealed.contains_key(name.as_str()) && is_elsewhere(record, value)
+        })
+        .map(|(name, _)| name.as_str())
+}
+
 /// The record as drivers see it, sealed parts opened and known to the masker.
 ///
 /// # Errors
-/// Names the resource and the part that does not open. Nothing is ever passed on as a placeholder.
+/// Names the resource and the part that does not open. Nothing is ever passed on as a placeholder:
+/// outputs that are [kept elsewhere](kept_elsewhere) are left out.
 pub fn to_recorded(
     record: &Record,
     environment: &str,
@@ -239,19 +248,8 @@ pub fn to_recorded(
                     })?;
                 Output::Sensitive(secret)
             }
-            None => match value.as_str() {
-                // In a record of ours such text is a plain output that merely looks like one.
-                Some(reference)
-                    if record.tidegate.format == 0 && reference.starts_with(PLACEHOLDER_PREFIX) =>
-                {
-                    return Err(RecordError::Elsewhere {
-                        address: address.clone(),
-                        output: name.clone(),
-                        reference: reference.to_owned(),
-                    });
-                }
-                _ => Output::Public(value.clone()),
-            },
+            None if is_elsewhere(record, value) => continue,
+            None => Output::Public(value.clone()),
         };
         outputs.insert(name.clone(), output);
     }
@@ -431,8 +429,11 @@ mod tests {
         }
         let mut upstream = record;
         upstream.tidegate = Extension::default();
-        let message = open(&upstream, "dev", 7).expect_err("a foreign placeholder");
-        assert!(message.contains("kept elsewhere"), "{message}");
+        // What another program keeps is not known here, which blocks nothing.
+        let known = to_recorded(&upstream, "dev", &world.keyring, &world.masker).unwrap();
+        assert!(!known.outputs.contains_key("password") && known.outputs.contains_key("host"));
+        let elsewhere: Vec<&str> = kept_elsewhere(&upstream).collect();
+        assert_eq!(elsewhere, ["looks", "password"]);
     }
 
     #[test]

@@ -280,6 +280,17 @@ impl Store for Filesystem {
         self.list_environments()
     }
 
+    fn beside(&self, environment: &str) -> StoreResult<Option<Box<dyn Store>>> {
+        let other = Self::open(
+            self.root.clone(),
+            environment,
+            Arc::clone(&self.disk),
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )?;
+        Ok(Some(Box::new(other)))
+    }
+
     async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
         self.free_lock_of(run_id).await
     }

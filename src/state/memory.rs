@@ -256,6 +256,16 @@ impl Store for Memory {
         Ok(self.shared.worlds().keys().cloned().collect())
     }
 
+    fn beside(&self, environment: &str) -> StoreResult<Option<Box<dyn Store>>> {
+        let other = Self::open(
+            self.shared.clone(),
+            environment,
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )?;
+        Ok(Some(Box::new(other)))
+    }
+
     async fn head(&self) -> StoreResult<Option<Head>> {
         self.read(|world| Ok(Some(world.head())), None)
     }

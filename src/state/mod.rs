@@ -312,6 +312,16 @@ pub trait Store: Send + Sync + fmt::Debug {
         Ok(own.into_iter().collect())
     }
 
+    /// The state of another environment of the same project in this storage, to look at only;
+    /// `None` where the storage cannot tell.
+    ///
+    /// # Errors
+    /// For names that cannot be an environment.
+    fn beside(&self, environment: &str) -> StoreResult<Option<Box<dyn Store>>> {
+        let _ = environment;
+        Ok(None)
+    }
+
     /// Removes everything of this environment, whatever is in it; answers the addresses of the
     /// removed records. Nothing is removed when one of them cannot be read.
     async fn wipe(&self, lease: Lease) -> StoreResult<Vec<Address>> {

@@ -11,7 +11,9 @@ use super::cbor::Reader;
 use super::frame::{self, Kind, Opened, Refused};
 use super::{StoreError, StoreResult, typed};
 
-pub use super::convert::{Applied, RecordError, from_observed, observe, place, to_recorded};
+pub use super::convert::{
+    Applied, RecordError, from_observed, kept_elsewhere, observe, place, to_recorded,
+};
 pub use super::secret_key::{PLACEHOLDER_PREFIX, secret_key};
 
 /// The newest record format this version writes.

@@ -452,6 +452,10 @@ impl Store for Rescuing {
         self.inner.environments().await
     }
 
+    fn beside(&self, environment: &str) -> StoreResult<Option<Box<dyn Store>>> {
+        self.inner.beside(environment)
+    }
+
     async fn wipe(&self, lease: Lease) -> StoreResult<Vec<Address>> {
         self.inner.wipe(lease).await
     }

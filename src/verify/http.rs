@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::header::{CACHE_CONTROL, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
+use ::http::header::{
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_LENGTH, HeaderMap, HeaderValue, LOCATION,
+};
 use ::http::{HeaderName, Method, StatusCode};
 use async_trait::async_trait;
 
@@ -21,6 +23,10 @@ const EVIDENCE_BYTES: usize = 64 * 1024;
 
 /// Characters of an expected text that a message quotes.
 const QUOTED_CHARACTERS: usize = 80;
+
+/// What to do about a certificate.
+const CERTIFICATE_FIX: &str = "renew or replace it, name its authority in `SSL_CERT_FILE`, or say \
+                               `tls_verify: false` for this target";
 
 /// Headers that belong to the connection; setting them would tear the request.
 const OWN_HEADERS: [&str; 5] = [
@@ -208,6 +214,19 @@ impl HttpProbe {
             status: Some(status.as_u16()),
             body: evidence(&response.body),
         };
+        // A stated length is an end, too, though it is too far away to be waited for.
+        if !response.is_whole && !response.headers.contains_key(CONTENT_LENGTH) {
+            return fail(
+                "unfinished",
+                format!(
+                    "it answered {}, and the answer had not ended after {} of body",
+                    in_words(status),
+                    mebibytes(self.limit.read)
+                ),
+                "an answer that ends".to_owned(),
+                format!("{} bytes of body, and more to come", response.body_bytes),
+            );
+        }
         if status != self.expect.status {
             let mut message = format!(
                 "it answered {}, expected {}",
@@ -248,7 +267,7 @@ impl HttpProbe {
         let place = if response.is_cut() {
             format!(
                 "the first {} of the body do",
-                mebibytes(response.body.len())
+                mebibytes(response.body.len() as u64)
             )
         } else if response.body.is_empty() {
             "the body is empty and does".to_owned()
@@ -293,7 +312,10 @@ fn no_answer(failure: &Failure) -> Observation {
     Observation {
         look,
         cause: failure.word(),
-        message: failure.to_string(),
+        message: match failure {
+            Failure::Certificate { .. } => format!("{failure}; {CERTIFICATE_FIX}"),
+            _ => failure.to_string(),
+        },
         expected: String::new(),
         seen: String::new(),
         status: failure.status(),
@@ -323,7 +345,7 @@ fn in_words(status: StatusCode) -> String {
     }
 }
 
-fn mebibytes(bytes: usize) -> String {
+fn mebibytes(bytes: u64) -> String {
     if bytes.is_multiple_of(1 << 20) {
         format!("{} MiB", bytes >> 20)
     } else {

@@ -225,6 +225,8 @@ struct Progress {
     last: Option<Evidence>,
     /// True while the newest look is the one in `last`.
     is_failing: bool,
+    /// The body that was shown last.
+    shown: Option<String>,
 }
 
 impl Progress {
@@ -236,6 +238,7 @@ impl Progress {
             decided: Duration::ZERO,
             last: None,
             is_failing: false,
+            shown: None,
         }
     }
 }
@@ -329,7 +332,9 @@ impl Holder<'_> {
             .map(|body| cut(&(self.world.hide)(body)));
         if self.gate.verbose
             && let Some(body) = &body
+            && progress.shown.as_ref() != Some(body)
         {
+            progress.shown = Some(body.clone());
             self.world.reporter.say(Event::Relayed {
                 source: self.probe.label().to_owned(),
                 text: body.clone(),

@@ -101,6 +101,19 @@ pub struct Evidence {
     pub took: Duration,
 }
 
+impl Evidence {
+    /// What the answer's body began with, as one line without control characters.
+    pub fn excerpt(&self) -> Option<String> {
+        let body = self.body.as_deref()?;
+        let line = body
+            .split(|letter: char| letter.is_whitespace() || letter.is_control())
+            .filter(|word| !word.is_empty())
+            .collect::<Vec<_>>()
+            .join(" ");
+        (!line.is_empty()).then_some(line)
+    }
+}
+
 fn milliseconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
@@ -142,7 +155,7 @@ impl GateReport {
             ),
         };
         let report = waiting.into_iter().fold(report, |report, target| {
-            report.because(match &target.last {
+            let report = report.because(match &target.last {
                 Some(last) => format!(
                     "{}: {} (look {} of {})",
                     target.target, last.message, last.attempt, target.attempts
@@ -151,7 +164,11 @@ impl GateReport {
                     format!("{}: there was no time to look at it", target.target)
                 }
                 None => format!("{}: not enough passes in a row yet", target.target),
-            })
+            });
+            match target.last.as_ref().and_then(Evidence::excerpt) {
+                Some(excerpt) => report.because(format!("{} answered: {excerpt}", target.target)),
+                None => report,
+            }
         });
         let report = report.exit(self.verdict.exit());
         Some(match self.verdict {

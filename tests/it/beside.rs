@@ -8,6 +8,7 @@ mod drift;
 mod expect;
 mod import;
 mod rules;
+mod shared;
 mod teardown;
 mod trust;
 

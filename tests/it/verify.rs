@@ -369,6 +369,26 @@ fn evidence_is_cut_to_size_and_keeps_strange_bytes_visible() {
         .clone()
         .unwrap();
     assert_eq!(evidence, format!("\\xFF\0{}…", "é".repeat(295)));
+    let shown = report.problem().unwrap().because;
+    let line = format!("answered: \\xFF {}…", "é".repeat(295));
+    assert!(
+        shown.iter().any(|cause| cause.ends_with(&line)),
+        "{shown:?}"
+    );
+}
+
+#[test]
+fn an_answer_that_goes_on_and_on_never_passes() {
+    let server = Server::start(vec![vec![
+        send("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"),
+        Act::Send(vec![b'x'; (16 << 20) + 4096]),
+        Close,
+    ]]);
+    let mut target = target(&server.url());
+    target.expect_body_contains = None;
+    let report = run(&once(target));
+    assert!(!report.is_open());
+    assert_eq!(report.targets[0].last.as_ref().unwrap().cause, "unfinished");
 }
 
 #[test]

@@ -6,10 +6,10 @@ use super::Resolver;
 use super::modules::{Category, Prepared};
 use super::resources::ENGINE_KEYS;
 use crate::config::decode::printable;
-use crate::config::keys::{KeyRules, Keys};
+use crate::config::keys::{KeyRules, Keys, Shape};
 use crate::config::resolved::{ProviderDeclaration, Resource};
 use crate::config::source::Mark;
-use crate::config::yaml::{Entry, NodeKind};
+use crate::config::yaml::{Entry, Node, NodeKind};
 use crate::report::Report;
 use crate::resource::ProviderId;
 
@@ -60,6 +60,16 @@ impl<'a> Resolver<'a> {
             let Some((_, _, Some(keys))) = known.get(at) else {
                 continue;
             };
+            if let Some(unknown) = &keys.unknown {
+                let named = module.config.iter().find(|entry| entry.key == "provider");
+                let at = match (kind, named) {
+                    (None, Some(named)) => named.value.at,
+                    _ => module.kind.at,
+                };
+                let report = Report::error("config/unknown-kind", unknown.clone());
+                self.problems.error(at, report);
+                continue;
+            }
             let what = || {
                 format!(
                     "`{}` of the provider `{}`",
@@ -88,6 +98,17 @@ impl<'a> Resolver<'a> {
             if let (Some((_, inner)), NodeKind::Map(entries)) = (inner, &entry.value.kind) {
                 let what = || format!("`{}` of {}", shown(), what());
                 self.check_map(entries, entry.key_at, &what, inner, &[]);
+            }
+            if let Some((_, shape)) = keys.shapes.iter().find(|(name, _)| name == key)
+                && let Some(wrong) = mismatch(shape, &entry.value)
+            {
+                self.problems.error(
+                    entry.value.at,
+                    Report::error(
+                        "config/bad-value",
+                        format!("`{}` of {} must be {wrong}", shown(), what()),
+                    ),
+                );
             }
             if let Some((_, instead)) = keys.refused.iter().find(|(name, _)| name == key) {
                 self.problems.error(
@@ -140,4 +161,33 @@ impl<'a> Resolver<'a> {
             }
         }
     }
+}
+
+/// What a value should have been and is not; `None` when it is right or cannot be told yet.
+fn mismatch(shape: &Shape, value: &Node) -> Option<String> {
+    let text = value.as_text();
+    if value.is_null() || text.is_some_and(|text| text.contains("${")) {
+        return None;
+    }
+    let (wanted, is_right) = match shape {
+        Shape::Text => ("text".to_owned(), text.is_some()),
+        Shape::OneOf(words) => (
+            format!("one of {}", words.join(", ")),
+            text.is_some_and(|text| words.iter().any(|word| word == text)),
+        ),
+        Shape::Port => (
+            "a number from 0 to 65535".to_owned(),
+            match &value.kind {
+                NodeKind::Number(number) => number.to_string().parse::<u16>().is_ok(),
+                NodeKind::Text(text) => text.parse::<u16>().is_ok(),
+                _ => false,
+            },
+        ),
+        Shape::List => ("a list".to_owned(), matches!(value.kind, NodeKind::List(_))),
+        Shape::Map => ("a map".to_owned(), matches!(value.kind, NodeKind::Map(_))),
+    };
+    (!is_right).then(|| match (shape, text) {
+        (Shape::OneOf(_) | Shape::Port, Some(_)) => wanted,
+        _ => format!("{wanted}, not {}", value.noun()),
+    })
 }

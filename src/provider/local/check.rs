@@ -1,7 +1,7 @@
 //! Reading a resource's config: every problem as (dotted path, sentence), none of them with a
 //! value in it.
 
-use crate::config::Keys;
+use crate::config::{Keys, Shape};
 use crate::resource::{Map, Value};
 
 /// Keys that describe clouds. A config that serves a cloud and `local` may carry them; they change
@@ -15,6 +15,18 @@ pub(super) fn keys(allowed: &[&str]) -> Keys {
         tolerated: PORTABLE.iter().map(|name| (*name).to_owned()).collect(),
         ..Keys::default()
     }
+}
+
+/// One shape for each of these settings.
+pub(super) fn shapes(keys: &mut Keys, names: &[&str], shape: &Shape) {
+    for name in names {
+        keys.shapes.push(((*name).to_owned(), shape.clone()));
+    }
+}
+
+/// A shape of fixed words.
+pub(super) fn one_of(words: &[&str]) -> Shape {
+    Shape::OneOf(words.iter().map(|word| (*word).to_owned()).collect())
 }
 
 /// Problems found so far.

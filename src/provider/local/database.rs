@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 
-use super::check::{Problems, nearest, text, unknown_keys};
+use super::check::{self, Problems, nearest, text, unknown_keys};
 use super::folder::Folders;
 use super::postgres::{Postgres, Server};
 use super::sqlite::Sqlite;
 use super::storage::{place_changes, verdict};
+use crate::config::Keys;
 use crate::provider::{
     Driver, DriverError, DriverResult, ErrorClass, Health, Operation, config_changes,
 };
@@ -20,8 +21,15 @@ enum Engine {
 }
 
 /// The settings of a database.
-pub(super) const KEYS: &[&str] = &["engine"];
+const KEYS: &[&str] = &["engine"];
 const ENGINES: &[&str] = &["pg", "postgres", "postgresql", "sqlite", "sqlite3"];
+
+/// The same, for whoever reads a config before anything is opened.
+pub(super) fn keys() -> Keys {
+    let mut all = check::keys(KEYS);
+    check::shapes(&mut all, &["engine"], &check::one_of(ENGINES));
+    all
+}
 
 fn parse(word: &str) -> Option<Engine> {
     match word {
@@ -162,7 +170,9 @@ impl Driver for Database {
                     });
                 }
             }
-            Engine::Postgres => changes.extend(self.server(&prior.address)?.changes(prior)),
+            Engine::Postgres => {
+                changes.extend(self.server(&prior.address)?.differences(prior).await?);
+            }
         }
         Ok(verdict(changes))
     }

@@ -29,7 +29,7 @@ use self::storage::Storage;
 use super::ability::{Ability, Found};
 use super::{Driver, DriverResult, Provider};
 use crate::clock::Clock;
-use crate::config::Keys;
+use crate::config::{Keys, Shape};
 use crate::disk::SharedDisk;
 use crate::process::Processes;
 use crate::random::Random;
@@ -74,14 +74,22 @@ pub fn keys(kind: Option<&str>) -> Option<Keys> {
         None => {
             let mut all = check::keys(PROVIDER_KEYS);
             all.required.push("root".to_owned());
-            all.within
-                .push(("postgres".to_owned(), check::keys(postgres::KEYS)));
+            check::shapes(&mut all, &["root"], &Shape::Text);
+            check::shapes(&mut all, &["postgres"], &Shape::Map);
+            all.within.push(("postgres".to_owned(), postgres::keys()));
             Some(all)
         }
         Some("infra.storage") => Some(check::keys(&[])),
-        Some("infra.database") => Some(check::keys(database::KEYS)),
+        Some("infra.database") => Some(database::keys()),
         Some("infra.container_service") => Some(service::keys()),
-        Some(_) => None,
+        Some(other) => Some(Keys {
+            unknown: Some(format!(
+                "the `local` provider has no `{}`; it has `infra.container_service`, \
+                 `infra.database` and `infra.storage`",
+                other.escape_debug()
+            )),
+            ..Keys::default()
+        }),
     }
 }
 

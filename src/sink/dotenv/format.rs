@@ -119,6 +119,15 @@ impl File {
         true
     }
 
+    /// Every value that `name` is given, in the file's order; `None` for one that is written in a
+    /// way Tidegate does not read.
+    pub(super) fn values(&self, name: &str) -> Vec<Option<Zeroizing<String>>> {
+        self.places(name)
+            .into_iter()
+            .map(|place| value(&self.pieces[place].bytes))
+            .collect()
+    }
+
     /// Takes every assignment of `name` out. Answers whether there was one.
     pub(super) fn remove(&mut self, name: &str) -> bool {
         let before = self.pieces.len();
@@ -151,6 +160,37 @@ fn is_exported(assignment: &[u8]) -> bool {
         .count();
     let start = &assignment[blanks..];
     start.starts_with(b"export ") || start.starts_with(b"export\t")
+}
+
+/// What a shell reads from one assignment, without expansion; `None` for text that asks for one.
+fn value(assignment: &[u8]) -> Option<Zeroizing<String>> {
+    let equals = memchr::memchr(b'=', assignment)?;
+    let mut rest = assignment[equals + 1..].trim_ascii_start().iter();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(assignment.len()));
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'\'' => loop {
+                match rest.next()? {
+                    b'\'' => break,
+                    byte => bytes.push(*byte),
+                }
+            },
+            b'"' => loop {
+                match rest.next()? {
+                    b'"' => break,
+                    b'\\' => bytes.push(*rest.next()?),
+                    b'$' | b'`' => return None,
+                    byte => bytes.push(*byte),
+                }
+            },
+            b'\\' => bytes.push(*rest.next()?),
+            b'$' | b'`' => return None,
+            byte if byte.is_ascii_whitespace() => break,
+            byte => bytes.push(*byte),
+        }
+    }
+    let text = std::str::from_utf8(&bytes).ok()?;
+    Some(Zeroizing::new(text.to_owned()))
 }
 
 fn line_length(bytes: &[u8]) -> usize {

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
-use super::{Put, Sink, SinkError, SinkTools, refuse_empty};
+use super::{IsOurs, Put, Sink, SinkError, SinkTools, Standing, refuse_empty};
 use crate::disk::{DiskError, DiskExt as _, EntryKind, SharedDisk};
 use crate::report::{Event, Report, Reporter};
 use crate::secret::Secret;
@@ -150,6 +150,17 @@ impl Sink for Dotenv {
     fn clean_up(&self) {
         let _turn = self.lock();
         self.sweep();
+    }
+
+    async fn standing(&self, name: &str, is_ours: IsOurs<'_>) -> Result<Standing, SinkError> {
+        let _turn = self.lock();
+        let values = self.read()?.unwrap_or_default().values(name);
+        // The last one is the one that readers obey.
+        Ok(match values.last() {
+            None => Standing::Nothing,
+            Some(Some(value)) if is_ours(value) => Standing::Ours,
+            Some(_) => Standing::Foreign,
+        })
     }
 
     async fn put(&self, name: &str, value: &Secret) -> Result<Put, SinkError> {

@@ -1,5 +1,6 @@
 //! The promises of a [`Store`], kept by [`Postgres`]: each in terms of what the other parts do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -46,6 +47,18 @@ impl Store for Postgres {
         let mut environments: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
         environments.sort_unstable();
         Ok(environments)
+    }
+
+    fn beside(&self, environment: &str) -> StoreResult<Option<Box<dyn Store>>> {
+        let other = Self::open(
+            self.server.clone(),
+            &self.schema,
+            &self.project,
+            environment,
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )?;
+        Ok(Some(Box::new(other)))
     }
 
     async fn head(&self) -> StoreResult<Option<Head>> {

@@ -1,5 +1,6 @@
 //! The promises of a [`Store`], kept by [`Served`]: each in terms of what the other parts do.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,7 +13,7 @@ use crate::state::lease::{Process, Verdict};
 use crate::state::own::{KeepsakeFile, Key, key_check, parse_own};
 use crate::state::{
     Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult,
-    frame,
+    frame, name,
 };
 
 use super::change::Change;
@@ -47,6 +48,21 @@ impl Store for Served {
         }
         names.sort();
         Ok(names)
+    }
+
+    fn beside(&self, environment: &str) -> StoreResult<Option<Box<dyn Store>>> {
+        let project = self.root.rsplit(SEPARATOR).next().and_then(name::decode);
+        let Some(project) = project else {
+            return Ok(None);
+        };
+        let other = Self::open(
+            Arc::clone(&self.guarded.shelf),
+            &project,
+            environment,
+            Arc::clone(&self.clock),
+            Arc::clone(&self.random),
+        )?;
+        Ok(Some(Box::new(other)))
     }
 
     async fn head(&self) -> StoreResult<Option<Head>> {

@@ -31,6 +31,53 @@ environments:
   prod: {}
 ";
 
+/// What a plan would refuse is found by reading the file, at the value itself.
+#[test]
+fn values_the_local_provider_does_not_take_are_found_where_they_stand() {
+    let config = "\
+modules:
+  - name: here
+    type: iac.provider
+    config: {provider: local, root: 5, postgres: {port: x, sslmode: foo}}
+  - name: db
+    type: infra.database
+    config: {provider: here, engine: mysql}
+  - name: web
+    type: infra.container_service
+    config: {provider: here, command: ./web, http_port: abc, health_check: 5}
+  - name: typo
+    type: infra.datbase
+    config: {provider: here}
+  - name: there
+    type: iac.provider
+    config: {provider: locl}
+";
+    let (code, said) = validate(config, None);
+    assert_eq!(code, 2, "{said}");
+    for expected in [
+        "`root` of `iac.provider` of the provider `local` must be text, not a number",
+        "infra.yaml:4:37",
+        "must be a number from 0 to 65535",
+        "must be one of disable, prefer",
+        "must be one of pg, postgres",
+        "`command` of `infra.container_service` of the provider `local` must be a list, not text",
+        "`health_check` of `infra.container_service` of the provider `local` must be a map",
+        "the `local` provider has no `infra.datbase`",
+        "infra.yaml:12:11",
+        "there is no provider `locl`; did you mean `local`?",
+        "infra.yaml:16:24",
+    ] {
+        assert!(said.contains(expected), "{expected}: {said}");
+    }
+    let right = "\
+modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: \"${ROOT:-./r}\", postgres: {port: \"5432\"}}}
+  - {name: web, type: infra.container_service, config: {provider: here, command: [./web], http_port: 0}}
+";
+    let (code, said) = validate(right, None);
+    assert_eq!(code, 0, "{said}");
+}
+
 fn validate(config: &str, plugin: Option<&str>) -> (i32, String) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("infra.yaml"), config).unwrap();

@@ -64,6 +64,26 @@ async fn a_postgres_database_lives_and_leaves_nothing() {
         "kept"
     );
 
+    // A plan sees what was dropped behind our back, and an apply makes it again.
+    let admin = cluster.admin().await;
+    drop(client);
+    for statements in [
+        &["DROP DATABASE {} WITH (FORCE)"][..],
+        &["DROP DATABASE {} WITH (FORCE)", "DROP ROLE {}"],
+    ] {
+        for statement in statements {
+            let statement = statement.replace("{}", &user);
+            admin.client.batch_execute(&statement).await.unwrap();
+        }
+        let diff = driver.diff(&prior, &spec).await.unwrap();
+        assert!(diff.needs_update && diff.changes[0].path == "status");
+        let again = driver.update(&operation(), &prior, &spec).await.unwrap();
+        assert_eq!(again.status, "ready");
+        assert!(driver.diff(&prior, &spec).await.unwrap().changes.is_empty());
+    }
+    let (client, connection) = tokio_postgres::connect(url.expose(), NoTls).await.unwrap();
+    traffic.spawn(async move { drop(connection.await) });
+
     // The password never reached the server in a statement.
     let log = std::fs::read_to_string(&cluster.log).unwrap();
     assert!(

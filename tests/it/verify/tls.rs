@@ -85,7 +85,18 @@ fn certificates_are_checked_unless_told_otherwise() {
     let client_only = authority.vouch(|parameters| {
         parameters.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
     });
+    let authority_itself = {
+        let key = KeyPair::generate().unwrap();
+        let mut parameters = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        server_config(parameters.self_signed(&key).unwrap().der().clone(), &key)
+    };
     for (name, tls, sentence) in [
+        (
+            "an authority",
+            authority_itself,
+            Some("marked as an authority"),
+        ),
         ("good", authority.vouch(|_| ()), None),
         (
             "self-signed",

@@ -16,16 +16,32 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-pub(super) use server::KEYS;
+use server::KEYS;
 pub(crate) use server::Server;
 
 use super::SharedRandom;
+use super::check;
 use super::storage::gone;
+use crate::config::Shape;
 use crate::postgres::Session;
 use crate::provider::{DriverError, DriverResult, ErrorClass, Health};
 use crate::random::{encode_hex, hex_of};
 use crate::resource::{Address, FieldChange, Observed, Output, Outputs, Recorded, Spec};
 use crate::secret::{Masker, Secret};
+
+/// The settings of `postgres`, for whoever reads a config before anything is opened.
+pub(super) fn keys() -> crate::config::Keys {
+    let mut all = check::keys(KEYS);
+    let texts = ["database", "host", "password", "sslrootcert", "user"];
+    check::shapes(&mut all, &texts, &Shape::Text);
+    check::shapes(&mut all, &["port"], &Shape::Port);
+    check::shapes(
+        &mut all,
+        &["sslmode"],
+        &check::one_of(crate::postgres::PROTECTIONS),
+    );
+    all
+}
 
 /// Databases on a server.
 #[derive(Debug)]
@@ -152,8 +168,28 @@ impl Postgres {
         })
     }
 
+    /// Differences that the record shows, and if it shows none, those that the server does: a role
+    /// or a database that somebody dropped.
+    pub(super) async fn differences(&self, prior: &Recorded) -> DriverResult<Vec<FieldChange>> {
+        let mut changes = self.changes(prior);
+        if changes.is_empty() {
+            let session = self.server.connect().await?;
+            let standing = self.look(&session, &prior.address).await?;
+            if !(standing.role && standing.whole) {
+                let is_gone = !standing.role && !standing.database;
+                changes.push(FieldChange {
+                    path: "status".to_owned(),
+                    old: if is_gone { "gone" } else { "incomplete" }.into(),
+                    new: "ready".into(),
+                    force_new: false,
+                });
+            }
+        }
+        Ok(changes)
+    }
+
     /// Differences that the record alone shows; no connection is made.
-    pub(super) fn changes(&self, prior: &Recorded) -> Vec<FieldChange> {
+    fn changes(&self, prior: &Recorded) -> Vec<FieldChange> {
         let mut changes = Vec::new();
         let mut change = |path: &str, old: serde_json::Value, new: serde_json::Value| {
             if old != new {

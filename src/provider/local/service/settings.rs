@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
-use crate::config::Keys;
+use crate::config::{Keys, Shape};
 use crate::provider::local::check::{self, Problems, noun, text, unknown_keys};
 use crate::random::encode_hex;
 use crate::resource::{Map, PublicMap, Value};
@@ -52,7 +52,17 @@ pub(in crate::provider::local) fn keys() -> Keys {
     let mut health = check::keys(HEALTH_KEYS);
     let canonical = HEALTH_CANONICAL.iter().map(|key| (*key).to_owned());
     health.allowed.extend(canonical);
+    check::shapes(&mut health, HEALTH_KEYS, &Shape::Text);
     all.within.push(("health_check".to_owned(), health));
+    check::shapes(&mut all, &["command", "run_command"], &Shape::List);
+    let maps = ["env_vars", "env_vars_secret", "health_check"];
+    check::shapes(&mut all, &maps, &Shape::Map);
+    check::shapes(&mut all, &["http_port"], &Shape::Port);
+    check::shapes(
+        &mut all,
+        &["health_path", "working_directory"],
+        &Shape::Text,
+    );
     all
 }
 

@@ -1,0 +1,216 @@
+//! What more than one environment, or somebody besides Tidegate, has a hand in: sinks, stores and
+//! records that came from elsewhere.
+
+use std::fs;
+
+use tempfile::TempDir;
+
+use crate::github::fake::{Fake, Options};
+use crate::harness::{Finished, Run};
+use crate::main_job::dotenv;
+
+const CONFIG: &str = "\
+modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: \"./resources-${WORKFLOW_ENV}\"}}
+  - {name: state, type: iac.state, config: {backend: filesystem, directory: ./state}}
+  - name: db
+    type: infra.database
+    config: {provider: here, engine: sqlite}
+    outputs: {connection_url: {sensitive: true, sinks: [@SINK@]}}
+environments: {dev: {}, prod: {}}
+secretStores: {vault: {provider: file, config: {path: ./vault}}}
+secrets:
+  generate:
+    - {key: SESSION, type: random_hex, store: vault}
+";
+
+struct Project {
+    folder: TempDir,
+    github: Fake,
+}
+
+impl Project {
+    fn new(sink: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = CONFIG.replace("@SINK@", sink);
+        fs::write(folder.path().join("infra.yaml"), config).unwrap();
+        let github = Fake::start(Options::default());
+        Self { folder, github }
+    }
+
+    fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(name)).unwrap()
+    }
+
+    fn env_file(&self) -> std::path::PathBuf {
+        self.folder.path().join(".env")
+    }
+
+    #[track_caller]
+    fn run(&self, line: &str, code: i32) -> Finished {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        Run::new(self.folder.path(), &arguments)
+            .env("GITHUB_API_URL", self.github.url())
+            .env("GH_TOKEN", "github_pat_11TESTTOKEN_for_the_fake")
+            .output()
+            .expect_code(code)
+    }
+}
+
+#[test]
+fn a_shared_dotenv_file_keeps_what_another_environment_wrote() {
+    let project = Project::new("{type: dotenv, name: URL}");
+    let file = project.env_file();
+    project.run("up --env dev --yes", 0);
+    let second = project.run("up --env prod --yes", 0).stderr();
+    assert!(
+        second.contains("sink/shared") && second.contains("`dev`"),
+        "{second}"
+    );
+    let prods = dotenv(&file, "URL");
+    assert!(prods.contains("resources-prod"), "{prods}");
+    let destroyed = project.run("infra destroy --env dev --yes", 0);
+    let said = destroyed.stdout() + &destroyed.stderr();
+    assert!(said.contains("so it stays"), "{said}");
+    assert_eq!(dotenv(&file, "URL"), prods);
+
+    // Somebody's own line is replaced aloud, and not taken away.
+    fs::write(&file, "URL=mine\n").unwrap();
+    let replaced = project.run("up --env prod --yes", 0).stderr();
+    assert!(replaced.contains("sink/replaced"), "{replaced}");
+    assert_eq!(dotenv(&file, "URL"), prods);
+    let again = project.run("up --env prod --yes", 0).stderr();
+    assert!(!again.contains("sink/"), "{again}");
+    fs::write(&file, "URL=mine\n").unwrap();
+    project.run("infra destroy --env prod --yes", 0);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "URL=mine\n");
+}
+
+#[test]
+fn a_shared_github_secret_goes_with_the_last_environment_that_wrote_it() {
+    let project =
+        Project::new("{type: github_secret, name: URL, repo: acme/shop, token_env: GH_TOKEN}");
+    let stored = || project.github.secret("acme/shop", "URL");
+    project.run("up --env dev --yes", 0);
+    let devs = stored();
+    let second = project.run("up --env prod --yes", 0).stderr();
+    assert!(second.contains("sink/shared"), "{second}");
+    assert_ne!(stored(), devs);
+    // Each run says whose value it is from then on.
+    project.run("up --env dev --yes", 0);
+    assert_eq!(stored(), devs);
+    project.run("infra destroy --env dev --yes", 0);
+    assert_eq!(project.github.requests("DELETE"), 0);
+    assert!(stored().is_some());
+    project.run("infra destroy --env prod --yes", 0);
+    assert_eq!(stored(), None);
+}
+
+#[test]
+fn a_store_gets_a_lost_secret_back_and_keeps_somebody_elses() {
+    let project = Project::new("{type: dotenv, name: URL}");
+    project.run("up --env dev --yes", 0);
+    let file = project.folder.path().join("vault/SESSION");
+    let made = project.read("vault/SESSION");
+    fs::remove_file(&file).unwrap();
+    let repaired = project.run("up --env dev --yes", 0).stderr();
+    assert!(repaired.contains("written there again"), "{repaired}");
+    assert_eq!(project.read("vault/SESSION"), made);
+    fs::write(&file, "somebody-elses-value").unwrap();
+    let other = project.run("up --env dev --yes", 0).stderr();
+    assert!(other.contains("secret/store-differs"), "{other}");
+    project.run("infra destroy --env dev --yes", 0);
+    assert_eq!(project.read("vault/SESSION"), "somebody-elses-value");
+}
+
+#[test]
+fn records_whose_secrets_another_program_keeps_block_nothing() {
+    let project = Project::new("{type: dotenv, name: URL}");
+    project.run("up --env dev --yes", 0);
+    project.run("state export --env dev -o there.json", 0);
+    project.run("state wipe --env dev --yes", 0);
+    project.run("state import there.json --env dev --yes", 0);
+    for line in ["infra plan --env dev", "state verify --env dev"] {
+        project.run(line, 0);
+    }
+    // Only what needs the value fails, and says what brings it.
+    let config = project.read("infra.yaml");
+    let reader = "  - name: reader
+    type: infra.container_service
+    config: {provider: here, command: [sleep, \"60\"], env_vars_secret: {URL: \"${db.connection_url}\"}}
+environments:";
+    let path = project.folder.path().join("infra.yaml");
+    fs::write(&path, config.replace("environments:", reader)).unwrap();
+    let refused = project.run("infra plan --env dev", 2).stderr();
+    assert!(
+        refused.contains("tidegate infra refresh-outputs"),
+        "{refused}"
+    );
+    fs::write(&path, config).unwrap();
+    project.run("infra refresh-outputs --env dev", 0);
+    project.run("up --env dev --yes", 0);
+    assert!(dotenv(&project.env_file(), "URL").contains("resources-dev"));
+    project.run("infra destroy --env dev --yes", 0);
+}
+
+#[test]
+fn a_pipe_as_a_config_is_refused_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let pipe = folder.path().join("pipe");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, rustix::fs::Mode::from(0o600)).unwrap();
+    let refused = Run::new(folder.path(), &["config", "validate", "-c", "pipe"])
+        .output()
+        .expect_code(2);
+    assert!(
+        refused.stderr().contains("it is a pipe"),
+        "{}",
+        refused.stderr()
+    );
+}
+
+#[test]
+fn output_that_cannot_be_written_says_why() {
+    let project = Project::new("{type: dotenv, name: URL}");
+    let mut command = Run::new(project.folder.path(), &["config", "schema"]).into_command();
+    let full = fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let ended = command.stdout(full).output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&ended.stderr);
+    assert!(
+        said.contains("cli/output") && said.contains("No space left"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_step_whose_inputs_make_no_command_says_so_to_the_steps_after_it() {
+    let project = Project::new("{type: dotenv, name: URL}");
+    let run = |command: &str, outputs: &str| {
+        Run::new(project.folder.path(), &["action"])
+            .env("GITHUB_ACTIONS", "true")
+            .env(
+                "GITHUB_OUTPUT",
+                &project.folder.path().join(outputs).display().to_string(),
+            )
+            .env("TIDEGATE_INPUT_COMMAND", command)
+            .output()
+    };
+    for command in ["infra plan; id", "up 'open", "action", "up --no-such-flag"] {
+        fs::write(project.folder.path().join("outputs"), "").unwrap();
+        let refused = run(command, "outputs").expect_code(2);
+        let said = refused.stdout() + &refused.stderr();
+        assert!(said.contains("::error"), "{command}: {said}");
+        let outputs = project.read("outputs");
+        let failed = outputs
+            .lines()
+            .skip_while(|line| !line.starts_with("failed"))
+            .nth(1);
+        assert_eq!(failed, Some("true"), "{command}: {outputs}");
+    }
+    // What later steps decide by is not there: that is no success.
+    run("config validate", "outputs").expect_code(0);
+    run("config validate", "no/such/folder").expect_code(1);
+}
