@@ -7,13 +7,13 @@ use super::execute::within;
 use crate::provider::ability::Ability;
 use crate::provider::{Driver, DriverError, ErrorClass};
 use crate::resource::{Address, Kind, Map, Observed, ProviderId, Recorded, Value};
-use crate::state::Record;
+use crate::state::{Record, StoreResult};
 
 /// What is there under a name.
 pub(super) enum Presence {
     /// This, and it is none of those that are known to be something else.
     There(Box<Observed>),
-    /// Nothing but what was there before, under this id.
+    /// Nothing but what was there before, or is another environment's, under this id.
     Other(String),
     /// Nothing, for certain.
     Absent,
@@ -106,7 +106,7 @@ impl<'p> Place<'p> {
             }
             // Without an id it is no answer, but for a driver whose word on names is good.
             Ok(found) if !found.provider_id.is_empty() || self.driver.finds_by_name() => {
-                return Ok(Presence::There(Box::new(found)));
+                return self.ours(engine, found).await;
             }
             Ok(_) => {}
             Err(error) if error.class == ErrorClass::NotFound => {}
@@ -116,7 +116,7 @@ impl<'p> Place<'p> {
             && let Some(listed) = self.listed(engine, others).await
         {
             return match listed? {
-                Some(found) => Ok(Presence::There(Box::new(found))),
+                Some(found) => self.ours(engine, found).await,
                 None => Ok(other.map_or(Presence::Absent, Presence::Other)),
             };
         }
@@ -130,6 +130,38 @@ impl<'p> Place<'p> {
             return Ok(Presence::Absent);
         }
         Ok(self.worth(engine).await)
+    }
+
+    /// What was found, unless it is another environment's: names need not be unique.
+    async fn ours(&self, engine: &Engine<'_>, found: Observed) -> Result<Presence, DriverError> {
+        if !self.driver.finds_by_name() {
+            let elsewhere = self.is_elsewhere(engine, &found.provider_id).await;
+            let elsewhere = elsewhere.map_err(|error| {
+                let why = format!("whether it is another environment's cannot be told: {error}");
+                DriverError::new(ErrorClass::Unknown, why)
+            })?;
+            if elsewhere {
+                return Ok(Presence::Other(found.provider_id));
+            }
+        }
+        Ok(Presence::There(Box::new(found)))
+    }
+
+    /// True when another environment of this state has it on record.
+    async fn is_elsewhere(&self, engine: &Engine<'_>, id: &str) -> StoreResult<bool> {
+        for environment in engine.store.environments().await? {
+            if environment == engine.store.environment() {
+                continue;
+            }
+            if let Some(store) = engine.store.beside(&environment)?
+                && store.list().await?.iter().any(|record| {
+                    record.provider_id == id && record.resource_type == self.kind.as_str()
+                })
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// What the provider's own list of everything says; `None` when there is none to be had.

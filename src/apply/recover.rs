@@ -174,7 +174,7 @@ async fn settle(
                 }
                 Presence::Absent => Ok("it was not made".to_owned()),
                 Presence::Other(id) => Ok(format!(
-                    "it was not made: what goes by its name, `{id}`, was there before, and is not ours"
+                    "it was not made: what goes by its name, `{id}`, was there before or is another environment's"
                 )),
                 Presence::Unseen | Presence::Blind => {
                     Ok("it is not found by its name, so it counts as not made".to_owned())

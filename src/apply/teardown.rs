@@ -195,6 +195,9 @@ async fn discover_one(
             let prior = Recorded::by_name(resource.address.clone(), resource.kind.clone());
             there(prior, *found)
         }
+        Ok(Presence::Other(id)) => failed(format!(
+            "what is there under its name, `{id}`, is on record in another environment, and is not touched"
+        )),
         Ok(_) => missing,
         // Its id says that it is gone; that names cannot be asked for changes nothing.
         Err(_) if is_recorded => missing,

@@ -401,7 +401,7 @@ impl Executor<'_, '_> {
                         ErrorClass::Unknown
                     },
                     format!(
-                        "{}; something of that name, `{id}`, was there before this run and is not touched",
+                        "{}; something of that name, `{id}`, was there before this run or is another environment's, and is not touched",
                         error.message
                     ),
                 )

@@ -149,3 +149,23 @@ fn a_teardown_without_records_asks_for_the_list_where_names_find_nothing() {
     world.cloud.plant("db");
     assert_eq!(world.torn_down(), ["old-db"]);
 }
+
+#[test]
+fn what_another_environment_has_on_record_is_not_taken_for_ours() {
+    let world = world(Names::Work);
+    world.cloud.plant("db");
+    world.elsewhere("prod", "db", "old-db");
+    let said = world.torn_down();
+    assert!(
+        said[0].contains("`old-db`, is on record in another"),
+        "{said:?}"
+    );
+    // Nor when it appears while ours is made, and ours is not.
+    world.cloud.forget("old-db");
+    world
+        .cloud
+        .act("create", "db", Act::Appears("old-db", ErrorClass::Unknown));
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db error"]);
+    assert!(world.records().is_empty(), "{report:?}");
+}

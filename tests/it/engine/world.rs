@@ -128,6 +128,8 @@ pub(super) enum Act {
     Say(ErrorClass),
     /// Answers with an error; nothing happens.
     Refuse(ErrorClass),
+    /// Fails; meanwhile somebody else makes one of that name.
+    Appears(&'static str, ErrorClass),
     /// Asks to be left alone.
     SlowDown(Duration),
     /// Takes this long.
@@ -304,6 +306,10 @@ impl Driver for Cloud {
         let name = desired.address.as_str();
         let act = self.call("create", name).await;
         before(act.as_ref())?;
+        if let Some(Act::Appears(id, class)) = act {
+            self.plant_as(name, id);
+            return Err(error(class));
+        }
         let mut inner = lock(&self.inner);
         if !self.new_one_first && inner.live.iter().any(|(live, _)| live == name) {
             return Err(error(ErrorClass::AlreadyExists));
@@ -606,6 +612,12 @@ impl Store for Watched {
     async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
         self.store.lock(holder, wait).await
     }
+    async fn environments(&self) -> StoreResult<Vec<String>> {
+        self.store.environments().await
+    }
+    fn beside(&self, environment: &str) -> StoreResult<Option<Box<dyn Store>>> {
+        self.store.beside(environment)
+    }
     async fn renew(&self, lease: &Lease) -> StoreResult<()> {
         if *lock(&self.taken_over) {
             return Err(StoreError::LostLock {
@@ -791,6 +803,30 @@ impl World {
             let unfinished = remarks::finalize(engine, "this", &report).await;
             Ok((report, findings, unfinished))
         })
+    }
+
+    /// Another environment has this on record.
+    pub(super) fn elsewhere(&self, environment: &str, name: &str, id: &str) {
+        let world = Self::new(&[(name, "")]);
+        assert!(all_well(&world.apply()));
+        let mut record = world.records()[name].clone();
+        id.clone_into(&mut record.provider_id);
+        environment.clone_into(&mut record.tidegate.environment);
+        let store = self.store.store.beside(environment).unwrap().unwrap();
+        run(&self.clock, async {
+            let holder = Holder {
+                run_id: "other".to_owned(),
+                who: "test@there".to_owned(),
+                process_id: 1,
+                command: "test".to_owned(),
+                run_url: None,
+                since: String::new(),
+                mark: String::new(),
+            };
+            let lease = store.lock(&holder, Duration::ZERO).await.unwrap();
+            store.put(&lease, &record).await.unwrap();
+            store.unlock(&lease).await.unwrap();
+        });
     }
 
     /// What a teardown finds, as the ids it would delete; a sentence for what it would not.
