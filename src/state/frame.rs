@@ -190,6 +190,9 @@ fn not_json(error: serde_json::Error) -> String {
     use serde_json::error::Category;
     match error.classify() {
         Category::Eof => "it is cut short".to_owned(),
+        _ if error.line() == 1 && error.column() <= 1 => {
+            "its first byte is neither that of a checked file nor of JSON: it is damaged".to_owned()
+        }
         Category::Syntax | Category::Data | Category::Io => format!(
             "it is not JSON (line {}, column {})",
             error.line(),
