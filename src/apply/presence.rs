@@ -7,7 +7,7 @@ use super::execute::within;
 use crate::provider::ability::Ability;
 use crate::provider::{Driver, DriverError, ErrorClass};
 use crate::resource::{Address, Kind, Map, Observed, ProviderId, Recorded, Value};
-use crate::state::{Record, StoreResult};
+use crate::state::{Record, Records, StoreResult};
 
 /// What is there under a name.
 pub(super) enum Presence {
@@ -55,23 +55,18 @@ pub(super) struct Place<'p> {
     pub(super) kind: &'p Kind,
     /// What finds it, from [`locator`].
     pub(super) locator: Recorded,
-    /// Another resource of the same kind and provider that is there: whether that is found by its name
-    /// shows what not being found is worth.
-    pub(super) sibling: Option<&'p Record>,
+    /// What is on record: whether a neighbour that is certainly there is found by its name shows what
+    /// not being found is worth.
+    pub(super) records: &'p Records,
 }
 
 impl<'p> Place<'p> {
-    /// The first of `records` that can stand as a sibling.
-    pub(super) fn sibling<'r>(
-        address: &Address,
-        kind: &Kind,
-        owner: &ProviderId,
-        records: impl IntoIterator<Item = &'r Record>,
-    ) -> Option<&'r Record> {
-        records.into_iter().find(|record| {
-            record.resource_id != *address
-                && record.resource_type == kind.as_str()
-                && record.provider_ref == owner.as_str()
+    /// Another resource of the same kind and provider.
+    fn sibling(&self) -> Option<&'p Record> {
+        self.records.iter().find(|record| {
+            record.resource_id != *self.address
+                && record.resource_type == self.kind.as_str()
+                && record.provider_ref == self.owner.as_str()
                 && !record.provider_id.is_empty()
         })
     }
@@ -197,7 +192,7 @@ impl<'p> Place<'p> {
             // It was asked for by an id, so to speak.
             return Presence::Absent;
         }
-        let Some(sibling) = self.sibling else {
+        let Some(sibling) = self.sibling() else {
             return Presence::Unseen;
         };
         match within(engine, self.driver.read(&self.named(&sibling.resource_id))).await {

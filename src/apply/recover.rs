@@ -11,7 +11,7 @@ use crate::report::Report;
 use crate::resource::{ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Spec};
 use crate::state::journal::open_intents;
 use crate::state::record::{Applied, from_observed};
-use crate::state::{Entry, Lease, Record, StoreError};
+use crate::state::{Entry, Lease, Record, Records, StoreError};
 
 /// One settled intent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,7 +249,7 @@ async fn look_up(
     kind: &Kind,
     others: &[&str],
 ) -> Result<Presence, Report> {
-    let records = engine.store.list().await.map_err(Report::from)?;
+    let records = Records::from(engine.store.list().await.map_err(Report::from)?);
     let others: Vec<&str> = others.iter().copied().filter(|id| !id.is_empty()).collect();
     let resources = by_address(engine);
     let config = resources.get(address).map(|resource| &resource.config);
@@ -259,7 +259,7 @@ async fn look_up(
         address,
         kind,
         locator: locator(address, kind, config),
-        sibling: Place::sibling(address, kind, owner, &records),
+        records: &records,
     };
     match place.look(engine, &others).await {
         Ok(Presence::Blind) => Err(by_id_only(address, kind)),

@@ -24,7 +24,7 @@ use crate::resource::{
 };
 use crate::state::lease::Renewal;
 use crate::state::record::to_recorded;
-use crate::state::{Lease, Record, StoreError};
+use crate::state::{Lease, Record, Records, StoreError};
 
 /// A live resource that is to go.
 #[derive(Clone, Debug)]
@@ -178,13 +178,14 @@ async fn discover_one(
             "this provider cannot look it up by name, and no record tells its id".to_owned(),
         );
     }
+    let none = Records::default();
     let place = Place {
         owner: &resource.provider,
         driver,
         address: &resource.address,
         kind: &resource.kind,
         locator: locator(&resource.address, &resource.kind, Some(&resource.config)),
-        sibling: None,
+        records: &none,
     };
     match place.look(engine, &[]).await {
         Ok(Presence::There(found)) if is_recorded && !driver.finds_by_name() => failed(format!(

@@ -351,12 +351,7 @@ impl Executor<'_, '_> {
             address: &action.address,
             kind: &action.kind,
             locator: locator(&action.address, &action.kind, Some(&desired.config)),
-            sibling: Place::sibling(
-                &action.address,
-                &action.kind,
-                &action.provider,
-                self.records.iter(),
-            ),
+            records: &self.records,
         }
     }
 
