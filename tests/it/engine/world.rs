@@ -814,16 +814,7 @@ impl World {
         environment.clone_into(&mut record.tidegate.environment);
         let store = self.store.store.beside(environment).unwrap().unwrap();
         run(&self.clock, async {
-            let holder = Holder {
-                run_id: "other".to_owned(),
-                who: "test@there".to_owned(),
-                process_id: 1,
-                command: "test".to_owned(),
-                run_url: None,
-                since: String::new(),
-                mark: String::new(),
-            };
-            let lease = store.lock(&holder, Duration::ZERO).await.unwrap();
+            let lease = store.lock(&holder("other"), Duration::ZERO).await.unwrap();
             store.put(&lease, &record).await.unwrap();
             store.unlock(&lease).await.unwrap();
         });
@@ -863,16 +854,7 @@ impl World {
         *lock(&self.cloud.canceller) = Some(canceller);
         let store: Arc<dyn Store> = Arc::clone(&self.store) as _;
         run(&self.clock, async {
-            let holder = Holder {
-                run_id: "run".to_owned(),
-                who: "test@here".to_owned(),
-                process_id: 1,
-                command: "test".to_owned(),
-                run_url: None,
-                since: String::new(),
-                mark: String::new(),
-            };
-            let lease = store.lock(&holder, Duration::ZERO).await.unwrap();
+            let lease = store.lock(&holder("run"), Duration::ZERO).await.unwrap();
             let key = store.key(true).await.unwrap().unwrap();
             let engine = Engine {
                 config: &config,
@@ -939,4 +921,16 @@ pub(super) fn load(text: &str) -> Config {
     )
     .unwrap()
     .config
+}
+
+fn holder(run_id: &str) -> Holder {
+    Holder {
+        run_id: run_id.to_owned(),
+        who: "test@here".to_owned(),
+        process_id: 1,
+        command: "test".to_owned(),
+        run_url: None,
+        since: String::new(),
+        mark: String::new(),
+    }
 }
