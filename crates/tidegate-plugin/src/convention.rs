@@ -1,6 +1,9 @@
-//! The additive convention between hosts and state stores that can compare before they write;
-//! `docs/state.md` says it in words. To everybody who does not know it these are records like any
-//! other.
+//! What our hosts and our plugins agree on beyond the contract. To everybody who does not know it
+//! these are records, variables and fields like any other.
+//!
+//! The first part is between hosts and state stores that can compare before they write;
+//! `docs/state.md` says it in words. The second, [`HOST`] and [`BY_PROCESS`], is how the two know
+//! each other; `docs/providers.md` says that.
 
 /// A record of this id is never stored. Asking for it tells what a store can do: the store that
 /// has one and the status [`COMPARES`] takes conditional saves.
@@ -15,3 +18,11 @@ pub const NOTHING: &str = "before:nothing";
 pub const VERSION: &str = "before:version:";
 /// A key of a list's filter: only records whose id begins with its value.
 pub const UNDER: &str = "tidegate.under";
+
+/// The variable by which a host says its process number: it can ask the kernel which process is
+/// behind a unix socket, and so can a plugin that is the child of that very process.
+pub const HOST: &str = "TIDEGATE_PLUGIN_HOST";
+/// The sixth field of the handshake of a plugin that takes [`HOST`] up. It answers that process and
+/// no other, in the clear; the host in its turn talks to nobody but the process it started. A
+/// certificate is far longer, so no host takes this for one.
+pub const BY_PROCESS: &str = "by-process";

@@ -96,12 +96,11 @@ pub(super) use unary;
 
 impl Connection {
     /// Dials. The socket must be held by a process of our own user: a plugin cannot send us to
-    /// somebody else's. With TLS, whoever answers must be the one whose certificate was in the
-    /// handshake.
+    /// somebody else's. Beyond that, whoever answers must be the one of `trust`.
     pub(super) async fn open(
         plugin: &str,
         endpoint: Endpoint,
-        tls: Option<Arc<ClientConfig>>,
+        trust: Trust,
         tools: &Tools,
     ) -> Result<Self, Report> {
         let unreachable = |why: String| {
@@ -112,7 +111,7 @@ impl Connection {
             .because(tools.excerpt(&why))
             .fix("the plugin is broken: report it to its author")
         };
-        let connector = tower::service_fn(move |_: Uri| dial(endpoint.clone(), tls.clone()));
+        let connector = tower::service_fn(move |_: Uri| dial(endpoint.clone(), trust.clone()));
         // The address is a placeholder: the connector knows the way. Keepalive stays off, because
         // Go servers hang up on hosts that ping more often than every five minutes.
         let target = tonic::transport::Endpoint::from_static("http://unused")
@@ -249,17 +248,37 @@ impl Connection {
     }
 }
 
-async fn dial(endpoint: Endpoint, tls: Option<Arc<ClientConfig>>) -> io::Result<TokioIo<Stream>> {
+/// Who has to be at the other end.
+#[derive(Clone)]
+pub(super) enum Trust {
+    /// Whoever listens in a folder that is ours alone.
+    Folder,
+    /// This process, says the kernel.
+    Process(u32),
+    /// The holder of a certificate.
+    Tls(Arc<ClientConfig>),
+}
+
+async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<TokioIo<Stream>> {
+    let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let stream: Stream = match endpoint {
         Endpoint::Unix(path) => {
             let stream = UnixStream::connect(path).await?;
-            if stream.peer_cred()?.uid() != rustix::process::getuid().as_raw() {
-                return Err(io::Error::new(
-                    io::ErrorKind::PermissionDenied,
-                    "the socket belongs to another user",
-                ));
+            let peer = stream.peer_cred()?;
+            if peer.uid() != rustix::process::getuid().as_raw() {
+                return refused("the socket belongs to another user");
+            }
+            if let Trust::Process(plugin) = trust
+                && peer.pid().and_then(|pid| u32::try_from(pid).ok()) != Some(plugin)
+            {
+                return refused(
+                    "the socket belongs to another process than the one that was started",
+                );
             }
             Box::new(stream)
+        }
+        Endpoint::Tcp(_) if matches!(trust, Trust::Process(_)) => {
+            return refused("a port does not say which process is behind it");
         }
         Endpoint::Tcp(address) => {
             let stream = TcpStream::connect(address).await?;
@@ -267,7 +286,7 @@ async fn dial(endpoint: Endpoint, tls: Option<Arc<ClientConfig>>) -> io::Result<
             Box::new(stream)
         }
     };
-    let Some(config) = tls else {
+    let Trust::Tls(config) = trust else {
         return Ok(TokioIo::new(stream));
     };
     let name = ServerName::try_from(tls::NAME).map_err(io::Error::other)?;

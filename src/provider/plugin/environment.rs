@@ -5,6 +5,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use tidegate_plugin::convention;
+
 use super::handshake::PROTOCOL_VERSION;
 use crate::package::descriptor::Descriptor;
 use crate::process::Variable;
@@ -46,14 +48,23 @@ const ONLY_BY_CONFIG: &[&str] = &["GITHUB_TOKEN", "GH_TOKEN"];
 /// Key of a provider module's config that declares variables for its plugin.
 pub const CONFIG_KEY: &str = "env";
 
+/// The two ways in which a plugin may know us. It takes the one it knows.
+#[derive(Clone, Debug)]
+pub struct Offer {
+    /// Mutual TLS: our certificate, in PEM.
+    pub certificate: String,
+    /// The kernel's word: our process number.
+    pub host: u32,
+}
+
 /// The whole environment of a plugin. `declared` is the value of `env:` in its module,
-/// `certificate` offers TLS.
+/// `offer` is how the plugin may make sure of us, and we of it.
 pub fn environment(
     variables: &Variables,
     manifest: &Descriptor,
     declared: Option<&Value>,
     socket_directory: &Path,
-    certificate: Option<String>,
+    offer: Option<Offer>,
     masker: &Masker,
 ) -> Result<BTreeMap<String, Variable>, Report> {
     let mut all = BTreeMap::new();
@@ -126,11 +137,13 @@ pub fn environment(
     ] {
         all.insert(name.to_owned(), Variable::Public(value));
     }
-    if let Some(certificate) = certificate {
-        all.insert(
-            "PLUGIN_CLIENT_CERT".to_owned(),
-            Variable::Public(certificate),
-        );
+    if let Some(Offer { certificate, host }) = offer {
+        for (name, value) in [
+            ("PLUGIN_CLIENT_CERT", certificate),
+            (convention::HOST, host.to_string()),
+        ] {
+            all.insert(name.to_owned(), Variable::Public(value));
+        }
     }
     Ok(all)
 }
@@ -232,7 +245,10 @@ mod tests {
             &manifest(),
             declared.as_ref(),
             Path::new("/sockets"),
-            Some("our certificate".to_owned()),
+            Some(Offer {
+                certificate: "our certificate".to_owned(),
+                host: 42,
+            }),
             &Masker::default(),
         )
     }
@@ -268,6 +284,7 @@ mod tests {
                 ("PLUGIN_PROTOCOL_VERSIONS", "1".to_owned()),
                 ("PLUGIN_UNIX_SOCKET_DIR", "/sockets".to_owned()),
                 same("SSL_CERT_FILE"),
+                ("TIDEGATE_PLUGIN_HOST", "42".to_owned()),
                 ("WORKFLOW_PLUGIN", "workflow-external-plugin-v1".to_owned()),
             ]
         );

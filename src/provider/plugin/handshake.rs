@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tidegate_plugin::convention;
 use tidegate_plugin::tls::Peer;
 
 /// The line format we speak.
@@ -25,13 +26,25 @@ pub enum Endpoint {
     Tcp(SocketAddr),
 }
 
+/// What tells us that the one who listens is the plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// The folder of its socket, which only we can enter. All that a plugin has which knows neither
+    /// of the others.
+    Folder,
+    /// The kernel, which says what process listens.
+    Process,
+    /// The certificate it will show.
+    Certificate(Peer),
+}
+
 /// What a plugin's first line says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Greeting {
     /// Where it listens.
     pub endpoint: Endpoint,
-    /// The certificate it will show, when it speaks TLS.
-    pub peer: Option<Peer>,
+    /// How it is known.
+    pub proof: Proof,
 }
 
 /// Why a handshake line is refused. Each has its own code, because each has its own remedy.
@@ -130,18 +143,20 @@ pub fn parse(line: &[u8], is_tls_offered: bool) -> Result<Greeting, HandshakeErr
         None | Some(&"grpc") => {}
         Some(other) => return Err(HandshakeError::Protocol(short(other))),
     }
-    let certificate = rest
-        .get(1)
-        .filter(|field| field.len() > CERTIFICATE_CHARACTERS_MIN);
-    let peer = match certificate {
-        // A plugin that does not know how goes on in the clear, through a folder that is ours alone.
-        None => None,
-        Some(_) if !is_tls_offered => return Err(HandshakeError::UnaskedCertificate),
-        Some(field) => Some(
-            Peer::from_field(field).map_err(|why| HandshakeError::Certificate(why.to_string()))?,
-        ),
+    let proof = match rest.get(1) {
+        Some(field) if field.len() > CERTIFICATE_CHARACTERS_MIN => {
+            if !is_tls_offered {
+                return Err(HandshakeError::UnaskedCertificate);
+            }
+            let peer = Peer::from_field(field)
+                .map_err(|why| HandshakeError::Certificate(why.to_string()))?;
+            Proof::Certificate(peer)
+        }
+        Some(&convention::BY_PROCESS) => Proof::Process,
+        // A plugin that does not know how goes on in the clear.
+        None | Some(_) => Proof::Folder,
     };
-    Ok(Greeting { endpoint, peer })
+    Ok(Greeting { endpoint, proof })
 }
 
 fn quoted(text: &str) -> String {
@@ -190,11 +205,13 @@ mod tests {
                 parse(line.as_bytes(), true),
                 Ok(Greeting {
                     endpoint: Endpoint::Unix("/tmp/plugin42".into()),
-                    peer: None
+                    proof: Proof::Folder
                 }),
                 "{line:?}"
             );
         }
+        let known = parse(b"1|1|unix|/tmp/plugin42|grpc|by-process", true).unwrap();
+        assert_eq!(known.proof, Proof::Process);
         let tcp = parse(b"1|1|tcp|127.0.0.1:10000|grpc", true).unwrap();
         assert_eq!(
             tcp.endpoint,
@@ -237,7 +254,10 @@ mod tests {
         );
         let identity = tidegate_plugin::tls::Identity::generate().unwrap();
         let line = format!("1|1|unix|/s|grpc|{}|true", identity.field());
-        assert!(parse(line.as_bytes(), true).unwrap().peer.is_some());
+        assert!(matches!(
+            parse(line.as_bytes(), true).unwrap().proof,
+            Proof::Certificate(_)
+        ));
         assert_eq!(
             parse(line.as_bytes(), false),
             Err(HandshakeError::UnaskedCertificate)

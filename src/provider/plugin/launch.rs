@@ -15,7 +15,7 @@ use tokio::process::{Child, ChildStdout};
 use tokio::task::JoinSet;
 
 use super::Tools;
-use super::environment::environment;
+use super::environment::{Offer, environment};
 use super::find::Found;
 use super::handshake::{self, Greeting, HandshakeError, LINE_BYTES_MAX};
 use super::lock;
@@ -141,7 +141,10 @@ impl Running {
             &plugin.manifest,
             declared,
             &folder.path,
-            identity.map(Identity::pem),
+            identity.map(|identity| Offer {
+                certificate: identity.pem(),
+                host: tools.processes.own_pid(),
+            }),
             &tools.masker,
         )?;
         let launch = Launch {
@@ -186,6 +189,11 @@ impl Running {
         let image = PathBuf::from(format!("/proc/{pid}/exe"));
         lock::check(tools.disk.as_ref(), &pins, &plugin.name, &image)?;
         Ok((running, greeting))
+    }
+
+    /// Its process number.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
     }
 
     /// Where this process's output goes.

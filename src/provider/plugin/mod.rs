@@ -38,8 +38,9 @@ use crate::report::{Event, Report, Reporter};
 use crate::resource::{Kind, Map, Value};
 use crate::secret::Masker;
 use crate::variables::Variables;
-use connection::Connection;
+use connection::{Connection, Trust};
 use driver::PluginDriver;
+use handshake::Proof;
 use launch::Running;
 
 pub use backend::{BackendError, Places, StateBackend};
@@ -219,12 +220,14 @@ async fn start(
             }
             started => started?,
         };
-    let tls = greeting
-        .peer
-        .map(|peer| identity.client(peer))
-        .transpose()
-        .map_err(|error| no_tls(&error))?;
-    let connection = Connection::open(&found.name, greeting.endpoint, tls, tools).await?;
+    let trust = match greeting.proof {
+        Proof::Folder => Trust::Folder,
+        Proof::Process => Trust::Process(running.pid()),
+        Proof::Certificate(peer) => {
+            Trust::Tls(identity.client(peer).map_err(|error| no_tls(&error))?)
+        }
+    };
+    let connection = Connection::open(&found.name, greeting.endpoint, trust, tools).await?;
     let relay = Arc::clone(running.relay());
     running.read(connection.clone().relay_output(relay));
     Ok((running, connection))

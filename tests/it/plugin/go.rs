@@ -115,6 +115,7 @@ async fn h1_h2_h3_h4_h21_the_go_plugin_sees_what_it_may_and_nothing_else() {
             "PLUGIN_MIN_PORT",
             "PLUGIN_PROTOCOL_VERSIONS",
             "PLUGIN_UNIX_SOCKET_DIR",
+            "TIDEGATE_PLUGIN_HOST",
             "WORKFLOW_PLUGIN",
         ]
     );
@@ -634,8 +635,9 @@ async fn a_job_is_run_watched_and_read() {
     }
 }
 
-/// Mutual TLS, with a certificate of the curve and the kind that Go's library makes: what speaks to
-/// the plugin is its host, and nobody else is answered, not even by a plugin of the same user.
+/// Mutual TLS for the Go plugin, with a certificate of the curve and the kind that Go's library
+/// makes, and the kernel's word for ours: what speaks to the plugin is its host, and nobody else is
+/// answered, not even another process of the same user.
 #[tokio::test]
 async fn s15_a_plugin_answers_its_own_host_and_nobody_else() {
     for (lab, plugin) in peers().await {
@@ -654,11 +656,12 @@ async fn s15_a_plugin_answers_its_own_host_and_nobody_else() {
             .unwrap()
             .unwrap()
             .path();
-        let answer = tokio::task::spawn_blocking(move || plaintext(&socket))
-            .await
-            .unwrap();
+        let Some(answer) = plaintext(&socket).await else {
+            harness::skip_without("python3");
+            return;
+        };
         // An HTTP/2 server would begin with its settings, a frame of type 4.
-        assert_ne!(answer.get(3), Some(&4), "{answer:?}");
+        assert_ne!(answer.get(6..8), Some("04"), "{answer:?}");
         // And its host is served as before.
         assert!(!plugin.regions("dev").await.unwrap().is_empty());
         plugin.close().await;
@@ -666,23 +669,29 @@ async fn s15_a_plugin_answers_its_own_host_and_nobody_else() {
     }
 }
 
-/// What a server says to somebody who speaks HTTP/2 in the clear.
-fn plaintext(socket: &Path) -> Vec<u8> {
-    use std::io::{Read as _, Write as _};
-    let mut stream = std::os::unix::net::UnixStream::connect(socket).unwrap();
-    stream
-        .set_read_timeout(Some(Duration::from_secs(5)))
-        .unwrap();
-    stream
-        .write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0")
-        .unwrap();
-    let mut answer = Vec::new();
-    let mut piece = [0; 64];
-    while let Ok(read @ 1..) = stream.read(&mut piece) {
-        answer.extend_from_slice(&piece[..read]);
-        if answer.len() > 9 {
-            break;
-        }
-    }
-    answer
+/// What a server says, in hex, to another process that speaks HTTP/2 in the clear; `None` without
+/// Python.
+async fn plaintext(socket: &Path) -> Option<String> {
+    const STRANGER: &str = r#"
+import socket, sys
+stranger = socket.socket(socket.AF_UNIX)
+stranger.settimeout(5)
+stranger.connect(sys.argv[1])
+answer = b""
+try:
+    stranger.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\4\0\0\0\0\0")
+    while len(answer) < 10 and (piece := stranger.recv(64)):
+        answer += piece
+except OSError:
+    pass
+print(answer.hex())
+"#;
+    let said = tokio::process::Command::new("python3")
+        .args(["-c", STRANGER])
+        .arg(socket)
+        .output()
+        .await
+        .ok()?;
+    assert!(said.status.success(), "{said:?}");
+    Some(String::from_utf8_lossy(&said.stdout).trim().to_owned())
 }

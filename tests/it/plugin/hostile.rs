@@ -84,6 +84,23 @@ async fn h6_h7_every_wrong_handshake_has_its_own_error_and_kills() {
     }
 }
 
+/// What a plugin says about itself is nothing against what the kernel says about its socket.
+#[tokio::test]
+async fn a_socket_of_another_process_is_not_the_plugins() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("ours");
+    let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+    for (address, why) in [
+        (format!("unix|{}", socket.display()), "another process"),
+        ("tcp|127.0.0.1:1".to_owned(), "a port does not say"),
+    ] {
+        let lab = hostile(&json!({"line": format!("1|1|{address}|grpc|by-process\n")}));
+        let opened = lab.bad().await;
+        let problem = lab.refused(opened, "plugin/unreachable");
+        assert!(problem.because[0].contains(why), "{problem:?}");
+    }
+}
+
 #[tokio::test]
 async fn h8_silence_ends_at_the_deadline_and_kills() {
     let mut lab = hostile(&json!({}));

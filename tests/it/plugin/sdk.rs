@@ -282,3 +282,33 @@ fn s15_asked_for_mutual_tls_it_never_serves_plaintext() {
 fn s16_state_calls_before_configure_are_refused() {
     holds("state files: before Configure every call is FailedPrecondition");
 }
+
+#[tokio::test]
+async fn a_child_of_its_host_takes_the_kernels_word_and_not_a_certificate() {
+    use tidegate_plugin::{convention, tls};
+
+    let certificate = tls::Identity::generate().unwrap().pem();
+    let launch = async |host: u32| {
+        Conformance::of(go::own_executable())
+            .environment("PLUGIN_CLIENT_CERT", &certificate)
+            .environment(convention::HOST, host.to_string())
+            .launch()
+            .await
+            .unwrap()
+    };
+    let own = std::process::id();
+    let launched = launch(own).await;
+    assert_eq!(launched.field(6), convention::BY_PROCESS);
+    let channel = launched.connect().await.unwrap();
+    let mut client =
+        IaCProviderRequiredClient::with_origin(channel, "http://unused".parse().unwrap());
+    client.name(iac::NameRequest {}).await.unwrap();
+    // Whose child it is not, it does not believe: mutual TLS, and no plaintext.
+    let launched = launch(own + 1).await;
+    assert!(launched.field(6).len() > 100, "{}", launched.line);
+    if let Ok(channel) = launched.connect().await {
+        let origin = "http://unused".parse().unwrap();
+        let mut client = IaCProviderRequiredClient::with_origin(channel, origin);
+        assert!(client.name(iac::NameRequest {}).await.is_err());
+    }
+}

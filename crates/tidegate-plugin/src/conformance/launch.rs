@@ -58,6 +58,7 @@ pub(super) fn command(conformance: &Conformance) -> Command {
         "PLUGIN_MULTIPLEX_GRPC",
         "PLUGIN_UNIX_SOCKET_DIR",
         "PLUGIN_UNIX_SOCKET_GROUP",
+        crate::convention::HOST,
     ] {
         command.env_remove(name);
     }

@@ -15,7 +15,6 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio_rustls::TlsAcceptor;
 use tonic::Status;
 use tonic::body::Body;
 use tonic_health::ServingStatus;
@@ -24,6 +23,7 @@ use tonic_health::server::{HealthReporter, HealthService};
 use tower_service::Service;
 
 use super::core::Core;
+use super::launch::Admission;
 use super::listen::Listener;
 use crate::{iac, launch, plugin};
 
@@ -40,7 +40,8 @@ const SEND_BUFFER: usize = 4 << 20;
 const MESSAGE: usize = i32::MAX as usize;
 
 /// Takes connections until the host asks for the end, or is gone.
-pub(crate) async fn accept(core: Arc<Core>, listener: Listener, tls: Option<TlsAcceptor>) {
+pub(crate) async fn accept(core: Arc<Core>, listener: Listener, admission: Admission) {
+    let admission = Arc::new(admission);
     let health = HealthReporter::new();
     health
         .set_service_status("plugin", ServingStatus::Serving)
@@ -61,11 +62,11 @@ pub(crate) async fn accept(core: Arc<Core>, listener: Listener, tls: Option<TlsA
             }
             Some(_) = connections.join_next() => {}
             accepted = next(&listener) => match accepted {
-                Ok(stream) => {
-                    let (tls, router) = (tls.clone(), router.clone());
+                Ok((stream, peer)) => {
+                    let (admission, router) = (Arc::clone(&admission), router.clone());
                     let ending = core.ending.subscribe();
                     connections.spawn(async move {
-                        if let Some(stream) = admit(stream, tls).await {
+                        if let Some(stream) = admit(stream, peer, &admission).await {
                             converse(stream, router, ending).await;
                         }
                     });
@@ -86,24 +87,35 @@ type Connection = Pin<Box<dyn ReadWrite>>;
 trait ReadWrite: AsyncRead + AsyncWrite + Send {}
 impl<T: AsyncRead + AsyncWrite + Send> ReadWrite for T {}
 
-async fn next(listener: &Listener) -> std::io::Result<Connection> {
+/// The next connection, and the process at its other end where the kernel knows.
+async fn next(listener: &Listener) -> std::io::Result<(Connection, Option<u32>)> {
     Ok(match listener {
         #[cfg(unix)]
-        Listener::Socket { listener, .. } => Box::pin(listener.accept().await?.0),
+        Listener::Socket { listener, .. } => {
+            let stream = listener.accept().await?.0;
+            let peer = stream.peer_cred().ok().and_then(|peer| peer.pid());
+            let peer = peer.and_then(|peer| u32::try_from(peer).ok());
+            (Box::pin(stream), peer)
+        }
         Listener::Port(listener) => {
             let stream = listener.accept().await?.0;
             stream.set_nodelay(true)?;
-            Box::pin(stream)
+            (Box::pin(stream), None)
         }
     })
 }
 
-/// Lets a peer in. With TLS that is only the host that launched us; whoever else it was learns from
-/// the alert, and nobody else has to hear of it.
-async fn admit(stream: Connection, tls: Option<TlsAcceptor>) -> Option<Connection> {
-    let Some(tls) = tls else { return Some(stream) };
-    let admitted = tokio::time::timeout(ADMISSION, tls.accept(stream)).await;
-    Some(Box::pin(admitted.ok()?.ok()?))
+/// Lets a peer in, which is only the host that launched us if it told us how to know it. Whoever
+/// else it was learns it from the alert, or from the end, and nobody else has to hear of it.
+async fn admit(stream: Connection, peer: Option<u32>, admission: &Admission) -> Option<Connection> {
+    match admission {
+        Admission::Anybody => Some(stream),
+        Admission::Process(host) => (peer == Some(*host)).then_some(stream),
+        Admission::Certificate { acceptor, .. } => {
+            let admitted = tokio::time::timeout(ADMISSION, acceptor.accept(stream)).await;
+            Some(Box::pin(admitted.ok()?.ok()?))
+        }
+    }
 }
 
 async fn converse(stream: Connection, router: Router, mut ending: watch::Receiver<bool>) {
@@ -303,6 +315,28 @@ impl Router {
                 )
             }
             unknown => Status::unimplemented(format!("unknown service {unknown}")).into_http(),
+        }
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_the_process_that_launched_it_is_let_in() {
+        let own = std::process::id();
+        for (host, is_let_in) in [(own, true), (own + 1, false)] {
+            let folder = std::env::temp_dir();
+            let place = super::super::listen::Place::Socket {
+                directory: folder,
+                group: None,
+            };
+            let listener = Listener::bind(&place).unwrap();
+            let _client = tokio::net::UnixStream::connect(listener.address()).await;
+            let (stream, peer) = next(&listener).await.unwrap();
+            let admitted = admit(stream, peer, &Admission::Process(host)).await;
+            assert_eq!(admitted.is_some(), is_let_in, "{host}");
         }
     }
 }

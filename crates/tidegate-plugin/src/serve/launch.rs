@@ -11,7 +11,7 @@ use super::core::Core;
 use super::listen::{Listener, Place};
 use super::{connection, stdio};
 use crate::tls::{Identity, Peer, TlsError};
-use crate::{About, Provider, StateBackend};
+use crate::{About, Provider, StateBackend, convention};
 
 const COOKIE: (&str, &str) = ("WORKFLOW_PLUGIN", "workflow-external-plugin-v1");
 /// Version of the handshake line itself.
@@ -27,6 +27,7 @@ pub(crate) struct Launch {
     min_port: Option<String>,
     max_port: Option<String>,
     client_certificate: Option<String>,
+    host: Option<String>,
     socket_directory: Option<PathBuf>,
     socket_group: Option<String>,
     temporary: PathBuf,
@@ -51,6 +52,7 @@ impl Launch {
             min_port: text("PLUGIN_MIN_PORT"),
             max_port: text("PLUGIN_MAX_PORT"),
             client_certificate: text("PLUGIN_CLIENT_CERT"),
+            host: text(convention::HOST),
             socket_directory: variable("PLUGIN_UNIX_SOCKET_DIR")
                 .filter(|value| !value.is_empty())
                 .map(Into::into),
@@ -125,36 +127,48 @@ pub(crate) fn run(
         );
     }
     let core = Core::new(about, provider, backend).map_err(|problems| problems.join("\n"))?;
-    let tls = launch
-        .client_certificate
-        .as_deref()
-        .map(Tls::answering)
-        .transpose()?;
+    let admission = Admission::new(&launch, parent())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .map_err(|error| format!("no runtime: {error}"))?;
-    let ended = runtime.block_on(serve(Arc::new(core), &launch, tls));
+    let ended = runtime.block_on(serve(Arc::new(core), &launch, admission));
     // An author's blocking task may still run; the end does not wait for it.
     runtime.shutdown_background();
     ended
 }
 
-/// The plugin's side of mutual TLS.
-struct Tls {
-    /// What the host is to take us by.
-    field: String,
-    acceptor: TlsAcceptor,
+/// Who is let in.
+pub(crate) enum Admission {
+    /// Whoever can enter the folder of the socket.
+    Anybody,
+    /// The process that launched us, which the kernel vouches for.
+    Process(u32),
+    /// Whoever holds the key of the host's certificate; `field` is what the host takes us by.
+    Certificate {
+        field: String,
+        acceptor: TlsAcceptor,
+    },
 }
 
-impl Tls {
-    /// Answers a host that sent its certificate. There is no way back to plaintext: a host that asks
-    /// for TLS gets it or nothing.
-    fn answering(pem: &str) -> Result<Self, String> {
+impl Admission {
+    /// Answers what the host asks for. There is no way back to plaintext for everybody: a host that
+    /// asks for TLS gets it, or the kernel's word that nobody else is there, or nothing.
+    fn new(launch: &Launch, parent: Option<u32>) -> Result<Self, String> {
+        let host = launch.host.as_deref().and_then(|host| host.parse().ok());
+        // With somebody between us and the host the kernel would name the wrong one.
+        if let Some(host) = host
+            && parent == Some(host)
+        {
+            return Ok(Self::Process(host));
+        }
+        let Some(pem) = &launch.client_certificate else {
+            return Ok(Self::Anybody);
+        };
         let set_up = || {
             let identity = Identity::generate()?;
             let config = identity.server(Peer::from_pem(pem)?)?;
-            Ok(Self {
+            Ok(Self::Certificate {
                 field: identity.field(),
                 acceptor: TlsAcceptor::from(config),
             })
@@ -163,9 +177,29 @@ impl Tls {
             format!("the host asks for mutual TLS (PLUGIN_CLIENT_CERT), and {error}")
         })
     }
+
+    /// The sixth field of the handshake line, with its bar.
+    fn field(&self) -> String {
+        match self {
+            Self::Anybody => String::new(),
+            Self::Process(_) => format!("|{}", convention::BY_PROCESS),
+            Self::Certificate { field, .. } => format!("|{field}"),
+        }
+    }
 }
 
-async fn serve(core: Arc<Core>, launch: &Launch, tls: Option<Tls>) -> Result<(), String> {
+/// The process that started us, where sockets know processes.
+fn parent() -> Option<u32> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        rustix::process::getppid()
+            .and_then(|parent| u32::try_from(parent.as_raw_nonzero().get()).ok())
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    None
+}
+
+async fn serve(core: Arc<Core>, launch: &Launch, admission: Admission) -> Result<(), String> {
     // Ctrl-C in a terminal reaches the plugin too; the host decides what becomes of it.
     #[cfg(unix)]
     let _interrupts = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())
@@ -176,9 +210,7 @@ async fn serve(core: Arc<Core>, launch: &Launch, tls: Option<Tls>) -> Result<(),
         negotiate(&APP_PROTOCOLS, launch.versions.as_deref()),
         listener.network(),
         listener.address(),
-        tls.as_ref()
-            .map(|tls| format!("|{}", tls.field))
-            .unwrap_or_default(),
+        admission.field(),
     );
     let mut stdout = std::io::stdout();
     stdout
@@ -188,7 +220,7 @@ async fn serve(core: Arc<Core>, launch: &Launch, tls: Option<Tls>) -> Result<(),
     #[cfg(unix)]
     let _stdout = stdio::capture(Arc::clone(&core.stdio))
         .map_err(|error| format!("cannot take over stdout: {error}"))?;
-    connection::accept(core, listener, tls.map(|tls| tls.acceptor)).await;
+    connection::accept(core, listener, admission).await;
     Ok(())
 }
 
@@ -214,6 +246,34 @@ mod tests {
         );
         for (min, max) in [("a", "1"), ("1", "b"), ("2", "1"), ("70000", "70001")] {
             assert!(port_range(Some(min), Some(max)).is_err(), "{min} {max}");
+        }
+    }
+
+    #[test]
+    fn a_host_is_known_by_its_process_only_to_its_own_child() {
+        let launch = |host: &str, pem: Option<&str>| Launch {
+            host: Some(host.to_owned()),
+            client_certificate: pem.map(str::to_owned),
+            ..Launch::default()
+        };
+        let host = Identity::generate().unwrap().pem();
+        let field = |host: &str, pem: Option<&str>, parent| {
+            Admission::new(&launch(host, pem), parent).unwrap().field()
+        };
+        assert_eq!(field("42", Some(&host), Some(42)), "|by-process");
+        assert_eq!(field("42", None, Some(42)), "|by-process");
+        // A wrapper between the two, or nonsense: the certificate it is.
+        for (said, parent) in [
+            ("42", Some(43)),
+            ("42", None),
+            ("", Some(42)),
+            ("0x2a", Some(42)),
+        ] {
+            assert!(
+                field(said, Some(&host), parent).len() > 100,
+                "{said} {parent:?}"
+            );
+            assert_eq!(field(said, None, parent), "");
         }
     }
 
