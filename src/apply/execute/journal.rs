@@ -70,7 +70,8 @@ impl<'a> Journal<'a> {
     }
 }
 
-async fn yield_once() {
+/// Lets everybody else who is ready go first.
+pub(super) async fn yield_once() {
     let mut yielded = false;
     poll_fn(|context| {
         if yielded {

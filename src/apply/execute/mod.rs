@@ -7,6 +7,7 @@ mod call;
 mod evidence;
 mod journal;
 mod pace;
+mod room;
 mod step;
 
 use std::cell::RefCell;
@@ -26,6 +27,7 @@ pub(super) use self::call::within;
 use self::evidence::Budget;
 use self::journal::Journal;
 use self::pace::Pace;
+use self::room::Room;
 use super::hold::Hold;
 use super::survey::{Survey, by_address};
 use super::values::Values;
@@ -130,6 +132,7 @@ struct Executor<'a, 'e> {
     lease: &'a Lease,
     journal: Journal<'a>,
     hold: Hold<'a>,
+    room: Room,
     resources: BTreeMap<&'a Address, &'a Resource>,
     actions: BTreeMap<Address, Action>,
     records: Arc<Records>,
@@ -231,6 +234,7 @@ pub async fn execute(engine: &Engine<'_>, lease: &Lease, survey: Survey) -> (App
         lease,
         journal: Journal::new(engine.store.as_ref(), lease),
         hold: Hold::new(engine.store.as_ref(), lease, engine.clock.as_ref()),
+        room: Room::new(engine.parallelism),
         resources: by_address(engine),
         actions,
         records: survey.records,
@@ -270,7 +274,10 @@ impl Executor<'_, '_> {
                 let provider = &self.actions[&step.address].provider;
                 queues.add(provider, steps.height(&step), step);
             }
-            while !stopping && in_flight.len() < engine.parallelism {
+            for address in self.room.take_answered() {
+                queues.ended(&self.actions[&address].provider);
+            }
+            while !stopping && self.room.is_there(in_flight.len()) {
                 let Some(step) = queues.take(&self.lanes) else {
                     break;
                 };
@@ -283,6 +290,7 @@ impl Executor<'_, '_> {
                     End { step, result }
                 });
             }
+            self.room.filled();
             if in_flight.is_empty() {
                 break;
             }
@@ -290,13 +298,16 @@ impl Executor<'_, '_> {
                 biased;
                 Some(end) = running.next() => {
                     in_flight.remove(&end.step);
-                    queues.ended(&self.actions[&end.step.address].provider);
+                    if !self.room.ended(&end.step.address) {
+                        queues.ended(&self.actions[&end.step.address].provider);
+                    }
                     self.finish(end, &mut steps, &mut queues, &mut book, &mut report);
                     if report.lost_lock {
                         break;
                     }
                     stopping |= report.store_failed;
                 }
+                () = self.room.news() => {}
                 () = &mut cancelled, if !report.interrupted => {
                     stopping = true;
                     report.interrupted = true;

@@ -228,6 +228,7 @@ impl Executor<'_, '_> {
                 return Err(Failure::driver(&error, Outcome::DeleteFailed));
             }
         }
+        self.room.answered(address).await;
         if action.create_before_destroy {
             // The record is the new one's.
             deposed::forget(self.engine, self.lease, address)
@@ -512,6 +513,7 @@ impl Executor<'_, '_> {
                         .unchanged(&operation, driver, &prior, desired, error)
                         .await;
                 }
+                self.room.answered(address).await;
                 self.record(&operation, driver, &desired, observed, "")
                     .await
             }
@@ -595,6 +597,7 @@ impl Executor<'_, '_> {
             .with_rest());
         }
         let Some(wrong) = odd_answer(driver, &observed) else {
+            self.room.answered(&desired.address).await;
             return self.record(operation, driver, desired, observed, "").await;
         };
         let made = Recorded {
