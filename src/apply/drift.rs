@@ -11,7 +11,7 @@ use futures_util::StreamExt as _;
 use serde_json::{Value as Json, json};
 
 use super::Engine;
-use super::survey::{by_address, owner_of, sort_outputs, spec};
+use super::survey::{by_address, keep_sealed, owner_of, sort_outputs, spec};
 use super::values::Values;
 use crate::provider::ability::{Ability, Drift, DriftClass};
 use crate::provider::hide::shown;
@@ -456,7 +456,8 @@ pub fn live_outputs(
     outputs: Outputs,
 ) -> Outputs {
     if let Some(resource) = by_address(engine).get(&prior.address) {
-        return sort_outputs(engine, resource, driver, outputs);
+        let outputs = sort_outputs(engine, resource, driver, outputs);
+        return keep_sealed(engine, Some(resource), &prior.outputs, outputs);
     }
     outputs
         .into_iter()

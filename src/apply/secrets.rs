@@ -342,7 +342,8 @@ pub async fn copy_outputs(
 }
 
 /// Writes again the records of unchanged resources whose outputs changed their declared
-/// sensitivity, so that state never keeps in the clear what the config now calls sensitive.
+/// sensitivity, so that state never keeps in the clear what the config now calls sensitive; and of
+/// those whose provider module goes by another name now.
 pub async fn reseal(engine: &Engine<'_>, lease: &Lease, survey: &Survey) -> Result<(), Report> {
     let resources = by_address(engine);
     for address in &survey.resealed {
@@ -370,7 +371,8 @@ pub async fn reseal(engine: &Engine<'_>, lease: &Lease, survey: &Survey) -> Resu
             &Applied {
                 environment: &engine.config.environment,
                 provider: &record.provider,
-                provider_ref: &record.provider_ref,
+                // It may have another name by now.
+                provider_ref: resource.provider.as_str(),
                 spec: &spec,
                 observed: &observed,
                 source: &record.tidegate.applied_config_source,

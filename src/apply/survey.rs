@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Engine;
 use super::remarks::validate;
 use super::sizing;
-use super::values::{Declared, ValueError, Values};
+use super::values::{Declared, UntilNow, ValueError, Values};
 use super::walk::{Gathered, Looked, Remembered, walk};
 use crate::config::Resource;
 use crate::plan::scope::UnknownNames;
@@ -18,8 +18,8 @@ use crate::provider::Driver;
 use crate::provider::ability::{Remark, Sizing};
 use crate::report::{Exit, Report, Span};
 use crate::resource::{
-    ActionKind, Address, Kind, Output, Outputs, ProviderId, Recorded, Spec, Value, public_map,
-    resolve_map,
+    ActionKind, Address, Kind, Output, Outputs, ProviderId, Recorded, Resolver, Spec, Value,
+    public_map, resolve_map,
 };
 use crate::state::record::{RecordError, kept_elsewhere, to_recorded};
 use crate::state::{Record, Records};
@@ -192,8 +192,31 @@ fn declared_keys(value: &Value, visit: &mut impl FnMut(&str)) {
 
 /// A resource as drivers want it, as far as `values` knows.
 pub fn spec(engine: &Engine<'_>, resource: &Resource, values: &Values) -> Result<Spec, Report> {
+    resolved(engine, resource, values, values)
+}
+
+/// The same with what its values would be if nothing came of the changes in place before it; `None`
+/// when that tells nothing more.
+pub(super) fn spec_until_now(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    values: &Values,
+    desired: &Spec,
+) -> Result<Option<Spec>, Report> {
+    if desired.config.values().all(Value::is_known) {
+        return Ok(None);
+    }
+    resolved(engine, resource, values, &UntilNow(values)).map(Some)
+}
+
+fn resolved(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    values: &Values,
+    resolver: &impl Resolver<Error = ValueError>,
+) -> Result<Spec, Report> {
     let config =
-        resolve_map(&resource.config, values).map_err(|error| value_problem(resource, &error))?;
+        resolve_map(&resource.config, resolver).map_err(|error| value_problem(resource, &error))?;
     Ok(Spec {
         address: resource.address.clone(),
         kind: resource.kind.clone(),
@@ -259,6 +282,39 @@ pub fn sort_outputs(
                 (output, _) => output,
             };
             (name, output)
+        })
+        .collect()
+}
+
+/// What is recorded as sensitive stays so, unless the config says that it is not: what made it so may be
+/// known to nobody any more.
+pub(super) fn keep_sealed(
+    engine: &Engine<'_>,
+    resource: Option<&Resource>,
+    recorded: &Outputs,
+    outputs: Outputs,
+) -> Outputs {
+    let is_sealed = |name: &String| {
+        matches!(recorded.get(name), Some(Output::Sensitive(_)))
+            && resource.is_none_or(|resource| {
+                resource
+                    .outputs
+                    .get(name)
+                    .is_none_or(|declared| declared.sensitive)
+            })
+    };
+    outputs
+        .into_iter()
+        .map(|(name, output)| match output {
+            Output::Public(value) if is_sealed(&name) => {
+                let text = match value {
+                    serde_json::Value::String(text) => text,
+                    other => other.to_string(),
+                };
+                let secret = engine.masker.admit(&name, text);
+                (name, Output::Sensitive(secret))
+            }
+            output => (name, output),
         })
         .collect()
 }
@@ -337,6 +393,9 @@ pub async fn survey_within(
         let resource = resources.0.get(next).filter(|it| it.address == *address);
         let driver = resource
             .and_then(|it| Some((*it, engine.driver(address, &it.provider, &it.kind).ok()?)));
+        if resource.is_some() && is_renamed(engine, record) {
+            resealed.insert(address.clone());
+        }
         if resource.is_none() {
             undeclared.push(record);
         } else if driver.is_some_and(|(resource, driver)| is_open(record, resource, driver)) {
@@ -513,6 +572,15 @@ pub fn owner_of(engine: &Engine<'_>, record: &Record) -> ProviderId {
         (Some((id, _)), None) => id.clone(),
         _ => ProviderId::new(record.provider.clone()),
     }
+}
+
+/// True when the provider module that a record names is not declared any more. Where the config still
+/// declares the resource, with a provider of that type, it was renamed.
+pub(super) fn is_renamed(engine: &Engine<'_>, record: &Record) -> bool {
+    !engine
+        .config
+        .providers
+        .contains_key(&owner_of(engine, record))
 }
 
 /// The delete of a resource the config no longer holds.

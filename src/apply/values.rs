@@ -229,14 +229,13 @@ impl Values {
 
 impl Seen {
     fn find(&self, reference: &Reference) -> Result<Lookup, ValueError> {
+        if is_id(reference, &self.provider_id) {
+            return Ok(Lookup::Known(Value::String(self.provider_id.clone())));
+        }
         match self.outputs.get(&reference.field) {
             Some(Output::Public(value)) => Ok(Lookup::Known(Value::from(value.clone()))),
             Some(Output::Sensitive(secret)) => Ok(Lookup::Known(Value::Secret(secret.clone()))),
-            None => id_or_nothing(
-                reference,
-                &self.provider_id,
-                self.outputs.keys().map(String::as_str),
-            ),
+            None => Err(nothing(reference, self.outputs.keys().map(String::as_str))),
         }
     }
 }
@@ -246,29 +245,54 @@ fn find_recorded(
     provider_id: &str,
     outputs: &PublicMap,
 ) -> Result<Lookup, ValueError> {
+    if is_id(reference, provider_id) {
+        return Ok(Lookup::Known(Value::String(provider_id.to_owned())));
+    }
     match outputs.get(&reference.field) {
         Some(value) => Ok(Lookup::Known(Value::from(value.clone()))),
-        None => id_or_nothing(reference, provider_id, outputs.keys().map(String::as_str)),
+        None => Err(nothing(reference, outputs.keys().map(String::as_str))),
     }
 }
 
+/// `id` is the provider's id, whatever outputs there are.
+fn is_id(reference: &Reference, provider_id: &str) -> bool {
+    reference.field == "id" && !provider_id.is_empty()
+}
+
 /// Of a resource with outputs of these names, none of which is the one asked for.
-fn id_or_nothing<'a>(
-    reference: &Reference,
-    provider_id: &str,
-    names: impl Iterator<Item = &'a str>,
-) -> Result<Lookup, ValueError> {
-    if reference.field == "id" && !provider_id.is_empty() {
-        return Ok(Lookup::Known(Value::String(provider_id.to_owned())));
-    }
+fn nothing<'a>(reference: &Reference, names: impl Iterator<Item = &'a str>) -> ValueError {
     let mut has: Vec<String> = names.map(|name| format!("`{name}`")).collect();
     if has.is_empty() {
         has.push("none".to_owned());
     }
-    Err(ValueError::NoSuchOutput {
+    ValueError::NoSuchOutput {
         reference: reference.clone(),
         has: has.join(", "),
-    })
+    }
+}
+
+/// What [`Values`] knows, and of resources that are about to be changed in place what they were
+/// until now: most of it stays.
+pub(super) struct UntilNow<'v>(pub(super) &'v Values);
+
+impl Resolver for UntilNow<'_> {
+    type Error = ValueError;
+
+    fn declared(&self, key: &str) -> Result<Lookup, ValueError> {
+        self.0.declared(key)
+    }
+
+    fn reference(&self, reference: &Reference) -> Result<Lookup, ValueError> {
+        match self.0.resources.get(&reference.address) {
+            // An output that it never had may come with the change.
+            Some(Known::Keeping(known)) => Ok(known.0.find(reference).unwrap_or(Lookup::Unknown)),
+            _ => self.0.reference(reference),
+        }
+    }
+
+    fn admit(&self, joined: String) -> Secret {
+        self.0.admit(joined)
+    }
 }
 
 impl Resolver for Values {
@@ -299,8 +323,8 @@ impl Resolver for Values {
             Known::Pending => Ok(Lookup::Unknown),
             Known::Keeping(known) => {
                 let (seen, kept) = &**known;
-                let is_kept = kept.contains(&reference.field)
-                    || (reference.field == "id" && !seen.outputs.contains_key("id"));
+                let is_kept =
+                    kept.contains(&reference.field) || is_id(reference, &seen.provider_id);
                 if is_kept {
                     seen.find(reference).map_err(|error| self.explain(error))
                 } else {
@@ -422,5 +446,42 @@ mod tests {
             check(vec![Part::Reference(reference("db", "pot"))]),
             "error: `${db.pot}`: `db` has no output `pot`; it has `host`, `password`, `port`"
         );
+    }
+
+    #[test]
+    fn the_id_is_the_providers_whatever_outputs_there_are() {
+        let mut values = Values::new(BTreeMap::new(), Masker::default());
+        let address = Address::new("a");
+        let outputs = Outputs::from([(
+            "id".to_owned(),
+            Output::Public(serde_json::json!("another")),
+        )]);
+        let id = |values: &Values| match values.reference(&reference("a", "id")) {
+            Ok(Lookup::Known(Value::String(id))) => id,
+            other => panic!("{other:?}"),
+        };
+        values.set_final(&address, "real-1", &outputs);
+        assert_eq!(id(&values), "real-1");
+        values.set_keeping(&address, "real-1", &outputs, &[]);
+        assert_eq!(id(&values), "real-1");
+    }
+
+    #[test]
+    fn until_now_is_what_a_resource_was_before_it_changes_in_place() {
+        let mut values = Values::new(BTreeMap::new(), Masker::default());
+        let address = Address::new("a");
+        let outputs =
+            Outputs::from([("url".to_owned(), Output::Public(serde_json::json!("x://a")))]);
+        values.set_keeping(&address, "real-1", &outputs, &[]);
+        let told = |field| UntilNow(&values).reference(&reference("a", field));
+        assert!(matches!(
+            values.reference(&reference("a", "url")),
+            Ok(Lookup::Unknown)
+        ));
+        assert!(matches!(told("url"), Ok(Lookup::Known(Value::String(url))) if url == "x://a"));
+        assert!(matches!(told("new"), Ok(Lookup::Unknown)));
+        values.set_pending(&address);
+        let told = UntilNow(&values).reference(&reference("a", "url"));
+        assert!(matches!(told, Ok(Lookup::Unknown)));
     }
 }

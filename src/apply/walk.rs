@@ -9,16 +9,18 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use super::Engine;
-use super::presence::{is_shared, locator};
+use super::presence::{is_shared, locator, on_record, owned_elsewhere};
 use super::sizing;
-use super::survey::{open, sort_outputs, spec};
+use super::survey::{is_renamed, open, owner_of, sort_outputs, spec, spec_until_now};
 use super::values::Values;
 use crate::config::Resource;
 use crate::plan::{Action, Decision, Scope, Waits, classify};
 use crate::provider::ability::{Remark, Sizing};
-use crate::provider::{Driver, ErrorClass, config_changes};
+use crate::provider::{Driver, ErrorClass, at_path, config_changes};
 use crate::report::{Exit, Report, Span};
-use crate::resource::{ActionKind, Address, Diff, FieldChange, ProviderId, Recorded, Spec, Value};
+use crate::resource::{
+    ActionKind, Address, Diff, FieldChange, Kind, ProviderId, Recorded, Spec, Value,
+};
 use crate::state::{Record, Records};
 
 /// What is known before the first visit.
@@ -123,11 +125,21 @@ pub(super) async fn walk(
                 (Remembered::Opened(_), _) => Ok(priors.remove(address)),
                 _ => Ok(None),
             };
-            let desired = spec(engine, resource, values);
+            let desired = spec(engine, resource, values).and_then(|desired| {
+                let until_now = match record {
+                    Some(_) => spec_until_now(engine, resource, values, &desired)?,
+                    None => None,
+                };
+                let moved = match record {
+                    Some(record) => moved(engine, resource, record)?,
+                    None => None,
+                };
+                Ok((Desired { desired, until_now }, moved))
+            });
             running.push(async move {
                 let visit = match (desired, prior) {
-                    (Ok(desired), Ok(prior)) => {
-                        visit(engine, resource, prior, marks, desired).await
+                    (Ok((desired, moved)), Ok(prior)) => {
+                        visit(engine, resource, prior, marks, desired, moved).await
                     }
                     (Err(problem), _) => Err(vec![problem]),
                     (_, Err(error)) => Err(vec![error.into()]),
@@ -203,13 +215,101 @@ fn publish(
     }
 }
 
+/// What a resource is to be.
+struct Desired {
+    desired: Spec,
+    /// The same, should its dependencies that are changed in place stay as they are.
+    until_now: Option<Spec>,
+}
+
+/// A resource that cannot stay what it is, whatever its config says.
+struct Moved {
+    reason: String,
+    changes: Vec<FieldChange>,
+}
+
+/// Whether what is on record is of another type, or belongs to another provider module, than what the
+/// config declares under that name. No driver knows both ends of that: the one goes, the other comes.
+///
+/// # Errors
+/// When the one that has to delete it is not declared.
+fn moved(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    record: &Record,
+) -> Result<Option<Moved>, Report> {
+    let owner = owner_of(engine, record);
+    let kind = Kind::new(record.resource_type.clone());
+    let mut moved = Moved {
+        reason: String::new(),
+        changes: Vec::new(),
+    };
+    let mut say = |path: &str, old: &str, new: &str, reason: String| {
+        moved.changes.push(FieldChange {
+            path: path.to_owned(),
+            old: old.into(),
+            new: new.into(),
+            force_new: true,
+        });
+        if !moved.reason.is_empty() {
+            moved.reason.push_str("; ");
+        }
+        moved.reason.push_str(&reason);
+    };
+    if kind != resource.kind {
+        let (old, new) = (kind.as_str(), resource.kind.as_str());
+        say(
+            "type",
+            old,
+            new,
+            "a resource of another type is another resource".to_owned(),
+        );
+    }
+    let is_other = if is_renamed(engine, record) {
+        // Of the same type it was the name of the module that changed, and nothing else.
+        let declared = engine.config.providers.get(&resource.provider);
+        let name = engine.providers.get(&resource.provider);
+        !record.provider.is_empty()
+            && declared.is_none_or(|declared| declared.provider != record.provider)
+            && name.is_none_or(|provider| provider.name() != record.provider)
+    } else {
+        owner != resource.provider
+    };
+    if is_other {
+        let (old, new) = (owner.as_str(), resource.provider.as_str());
+        say(
+            "provider",
+            old,
+            new,
+            format!("it moves from provider `{old}` to `{new}`"),
+        );
+    }
+    if moved.changes.is_empty() {
+        return Ok(None);
+    }
+    let deleter = if is_renamed(engine, record) && !is_other {
+        &resource.provider
+    } else {
+        &owner
+    };
+    engine
+        .driver(&resource.address, deleter, &kind)
+        .map_err(|problem| problem.at(resource.at.clone()).exit(Exit::Usage))?;
+    Ok(Some(moved))
+}
+
 async fn visit(
     engine: &Engine<'_>,
     resource: &Resource,
     prior: Option<Recorded>,
     (tainted, recorded_protected): (bool, bool),
-    mut desired: Spec,
+    desired: Desired,
+    moved: Option<Moved>,
 ) -> Result<Visit, Vec<Report>> {
+    let Desired {
+        mut desired,
+        mut until_now,
+    } = desired;
     let driver = engine
         .driver(&resource.address, &resource.provider, &resource.kind)
         .map_err(|problem| vec![problem.at(resource.at.clone()).exit(Exit::Usage)])?;
@@ -217,7 +317,9 @@ async fn visit(
         .await
         .map_err(|problem| vec![problem])?;
     if let Some(size) = &size {
-        sizing::merge(engine, &mut desired, size);
+        for spec in std::iter::once(&mut desired).chain(&mut until_now) {
+            sizing::merge(engine, spec, size);
+        }
     }
     let refused: Vec<Report> = driver
         .check(&desired)
@@ -242,6 +344,20 @@ async fn visit(
             let by_name = locator(&resource.address, &resource.kind, Some(&desired.config));
             match driver.read(&by_name).await {
                 Ok(observed) => {
+                    let id = &observed.provider_id;
+                    let other = owned_elsewhere(engine, &resource.kind, id).await;
+                    if let Some(other) = other.map_err(|error| vec![Report::from(error)])? {
+                        return Err(vec![
+                            Report::error(
+                                "plan/elsewhere",
+                                format!("`{}` cannot be adopted", resource.address),
+                            )
+                            .at(resource.at.clone())
+                            .because(on_record(id, Some(&other)))
+                            .fix("give it another name in this environment, or drop `adopt_existing`")
+                            .exit(Exit::Usage),
+                        ]);
+                    }
                     reason = "adopts the existing resource of that name".to_owned();
                     Some(Recorded {
                         provider_id: observed.provider_id,
@@ -259,13 +375,27 @@ async fn visit(
         }
         None => None,
     };
-    let decision = match &prior {
-        None => Decision::Unrecorded,
-        Some(prior) => {
-            let diff: Diff = driver
-                .diff(prior, &desired)
-                .await
-                .map_err(|error| vec![driver_problem(resource, "compare", &error)])?;
+    let is_moved = moved.is_some();
+    let decision = match (&prior, moved) {
+        (None, _) => Decision::Unrecorded,
+        (Some(_), Some(moved)) => {
+            reason = moved.reason;
+            Decision::Compared(Diff {
+                needs_replace: true,
+                needs_update: false,
+                changes: moved.changes,
+            })
+        }
+        (Some(prior), None) => {
+            let compared = until_now.as_ref().unwrap_or(&desired);
+            let mut diff = driver.diff(prior, compared).await;
+            if diff.is_err() && !compared.config.values().all(Value::is_known) {
+                // It may insist on a setting that is not known yet: what it was will do.
+                diff = driver.diff(prior, &as_recorded(prior, compared)).await;
+            }
+            let mut diff: Diff =
+                diff.map_err(|error| vec![driver_problem(resource, "compare", &error)])?;
+            show_unknown(prior, &desired, &mut diff);
             if tainted || !reason.is_empty() {
                 Decision::Tainted(diff)
             } else {
@@ -273,17 +403,7 @@ async fn visit(
             }
         }
     };
-    let (mut action, mut changes, why) = classify(decision);
-    if action == ActionKind::NoOp
-        && let Some(prior) = &prior
-    {
-        // A driver may have nothing to say about a value that nobody knows yet. What it is decides
-        // whether anything has to be done; until then something may have to.
-        changes = unknown_changes(prior, &desired);
-        if !changes.is_empty() {
-            action = ActionKind::Update;
-        }
-    }
+    let (action, changes, why) = classify(decision);
     let recorded_depends_on = prior
         .as_ref()
         .map(|prior| prior.dependencies.clone())
@@ -300,6 +420,7 @@ async fn visit(
             recorded_depends_on,
             protected: resource.protected || recorded_protected,
             create_before_destroy: action == ActionKind::Replace
+                && !is_moved
                 && resource.create_before_destroy
                 && driver.can_create_before_destroy(),
         },
@@ -314,6 +435,67 @@ async fn visit(
     })
 }
 
+/// What is desired, with what is on record where nothing is known yet. Secrets are not on record.
+fn as_recorded(prior: &Recorded, desired: &Spec) -> Spec {
+    let mut filled = desired.clone();
+    for (key, value) in &mut filled.config {
+        if value.is_known() {
+            continue;
+        }
+        if let Some(recorded) = prior.config.get(key)
+            && !holds_marker(recorded)
+        {
+            *value = Value::from(recorded.clone());
+            filled.public_config.insert(key.clone(), recorded.clone());
+        }
+    }
+    filled
+}
+
+fn holds_marker(value: &serde_json::Value) -> bool {
+    match value {
+        serde_json::Value::Object(map) => {
+            map.contains_key("$secret")
+                || map.contains_key("$unknown")
+                || map.values().any(holds_marker)
+        }
+        serde_json::Value::Array(items) => items.iter().any(holds_marker),
+        _ => false,
+    }
+}
+
+/// Adds the differences that come of values known only after apply, and says of those a driver found
+/// beside them that they are not known. A driver may have nothing to say about a value that nobody
+/// knows yet; what it is decides whether anything has to be done, and until then something may have to.
+fn show_unknown(prior: &Recorded, desired: &Spec, diff: &mut Diff) {
+    if desired.config.values().all(Value::is_known) {
+        return;
+    }
+    let is_within = |path: &str, whole: &str| {
+        path.strip_prefix(whole)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+    };
+    for unknown in unknown_changes(prior, desired) {
+        let mut is_told = false;
+        for change in &mut diff.changes {
+            if is_within(&change.path, &unknown.path) {
+                is_told = true;
+                change.new = unknown.new.clone();
+            } else if is_within(&unknown.path, &change.path)
+                && let Some(whole) = at_path(&desired.public_config, &change.path)
+            {
+                is_told = true;
+                change.new = whole.clone();
+            }
+        }
+        if !is_told {
+            diff.changes.push(unknown);
+            diff.needs_update |= !diff.needs_replace;
+        }
+    }
+    diff.changes.sort_by(|one, other| one.path.cmp(&other.path));
+}
+
 /// The differences that come of values known only after apply.
 fn unknown_changes(prior: &Recorded, desired: &Spec) -> Vec<FieldChange> {
     fn is_unknown(value: &serde_json::Value) -> bool {
@@ -324,9 +506,6 @@ fn unknown_changes(prior: &Recorded, desired: &Spec) -> Vec<FieldChange> {
             serde_json::Value::Array(items) => items.iter().any(is_unknown),
             _ => false,
         }
-    }
-    if desired.config.values().all(Value::is_known) {
-        return Vec::new();
     }
     config_changes(&prior.config, &desired.public_config)
         .into_iter()

@@ -324,6 +324,16 @@ pub trait Provider: Send + Sync + fmt::Debug {
     }
 }
 
+/// What stands at a dotted path of a public config.
+pub fn at_path<'a>(config: &'a PublicMap, path: &str) -> Option<&'a serde_json::Value> {
+    let mut keys = path.split('.');
+    let mut value = config.get(keys.next()?)?;
+    for key in keys {
+        value = value.get(key)?;
+    }
+    Some(value)
+}
+
 /// Every difference between two public configs, sorted by path: the comparison a driver without
 /// special knowledge uses. Nested maps are compared key by key, lists as a whole.
 pub fn config_changes(recorded: &PublicMap, desired: &PublicMap) -> Vec<FieldChange> {

@@ -40,7 +40,7 @@ pub enum Value {
 pub struct Reference {
     /// The referenced resource, resolved name.
     pub address: Address,
-    /// Output name; `id` is the provider's id unless an output has that name.
+    /// Output name; `id` is the provider's id, even where an output has that name.
     pub field: String,
 }
 

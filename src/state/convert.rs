@@ -1,12 +1,16 @@
 //! Between a stored [`Record`] and the [`Recorded`] value drivers get: sensitive parts are sealed
 //! on the way in and opened on the way out. Pure but for randomness, which is passed in.
 
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
 use crate::random::Random;
 use crate::report::Report;
 use crate::resource::{
     Address, Kind, Observed, Output, Outputs, Private, PublicMap, Recorded, Spec, config_hash,
 };
-use crate::secret::{Keyring, Masker};
+use crate::secret::{Keyring, Masker, Secret};
 
 use super::record::{Extension, Record, SealedOutput};
 use super::secret_key::{PLACEHOLDER_PREFIX, secret_key};
@@ -246,6 +250,7 @@ pub fn to_recorded(
                         part: format!("output `{name}`"),
                         source,
                     })?;
+                know_parts(&secret, &record.config, keyring, masker, name);
                 Output::Sensitive(secret)
             }
             None if is_elsewhere(record, value) => continue,
@@ -289,6 +294,54 @@ pub fn to_recorded(
         private,
         dependencies: record.dependencies.iter().cloned().collect(),
     })
+}
+
+/// A list or map that is sealed as a whole may repeat secrets of the config one by one. Those that were
+/// replaced since are known by nothing else, and may still be good.
+fn know_parts(sealed: &Secret, config: &PublicMap, keyring: &Keyring, masker: &Masker, name: &str) {
+    if !sealed.expose().starts_with(['{', '[']) || !config.values().any(names_secret) {
+        return;
+    }
+    let Ok(whole) = serde_json::from_str::<Value>(sealed.expose()) else {
+        return;
+    };
+    let mut fingerprints = BTreeSet::new();
+    config.values().for_each(|value| {
+        each_fingerprint(value, &mut |one| {
+            fingerprints.insert(one.to_owned());
+        })
+    });
+    each_text(&whole, &mut |text| {
+        if fingerprints.contains(&keyring.fingerprint_text(text)) {
+            masker.admit(name, text.to_owned());
+        }
+    });
+}
+
+fn names_secret(value: &Value) -> bool {
+    let mut names = false;
+    each_fingerprint(value, &mut |_| names = true);
+    names
+}
+
+fn each_fingerprint(value: &Value, take: &mut dyn FnMut(&str)) {
+    match value {
+        Value::Object(map) => match map.get("$secret") {
+            Some(Value::String(fingerprint)) => take(fingerprint),
+            _ => map.values().for_each(|value| each_fingerprint(value, take)),
+        },
+        Value::Array(items) => items.iter().for_each(|item| each_fingerprint(item, take)),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn each_text(value: &Value, take: &mut dyn FnMut(&str)) {
+    match value {
+        Value::String(text) => take(text),
+        Value::Object(map) => map.values().for_each(|value| each_text(value, take)),
+        Value::Array(items) => items.iter().for_each(|item| each_text(item, take)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 #[cfg(test)]
@@ -468,5 +521,24 @@ mod tests {
         );
         assert_ne!(place_of("a/b", "c", "d"), place_of("a", "b/c", "d"));
         assert_ne!(place_of("a%2fb", "c", "d"), place_of("a/b", "c", "d"));
+    }
+
+    #[test]
+    fn what_a_sealed_map_repeats_of_the_config_is_known_by_itself() {
+        let masker = Masker::default();
+        let keyring = Keyring::new(&[7; 32]);
+        let old = masker.admit("token", "tok-OLD-secret-11".to_owned());
+        let config = json!({"t": {"$secret": keyring.fingerprint(&old)}, "n": 1});
+        let Value::Object(config) = config else {
+            panic!("a map")
+        };
+        let fresh = Masker::default();
+        let sealed = fresh.admit(
+            "cfg",
+            json!({"greeting": "good morning", "x": [{"t": "tok-OLD-secret-11"}]}).to_string(),
+        );
+        know_parts(&sealed, &config, &keyring, &fresh, "cfg");
+        assert!(fresh.is_sensitive("tok-OLD-secret-11"));
+        assert!(!fresh.is_sensitive("good morning"));
     }
 }

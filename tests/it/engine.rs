@@ -3,6 +3,7 @@
 mod credential;
 mod figures;
 mod more;
+mod moved;
 mod ours;
 mod world;
 

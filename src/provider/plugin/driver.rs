@@ -12,7 +12,7 @@ use super::connection::{Connection, unary};
 use super::convert::{self, observed, reference};
 use crate::provider::ability::Evidence;
 use crate::provider::hide::shown;
-use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Health, Operation};
+use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Health, Operation, at_path};
 use crate::resource::{
     Diff, FieldChange, Kind, Observed, Outputs, Private, PublicMap, Recorded, Spec,
 };
@@ -264,7 +264,8 @@ impl Driver for PluginDriver {
             // Without a flag nothing is to be done, whatever is listed.
             if diff.needs_replace || diff.needs_update {
                 for change in result.changes {
-                    diff.changes.push(self.change(change)?);
+                    let change = self.change(change)?;
+                    diff.changes.push(without_secrets(prior, desired, change));
                 }
             }
         }
@@ -418,20 +419,135 @@ impl PluginDriver {
         if prior.config.is_empty() {
             return;
         }
-        let is_secret = |value: &Json| value.get("$secret").is_some();
         for change in crate::provider::config_changes(&prior.config, &desired.public_config) {
-            if is_secret(&change.old) || is_secret(&change.new) {
+            if holds_secret(&change.old) || holds_secret(&change.new) {
                 add(&change.path, change.old, change.new);
             }
         }
     }
 }
 
-fn at_path<'a>(config: &'a PublicMap, path: &str) -> Option<&'a Json> {
-    let mut keys = path.split('.');
+/// A plugin compares what it can see, and what it saw before may hold a secret that nobody else has seen
+/// since: an old one, which may still be good. Where our own config has a secret, the change is told in
+/// our words.
+fn without_secrets(prior: &Recorded, desired: &Spec, change: FieldChange) -> FieldChange {
+    let old = around(&prior.config, &change.path);
+    let new = around(&desired.public_config, &change.path);
+    if ![old, new].into_iter().flatten().any(holds_secret) {
+        return change;
+    }
+    FieldChange {
+        old: old.cloned().unwrap_or_default(),
+        new: new.cloned().unwrap_or_default(),
+        ..change
+    }
+}
+
+/// What our config has at a plugin's path, or at the last point of it that we know: lists, and secrets,
+/// are wholes.
+fn around<'a>(config: &'a PublicMap, path: &str) -> Option<&'a Json> {
+    let mut keys = path.split(['.', '[']);
     let mut value = config.get(keys.next()?)?;
     for key in keys {
-        value = value.get(key)?;
+        match value.get(key) {
+            Some(inner) => value = inner,
+            None => break,
+        }
     }
     Some(value)
+}
+
+/// True when there is a secret anywhere in a public value.
+fn holds_secret(value: &Json) -> bool {
+    match value {
+        Json::Object(map) => map.contains_key("$secret") || map.values().any(holds_secret),
+        Json::Array(items) => items.iter().any(holds_secret),
+        Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::resource::{Address, Map};
+
+    fn config(value: Json) -> PublicMap {
+        match value {
+            Json::Object(map) => map,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn where_the_config_has_a_secret_a_plugins_words_about_it_are_not_repeated() {
+        let old = json!({"$secret": "old"});
+        let new = json!({"$secret": "new"});
+        let prior = Recorded {
+            config: config(json!({
+                "token": old, "plain": "a", "env": {"KEY": old}, "list": [{"v": old}],
+            })),
+            ..Recorded::by_name(Address::new("db"), Kind::new("infra.database"))
+        };
+        let desired = Spec {
+            address: Address::new("db"),
+            kind: Kind::new("infra.database"),
+            config: Map::new(),
+            public_config: config(json!({
+                "token": new, "plain": "b", "env": {"KEY": new}, "list": [{"v": new}],
+            })),
+            dependencies: BTreeSet::new(),
+        };
+        for (path, told) in [
+            (
+                "token",
+                Some((json!({"$secret": "old"}), json!({"$secret": "new"}))),
+            ),
+            (
+                "env.KEY",
+                Some((json!({"$secret": "old"}), json!({"$secret": "new"}))),
+            ),
+            (
+                "token.part",
+                Some((json!({"$secret": "old"}), json!({"$secret": "new"}))),
+            ),
+            (
+                "list[0].v",
+                Some((
+                    json!([{"v": {"$secret": "old"}}]),
+                    json!([{"v": {"$secret": "new"}}]),
+                )),
+            ),
+            ("plain", None),
+            ("elsewhere", None),
+        ] {
+            let change = without_secrets(
+                &prior,
+                &desired,
+                FieldChange {
+                    path: path.to_owned(),
+                    old: "tok-OLD".into(),
+                    new: "tok-NEW".into(),
+                    force_new: true,
+                },
+            );
+            assert!(change.force_new);
+            let (old, new) = told.unwrap_or_else(|| ("tok-OLD".into(), "tok-NEW".into()));
+            assert_eq!((change.old, change.new), (old, new), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_secret_is_seen_however_deep_it_is() {
+        for (value, holds) in [
+            (json!({"a": [{"b": {"$secret": "x"}}]}), true),
+            (json!([{"$secret": "x"}]), true),
+            (json!({"a": ["b", 1, null]}), false),
+        ] {
+            assert_eq!(holds_secret(&value), holds, "{value}");
+        }
+    }
 }

@@ -17,7 +17,7 @@ use tidegate::apply::teardown::{self, Discovered};
 use tidegate::apply::values::Values;
 use tidegate::apply::{ApplyReport, Engine, Providers, execute, recover, remarks};
 use tidegate::cancel::{self, Canceller};
-use tidegate::clock::Clock;
+use tidegate::clock::{Clock, rfc3339};
 use tidegate::config::{self, Config, Files};
 use tidegate::disk::Disk;
 use tidegate::provider::ability::{
@@ -30,9 +30,10 @@ use tidegate::provider::{
 use tidegate::random::SeededRandom;
 use tidegate::report::{Event, Outcome, Report, Reporter};
 use tidegate::resource::{
-    Address, Diff, Kind, Observed, Output, Outputs, Private, ProviderId, Recorded, Spec,
+    ActionKind, Address, Diff, Kind, Observed, Output, Outputs, Private, Recorded, Spec,
 };
 use tidegate::secret::{Keyring, Masker};
+use tidegate::state::journal::Before;
 use tidegate::state::{
     Entry, Filesystem, Head, Holder, Keepsake, Lease, Record, Store, StoreError, StoreResult,
 };
@@ -167,11 +168,14 @@ pub(super) enum Names {
     Unknown,
 }
 
+/// The kind it knows at any time.
+const FIRST_KIND: &str = "infra.storage";
+
 /// The provider.
 #[derive(Clone, Debug)]
 pub(super) struct Cloud {
     pub(super) by_name: Names,
-    /// The one kind it knows.
+    /// The kind of what is declared from now on.
     pub(super) kind: &'static str,
     pub(super) inner: Arc<Mutex<Inner>>,
     clock: Arc<VirtualClock>,
@@ -436,10 +440,12 @@ impl Provider for Cloud {
         "1.0.0"
     }
     fn kinds(&self) -> Vec<Kind> {
-        vec![Kind::new(self.kind)]
+        vec![Kind::new(self.kind), Kind::new(FIRST_KIND)]
     }
     fn driver(&self, kind: &Kind) -> Option<&dyn Driver> {
-        (kind.as_str() == self.kind).then_some(self)
+        [self.kind, FIRST_KIND]
+            .contains(&kind.as_str())
+            .then_some(self)
     }
     fn is_local(&self) -> bool {
         false
@@ -727,7 +733,7 @@ impl World {
                 canceller: Arc::default(),
                 can_adopt: true,
                 by_name: Names::Sure,
-                kind: "infra.storage",
+                kind: FIRST_KIND,
                 new_one_first: false,
                 ids: IdFormat::Unknown,
                 limit: None,
@@ -768,6 +774,14 @@ impl World {
             ));
         }
         self.config = text;
+    }
+
+    /// A provider module gets another name, and whoever used it uses that.
+    pub(super) fn rename_provider(&mut self, old: &str, new: &str) {
+        self.config = self
+            .config
+            .replace(&format!("name: {old},"), &format!("name: {new},"))
+            .replace(&format!("provider: {old},"), &format!("provider: {new},"));
     }
 
     fn load(&self) -> Config {
@@ -843,11 +857,12 @@ impl World {
     /// Does something with everything open and locked.
     fn with_engine<T>(&self, work: impl AsyncFnOnce(&Engine<'_>, &Lease) -> T) -> T {
         let config = self.load();
-        let providers: Providers = ["cloud", "other"]
-            .into_iter()
+        let providers: Providers = config
+            .providers
+            .keys()
             .map(|id| {
                 let provider: Arc<dyn Provider> = Arc::new(self.cloud.clone());
-                (ProviderId::new(id), provider)
+                (id.clone(), provider)
             })
             .collect();
         let (canceller, cancel) = cancel::pair();
@@ -877,6 +892,33 @@ impl World {
 
     pub(super) fn apply(&self) -> ApplyReport {
         self.try_apply(|_| ()).unwrap().0
+    }
+
+    /// A run dies right after it asked for this.
+    pub(super) fn die_in(&self, action: ActionKind, name: &str) {
+        self.note(Entry::Intent {
+            operation: "dead".to_owned(),
+            address: Address::new(name),
+            kind: Kind::new(self.cloud.kind),
+            provider: "cloud".to_owned(),
+            action,
+            config_hash: String::new(),
+            at: rfc3339(self.clock.now()),
+            before: Before::default(),
+        });
+    }
+
+    /// The last run came to its end, and said what it does not know.
+    pub(super) fn end_told(&self) {
+        self.note(Entry::End {
+            run_id: "run".to_owned(),
+        });
+    }
+
+    fn note(&self, entry: Entry) {
+        self.with_engine(async |engine, lease| {
+            engine.store.journal_append(lease, &[entry]).await.unwrap();
+        });
     }
 
     pub(super) fn records(&self) -> BTreeMap<String, Record> {
