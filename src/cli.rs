@@ -161,7 +161,7 @@ pub struct RunArgs {
     pub lock_timeout: Duration,
 
     /// How long one call to a provider may take
-    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "30m", value_parser = some_time)]
     pub action_timeout: Duration,
 }
 
@@ -377,6 +377,14 @@ pub struct VerifyArgs {
 }
 
 /// `90`, `250ms`, `30s`, `5m`, `1h30m`.
+/// A duration in which something can be done.
+fn some_time(text: &str) -> Result<Duration, String> {
+    match duration(text)? {
+        Duration::ZERO => Err("it must be longer than nothing".to_owned()),
+        some => Ok(some),
+    }
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     crate::config::duration(text).ok_or_else(|| "write it like 250ms, 30s, 5m or 1h30m".to_owned())
 }

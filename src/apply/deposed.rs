@@ -141,6 +141,7 @@ pub(super) async fn settle(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Set
         settled.push(Settled {
             address,
             finding: "its new one is there; the old one is deleted now".to_owned(),
+            is_unproven: false,
         });
     }
     Ok(settled)

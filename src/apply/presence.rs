@@ -2,11 +2,15 @@
 //! create. To miss it makes a second one, and to take somebody else's for it gives that away, so it
 //! is said how sure the answer is.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use super::Engine;
 use super::execute::within;
 use crate::provider::ability::Ability;
 use crate::provider::{Driver, DriverError, ErrorClass};
 use crate::resource::{Address, Kind, Map, Observed, ProviderId, Recorded, Value};
+use crate::state::journal::Before;
 use crate::state::{Record, Records, StoreResult};
 
 /// What is there under a name.
@@ -15,6 +19,8 @@ pub(super) enum Presence {
     There(Box<Observed>),
     /// Nothing but what was there before, or is another environment's, under this id.
     Other(String),
+    /// Something with this id, of which nobody knows whether it was there before.
+    Doubtful(String),
     /// Nothing, for certain.
     Absent,
     /// Nothing was found by its name; whether its provider finds things so is not known.
@@ -47,6 +53,67 @@ pub(super) fn locator(address: &Address, kind: &Kind, config: Option<&Map>) -> R
     locator
 }
 
+/// What the other environments of this state have on record: type and id, and where.
+///
+/// # Errors
+/// When one of them cannot be read: then nobody knows what is theirs.
+pub async fn of_others(engine: &Engine<'_>) -> StoreResult<HashMap<(String, String), String>> {
+    let mut all = HashMap::new();
+    for environment in engine.store.environments().await? {
+        if environment == engine.store.environment() {
+            continue;
+        }
+        if let Some(store) = engine.store.beside(&environment)? {
+            for record in store.list().await? {
+                all.insert(
+                    (record.resource_type, record.provider_id),
+                    environment.clone(),
+                );
+            }
+        }
+    }
+    Ok(all)
+}
+
+/// The other environment of this state that has it on record.
+async fn elsewhere(engine: &Engine<'_>, kind: &Kind, id: &str) -> StoreResult<Option<String>> {
+    for environment in engine.store.environments().await? {
+        if environment == engine.store.environment() {
+            continue;
+        }
+        if let Some(store) = engine.store.beside(&environment)?
+            && store
+                .list()
+                .await?
+                .iter()
+                .any(|record| record.provider_id == id && record.resource_type == kind.as_str())
+        {
+            return Ok(Some(environment));
+        }
+    }
+    Ok(None)
+}
+
+/// The same for what is about to be taken over: zones are, by every environment that declares them.
+pub(in crate::apply) async fn owned_elsewhere(
+    engine: &Engine<'_>,
+    kind: &Kind,
+    id: &str,
+) -> StoreResult<Option<String>> {
+    if is_shared(kind) {
+        return Ok(None);
+    }
+    elsewhere(engine, kind, id).await
+}
+
+/// Why what was found is not taken over.
+pub(super) fn on_record(id: &str, environment: Option<&str>) -> String {
+    format!(
+        "what goes by its name, `{id}`, is on record in environment `{}`, and is not touched",
+        environment.unwrap_or_default()
+    )
+}
+
 /// Where a look-up happens.
 pub(super) struct Place<'p> {
     pub(super) owner: &'p ProviderId,
@@ -60,60 +127,131 @@ pub(super) struct Place<'p> {
     pub(super) records: &'p Records,
 }
 
+/// Looks before a create that may fail for a moment. What is not answered then is asked once more by
+/// the next run; nothing has happened yet.
+const LOOKS: u32 = 3;
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+
+/// What a list holds under one name.
+#[derive(Default)]
+struct List {
+    /// Ids of what has that name.
+    ours: Vec<String>,
+    /// Something has no name at all.
+    has_nameless: bool,
+}
+
+/// A failure that says nothing about what was asked.
+fn is_for_now(error: &DriverError) -> bool {
+    match error.class {
+        ErrorClass::Transient | ErrorClass::Throttled => true,
+        ErrorClass::Unknown => !error.answered,
+        _ => false,
+    }
+}
+
 impl<'p> Place<'p> {
-    /// Another resource of the same kind and provider.
+    /// Another resource of the provider, of the same kind if there is one: who finds one kind by its
+    /// name will find others.
     fn sibling(&self) -> Option<&'p Record> {
-        self.records.iter().find(|record| {
-            record.resource_id != *self.address
-                && record.resource_type == self.kind.as_str()
-                && record.provider_ref == self.owner.as_str()
-                && !record.provider_id.is_empty()
-        })
+        let of_provider = || {
+            self.records.iter().filter(|record| {
+                record.resource_id != *self.address
+                    && record.provider_ref == self.owner.as_str()
+                    && !record.provider_id.is_empty()
+            })
+        };
+        of_provider()
+            .find(|record| record.resource_type == self.kind.as_str())
+            .or_else(|| {
+                of_provider().find(|record| !is_shared(&record.resource_type.clone().into()))
+            })
     }
 
     fn named(&self, address: &Address) -> Recorded {
         Recorded::by_name(address.clone(), self.kind.clone())
     }
 
-    /// The id of what is there under the name before anything is made.
-    pub(super) async fn before(&self, engine: &Engine<'_>) -> Option<String> {
-        let found = within(engine, self.driver.read(&self.locator)).await;
-        found
-            .ok()
-            .map(|found| found.provider_id)
-            .filter(|id| !id.is_empty())
+    /// What is there under the name before anything is made.
+    ///
+    /// # Errors
+    /// When the provider is out of reach, or asks to slow down: what came of a create after that could
+    /// not be told from what was there before.
+    pub(super) async fn before(&self, engine: &Engine<'_>) -> Result<Before, DriverError> {
+        let mut before = Before::default();
+        let mut looks = 1;
+        loop {
+            match within(engine, self.driver.read(&self.locator)).await {
+                Ok(found) => before.ids.extend(Some(found.provider_id)),
+                Err(error) if error.class == ErrorClass::NotFound => {}
+                Err(error) if is_for_now(&error) && looks < LOOKS => {
+                    looks += 1;
+                    engine.clock.sleep(BETWEEN_LOOKS).await;
+                    continue;
+                }
+                Err(error) if is_for_now(&error) => {
+                    return Err(DriverError {
+                        message: format!(
+                            "nothing was asked for, because it cannot be seen what is there by that name already: {}",
+                            error.message
+                        ),
+                        ..error
+                    });
+                }
+                // Whoever does not find things by name says so in its own words, always.
+                Err(_) => {}
+            }
+            break;
+        }
+        match self.list(engine).await {
+            None => {}
+            Some(Ok(list)) => before.ids.extend(list.ours),
+            Some(Err(_)) => before.is_unsure = true,
+        }
+        before.ids.retain(|id| !id.is_empty());
+        before.ids.sort();
+        before.ids.dedup();
+        Ok(before)
     }
 
-    /// Looks. What has one of the ids in `others` is something else.
+    /// Looks. What has one of the ids in `others` is something else, and so may be whatever else is
+    /// there when they are not all.
     ///
     /// # Errors
     /// When the provider cannot say.
     pub(super) async fn look(
         &self,
         engine: &Engine<'_>,
-        others: &[&str],
+        others: &Before,
     ) -> Result<Presence, DriverError> {
         let mut other = None;
         let mut failure = None;
         match within(engine, self.driver.read(&self.locator)).await {
-            Ok(found) if others.contains(&found.provider_id.as_str()) => {
+            Ok(found) if others.ids.contains(&found.provider_id) => {
                 other = Some(found.provider_id);
             }
             // Without an id it is no answer, but for a driver whose word on names is good.
             Ok(found) if !found.provider_id.is_empty() || self.driver.finds_by_name() => {
-                return self.ours(engine, found).await;
+                return self.ours(engine, found, false).await;
             }
             Ok(_) => {}
             Err(error) if error.class == ErrorClass::NotFound => {}
             Err(error) => failure = Some(error),
         }
-        if !self.driver.finds_by_name()
-            && let Some(listed) = self.listed(engine, others).await
-        {
-            return match listed? {
-                Some(found) => self.ours(engine, found).await,
-                None => Ok(other.map_or(Presence::Absent, Presence::Other)),
-            };
+        if let Some(Ok(list)) = self.list(engine).await {
+            let new = list.ours.into_iter().find(|id| !others.ids.contains(id));
+            if let Some(id) = new {
+                let prior = Recorded {
+                    provider_id: id,
+                    ..self.named(self.address)
+                };
+                let found = within(engine, self.driver.read(&prior)).await?;
+                return self.ours(engine, found, others.is_unsure).await;
+            }
+            if list.has_nameless {
+                return Ok(Presence::Blind);
+            }
+            return Ok(other.map_or(Presence::Absent, Presence::Other));
         }
         if let Some(error) = failure {
             return Err(error);
@@ -128,62 +266,59 @@ impl<'p> Place<'p> {
     }
 
     /// What was found, unless it is another environment's: names need not be unique.
-    async fn ours(&self, engine: &Engine<'_>, found: Observed) -> Result<Presence, DriverError> {
+    async fn ours(
+        &self,
+        engine: &Engine<'_>,
+        found: Observed,
+        is_doubtful: bool,
+    ) -> Result<Presence, DriverError> {
         if !self.driver.finds_by_name() {
-            let elsewhere = self.is_elsewhere(engine, &found.provider_id).await;
+            let elsewhere = elsewhere(engine, self.kind, &found.provider_id).await;
             let elsewhere = elsewhere.map_err(|error| {
                 let why = format!("whether it is another environment's cannot be told: {error}");
                 DriverError::new(ErrorClass::Unknown, why)
             })?;
-            if elsewhere {
+            if elsewhere.is_some() {
                 return Ok(Presence::Other(found.provider_id));
             }
+        }
+        if is_doubtful {
+            return Ok(Presence::Doubtful(found.provider_id));
         }
         Ok(Presence::There(Box::new(found)))
     }
 
-    /// True when another environment of this state has it on record.
-    async fn is_elsewhere(&self, engine: &Engine<'_>, id: &str) -> StoreResult<bool> {
-        for environment in engine.store.environments().await? {
-            if environment == engine.store.environment() {
-                continue;
-            }
-            if let Some(store) = engine.store.beside(&environment)?
-                && store.list().await?.iter().any(|record| {
-                    record.provider_id == id && record.resource_type == self.kind.as_str()
-                })
-            {
-                return Ok(true);
-            }
+    /// What the provider's own list of everything says; `None` when there is none, or none is needed.
+    async fn list(&self, engine: &Engine<'_>) -> Option<Result<List, DriverError>> {
+        if self.driver.finds_by_name() {
+            return None;
         }
-        Ok(false)
-    }
-
-    /// What the provider's own list of everything says; `None` when there is none to be had.
-    async fn listed(
-        &self,
-        engine: &Engine<'_>,
-        others: &[&str],
-    ) -> Option<Result<Option<Observed>, DriverError>> {
         let provider = engine.providers.get(self.owner)?;
         if !provider.abilities().contains(&Ability::Enumerate) {
             return None;
         }
-        let all = within(engine, provider.enumerate(self.kind)).await.ok()?;
-        let found = all.into_iter().find(|one| {
-            one.name == self.address.as_str()
-                && one.kind == *self.kind
-                && !one.provider_id.is_empty()
-                && !others.contains(&one.provider_id.as_str())
-        });
-        let Some(found) = found else {
-            return Some(Ok(None));
+        let all = match within(engine, provider.enumerate(self.kind)).await {
+            Ok(all) => all,
+            Err(error) if error.class == ErrorClass::Unimplemented => return None,
+            Err(error) => return Some(Err(error)),
         };
-        let prior = Recorded {
-            provider_id: found.provider_id,
-            ..self.named(self.address)
-        };
-        Some(within(engine, self.driver.read(&prior)).await.map(Some))
+        let mut list = List::default();
+        for one in all {
+            if one.kind != *self.kind || one.provider_id.is_empty() {
+                continue;
+            }
+            if one.name == self.address.as_str() {
+                list.ours.push(one.provider_id);
+            } else if one.name.is_empty() {
+                // Unless it is known which one that is, it may be this one.
+                let is_known = self
+                    .records
+                    .iter()
+                    .any(|record| record.provider_id == one.provider_id);
+                list.has_nameless |= !is_known;
+            }
+        }
+        Some(Ok(list))
     }
 
     /// What it is worth that nothing was found by name.
@@ -195,7 +330,13 @@ impl<'p> Place<'p> {
         let Some(sibling) = self.sibling() else {
             return Presence::Unseen;
         };
-        match within(engine, self.driver.read(&self.named(&sibling.resource_id))).await {
+        let kind = Kind::new(sibling.resource_type.clone());
+        let sibling_driver = match engine.driver(&sibling.resource_id, self.owner, &kind) {
+            Ok(driver) => driver,
+            Err(_) => return Presence::Unseen,
+        };
+        let named = Recorded::by_name(sibling.resource_id.clone(), kind);
+        match within(engine, sibling_driver.read(&named)).await {
             Ok(found) if found.provider_id == sibling.provider_id => Presence::Absent,
             Err(error) if error.class == ErrorClass::NotFound => Presence::Blind,
             _ => Presence::Unseen,

@@ -1,15 +1,23 @@
 //! What a dead run left behind: intents without an outcome. Each is settled by asking the provider,
 //! never by guessing, before anything new is planned.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::execute::within;
 use super::presence::{Place, Presence, locator};
 use super::survey::{by_address, owner_of, sort_outputs};
 use super::{Engine, deposed, hold};
 use crate::provider::{Driver, ErrorClass, Operation};
-use crate::report::Report;
-use crate::resource::{ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Spec};
-use crate::state::journal::open_intents;
+use crate::report::{Event, Exit, Report};
+use crate::resource::{
+    ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Recorded, Spec,
+};
+use crate::state::journal::{Before, open_intents, was_told};
 use crate::state::record::{Applied, from_observed};
 use crate::state::{Entry, Lease, Record, Records, StoreError};
 
@@ -20,6 +28,64 @@ pub struct Settled {
     pub address: Address,
     /// What was found, a sentence.
     pub finding: String,
+    /// It counts as not made for want of a better answer: see [`doubts`].
+    pub is_unproven: bool,
+}
+
+/// What the finding of such an intent begins with.
+const UNPROVEN: &str = "it is not found by its name";
+
+/// What counted as not made for want of a better answer, for a run that makes nothing: what is there
+/// would be there for ever.
+pub fn unproven(settled: &[Settled]) -> Vec<Report> {
+    settled
+        .iter()
+        .filter(|settled| settled.is_unproven)
+        .map(|settled| {
+            let address = &settled.address;
+            Report::error(
+                "apply/perhaps-there",
+                format!("`{address}` may be there, and nothing records it"),
+            )
+            .because("an earlier run was cut off while making it; it is not found by its name, and its provider may find such resources by their id only")
+            .fix("look there, and delete it if it is")
+            .exit(Exit::Partial)
+        })
+        .collect()
+}
+
+/// After what was settled was carried out: where something counted as not made because it was not found
+/// by its name, and what was made in its place is not found so either, there may be two of it.
+pub async fn doubts(engine: &Engine<'_>, settled: &[Settled]) -> Vec<Report> {
+    let mut doubts = Vec::new();
+    for settled in settled.iter().filter(|settled| settled.is_unproven) {
+        let address = &settled.address;
+        let Ok(Some(record)) = engine.store.get(address).await else {
+            continue;
+        };
+        let kind = Kind::new(record.resource_type.clone());
+        let Ok(driver) = engine.driver(address, &owner_of(engine, &record), &kind) else {
+            continue;
+        };
+        let by_name = Recorded::by_name(address.clone(), kind);
+        let found = within(engine, driver.read(&by_name)).await;
+        if found.is_ok_and(|found| found.provider_id == record.provider_id) {
+            continue;
+        }
+        doubts.push(
+            Report::error(
+                "apply/perhaps-twice",
+                format!("there may be two of `{address}`"),
+            )
+            .because(format!(
+                "an earlier run was cut off while making it; it was not found by its name and was made again, and its provider does not find by its name even the new one, `{}`",
+                record.provider_id
+            ))
+            .fix("look there, and delete the one with another id")
+            .exit(Exit::Partial),
+        );
+    }
+    doubts
 }
 
 /// True when a dead run left intents behind (for commands that only look).
@@ -34,6 +100,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
     let problem = |error| Report::from(error);
     let entries = engine.store.journal_read().await.map_err(problem)?;
     let mut settled = Vec::new();
+    let patience = Patience::default();
     for intent in open_intents(&entries) {
         let Entry::Intent {
             operation,
@@ -42,6 +109,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
             provider,
             action,
             before,
+            at,
             ..
         } = intent
         else {
@@ -57,7 +125,14 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
             address,
             kind,
             provider,
-            (*action, &operation_again, before),
+            &Left {
+                action: *action,
+                operation: &operation_again,
+                before,
+                at,
+                was_told: was_told(&entries, operation),
+                patience: &patience,
+            },
         )
         .await?;
         engine
@@ -73,6 +148,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
             .map_err(problem)?;
         settled.push(Settled {
             address: address.clone(),
+            is_unproven: finding.starts_with(UNPROVEN),
             finding,
         });
     }
@@ -83,14 +159,93 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
     Ok(settled)
 }
 
+/// An intent that was left open.
+struct Left<'l> {
+    action: ActionKind,
+    operation: &'l Operation,
+    before: &'l Before,
+    /// When it was written.
+    at: &'l str,
+    /// The run itself said that nobody knows what came of it.
+    was_told: bool,
+    patience: &'l Patience,
+}
+
+/// The waits that a recovery has left. What is waited for arrives for all at once.
+#[derive(Default)]
+struct Patience(Cell<usize>);
+
+/// A call that was on its way when the run was cut off has arrived, or never will, after this. When
+/// that was is not known: calls may take their time.
+const ON_ITS_WAY: Duration = Duration::from_secs(15);
+/// Between two looks at what may still be on its way; together at least [`ON_ITS_WAY`].
+const WAITS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+    Duration::from_secs(7),
+];
+
+/// Waits that are worth it for what nobody can see arrive.
+const FOR_A_CHANGE: usize = 2;
+
+impl Left<'_> {
+    /// Clocks of two machines may differ: what comes from the future is young.
+    fn is_young(&self, engine: &Engine<'_>) -> bool {
+        OffsetDateTime::parse(self.at, &Rfc3339).is_ok_and(|at| {
+            engine.clock.now() - at < engine.call_timeout.saturating_add(ON_ITS_WAY)
+        })
+    }
+
+    /// Waits for what may still be on its way to the provider, up to the wait of this number; false
+    /// when nothing can be, any more. What a provider of this machine was doing ended with the run.
+    async fn waited(
+        &self,
+        engine: &Engine<'_>,
+        owner: &ProviderId,
+        address: &Address,
+        most: usize,
+    ) -> bool {
+        let is_here = engine
+            .providers
+            .get(owner)
+            .is_some_and(|provider| provider.is_local());
+        let number = self.patience.0.get();
+        let Some(wait) = WAITS.get(number).filter(|_| number < most) else {
+            return false;
+        };
+        if is_here || !self.is_young(engine) || engine.cancel.is_cancelled() {
+            return false;
+        }
+        self.patience.0.set(number + 1);
+        let verb = match self.action {
+            ActionKind::Delete => "deleting",
+            ActionKind::Update => "changing",
+            _ => "making",
+        };
+        engine.reporter.say(Event::Note {
+            text: format!(
+                "An earlier run was cut off while {verb} `{address}`, and what it asked for may still be on its way: looking in {} s.",
+                wait.as_secs()
+            ),
+        });
+        tokio::select! {
+            () = engine.clock.sleep(*wait) => {}
+            () = engine.cancel.cancelled() => {}
+        }
+        true
+    }
+}
+
 async fn settle(
     engine: &Engine<'_>,
     lease: &Lease,
     address: &Address,
     kind: &Kind,
     provider: &str,
-    (action, operation, before): (ActionKind, &Operation, &str),
+    left: &Left<'_>,
 ) -> Result<String, Report> {
+    let (action, operation) = (left.action, left.operation);
     let record = engine.store.get(address).await.map_err(Report::from)?;
     let owner = record.as_ref().map_or_else(
         || ProviderId::new(provider),
@@ -105,8 +260,9 @@ async fn settle(
                 .as_ref()
                 .is_some_and(|old| old.provider_id == record.provider_id) =>
         {
-            let others = [record.provider_id.as_str(), before];
-            match look_up(engine, &owner, driver, address, kind, &others).await? {
+            let mut others = left.before.clone();
+            others.ids.push(record.provider_id.clone());
+            match look_up(engine, &owner, driver, (address, kind), left, &others).await? {
                 Presence::There(observed) => {
                     let mut record = record;
                     record.provider_id = observed.provider_id;
@@ -126,7 +282,7 @@ async fn settle(
         }
         (ActionKind::Create, Some(_)) => Ok("it was made and recorded".to_owned()),
         (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {
-            match look_up(engine, &owner, driver, address, kind, &[before]).await? {
+            match look_up(engine, &owner, driver, (address, kind), left, left.before).await? {
                 Presence::There(observed) => {
                     let resources = by_address(engine);
                     let outputs = match resources.get(address) {
@@ -176,8 +332,9 @@ async fn settle(
                 Presence::Other(id) => Ok(format!(
                     "it was not made: what goes by its name, `{id}`, was there before or is another environment's"
                 )),
-                Presence::Unseen | Presence::Blind => {
-                    Ok("it is not found by its name, so it counts as not made".to_owned())
+                // What says so is an error by now.
+                Presence::Unseen | Presence::Blind | Presence::Doubtful(_) => {
+                    Ok(format!("{UNPROVEN}, so it counts as not made"))
                 }
             }
         }
@@ -189,7 +346,11 @@ async fn settle(
                 &engine.masker,
             )
             .map_err(Report::from)?;
-            match driver.read(&prior).await {
+            let mut read = within(engine, driver.read(&prior)).await;
+            while read.is_ok() && left.waited(engine, &owner, address, FOR_A_CHANGE).await {
+                read = within(engine, driver.read(&prior)).await;
+            }
+            match read {
                 Ok(_) => {
                     taint(&mut record, "an earlier run was cut off while deleting it");
                     put(engine, lease, &record).await?;
@@ -216,6 +377,7 @@ async fn settle(
         }
         (ActionKind::Delete, None) => Ok("it was deleted and forgotten".to_owned()),
         (_, Some(mut record)) => {
+            while left.waited(engine, &owner, address, FOR_A_CHANGE).await {}
             taint(&mut record, "an earlier run was cut off while changing it");
             put(engine, lease, &record).await?;
             Ok("its change may be incomplete; it will be applied again".to_owned())
@@ -245,12 +407,11 @@ async fn look_up(
     engine: &Engine<'_>,
     owner: &ProviderId,
     driver: &dyn Driver,
-    address: &Address,
-    kind: &Kind,
-    others: &[&str],
+    (address, kind): (&Address, &Kind),
+    left: &Left<'_>,
+    others: &Before,
 ) -> Result<Presence, Report> {
     let records = Records::from(engine.store.list().await.map_err(Report::from)?);
-    let others: Vec<&str> = others.iter().copied().filter(|id| !id.is_empty()).collect();
     let resources = by_address(engine);
     let config = resources.get(address).map(|resource| &resource.config);
     let place = Place {
@@ -261,10 +422,16 @@ async fn look_up(
         locator: locator(address, kind, config),
         records: &records,
     };
-    match place.look(engine, &others).await {
-        Ok(Presence::Blind) => Err(by_id_only(address, kind)),
-        Ok(presence) => Ok(presence),
-        Err(error) => Err(unsettled(address, "made", &error.message)),
+    loop {
+        match place.look(engine, others).await {
+            Ok(Presence::Blind) => return Err(by_id_only(address, kind)),
+            Ok(Presence::Doubtful(id)) => return Err(doubtful(address, &id)),
+            Ok(Presence::Unseen) if left.was_told => return Err(unseen(address)),
+            Ok(Presence::Absent | Presence::Unseen)
+                if left.waited(engine, owner, address, WAITS.len()).await => {}
+            Ok(presence) => return Ok(presence),
+            Err(error) => return Err(unsettled(address, "made", &error.message)),
+        }
     }
 }
 
@@ -277,9 +444,35 @@ fn by_id_only(address: &Address, kind: &Kind) -> Report {
     .because(format!(
         "its provider finds resources of type `{kind}` by their id only, and cannot list them"
     ))
-    .fix(format!(
-        "look there; then `tidegate state settle {address} --id ID` if it was made, or `… --absent` if it was not"
+    .fix(settle_words(address))
+}
+
+/// Nobody proved that it is not there.
+fn unseen(address: &Address) -> Report {
+    Report::error(
+        "apply/unsettled",
+        format!("whether an earlier run made `{address}` cannot be told"),
+    )
+    .because("it is not found by its name; its provider may find such resources by their id only")
+    .fix(settle_words(address))
+}
+
+/// Something is there that nobody looked for before.
+fn doubtful(address: &Address, id: &str) -> Report {
+    Report::error(
+        "apply/unsettled",
+        format!("whether an earlier run made `{address}` cannot be told"),
+    )
+    .because(format!(
+        "something of that name, `{id}`, is there; it may have been there before"
     ))
+    .fix(settle_words(address))
+}
+
+fn settle_words(address: &Address) -> String {
+    format!(
+        "look there; then `tidegate state settle {address} --id ID` if it was made, or `… --absent` if it was not"
+    )
 }
 
 fn unsettled(address: &Address, verb: &str, why: &str) -> Report {

@@ -1,7 +1,7 @@
 //! Finds live resources without asking the state, and removes them: dependents first, as many at
 //! once as the run allows. What `teardown`, `cleanup` and `prune` stand on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -10,9 +10,11 @@ use futures_util::stream::FuturesUnordered;
 use super::Engine;
 use super::drift::live_outputs;
 use super::execute::within;
+pub use super::presence::of_others;
 use super::presence::{Place, Presence, locator};
 use super::survey::{dependencies, owner_of};
 use super::values::Declared;
+use crate::clock::rfc3339;
 use crate::config::{GenerateSource, Resource};
 use crate::plan::{Action, Plan, Step, Steps};
 use crate::provider::ability::{Ability, Found};
@@ -22,9 +24,10 @@ use crate::report::{Event, Outcome, Report};
 use crate::resource::{
     ActionKind, Address, Kind, Observed, Output, ProviderId, Recorded, Reference,
 };
+use crate::state::journal::{Before, open_intents};
 use crate::state::lease::Renewal;
 use crate::state::record::to_recorded;
-use crate::state::{Lease, Record, Records, StoreError};
+use crate::state::{Entry, Lease, Record, Records, StoreError};
 
 /// A live resource that is to go.
 #[derive(Clone, Debug)]
@@ -76,13 +79,29 @@ pub enum Discovered {
 /// otherwise by its name.
 pub async fn discover(engine: &Engine<'_>, records: &BTreeMap<Address, Record>) -> Vec<Discovered> {
     let declared = declared_copies(engine);
+    // A state that cannot be read is what a teardown is there for: then nothing is known of dead runs.
+    let journal = engine.store.journal_read().await.unwrap_or_default();
+    let cut: BTreeMap<&Address, &Before> = open_intents(&journal)
+        .into_iter()
+        .filter_map(|entry| match entry {
+            Entry::Intent {
+                address,
+                action: ActionKind::Create,
+                before,
+                ..
+            } => Some((address, before)),
+            _ => None,
+        })
+        .collect();
     let mut found: Vec<(usize, Discovered)> =
         futures_util::stream::iter(engine.config.resources.iter().enumerate())
             .map(|(at, resource)| {
                 let declared = &declared;
+                let cut = cut.get(&resource.address).copied();
                 async move {
                     let record = records.get(&resource.address);
-                    (at, discover_one(engine, resource, record, declared).await)
+                    let one = discover_one(engine, resource, record, declared, cut).await;
+                    (at, one)
                 }
             })
             .buffer_unordered(engine.parallelism.max(1))
@@ -122,6 +141,7 @@ async fn discover_one(
     resource: &Resource,
     record: Option<&Record>,
     declared: &BTreeMap<String, Declared>,
+    cut: Option<&Before>,
 ) -> Discovered {
     let failed = |message: String| Discovered::Failed {
         address: resource.address.clone(),
@@ -187,7 +207,7 @@ async fn discover_one(
         locator: locator(&resource.address, &resource.kind, Some(&resource.config)),
         records: &none,
     };
-    match place.look(engine, &[]).await {
+    match place.look(engine, cut.unwrap_or(&Before::default())).await {
         Ok(Presence::There(found)) if is_recorded && !driver.finds_by_name() => failed(format!(
             "what was recorded is gone; something else of that name is there, `{}`, and is not touched",
             found.provider_id
@@ -199,6 +219,12 @@ async fn discover_one(
         Ok(Presence::Other(id)) => failed(format!(
             "what is there under its name, `{id}`, is on record in another environment, and is not touched"
         )),
+        Ok(Presence::Unseen | Presence::Blind | Presence::Doubtful(_)) if cut.is_some() => {
+            failed(format!(
+                "an earlier run was cut off while making it, and whether it was made cannot be told; look there, then `tidegate state settle {} --id ID` or `… --absent`",
+                resource.address
+            ))
+        }
         Ok(_) => missing,
         // Its id says that it is gone; that names cannot be asked for changes nothing.
         Err(_) if is_recorded => missing,
@@ -277,13 +303,35 @@ pub fn listers<'a>(
 /// Everything with a tag, at every provider that can list by tag.
 pub async fn tagged(engine: &Engine<'_>, tag: &str) -> Vec<Discovered> {
     let mut all = Vec::new();
+    let others = match of_others(engine).await {
+        Ok(others) => others,
+        Err(error) => {
+            return vec![Discovered::Failed {
+                address: Address::new(tag),
+                kind: Kind::new(""),
+                message: format!(
+                    "nothing with this tag is touched, because what other environments have on record cannot be read: {error}"
+                ),
+            }];
+        }
+    };
     for (id, provider) in listers(engine).0 {
         match provider.enumerate_by_tag(tag).await {
-            Ok(found) => all.extend(
-                found
-                    .into_iter()
-                    .map(|one| Discovered::There(Box::new(target_of(engine, id, one)))),
-            ),
+            Ok(found) => {
+                for one in found {
+                    let target = target_of(engine, id, one);
+                    if let Some(environment) = is_of_others(&others, &target) {
+                        engine.reporter.say(Event::Note {
+                            text: format!(
+                                "`{}` ({}) stays: it is on record in environment `{environment}`.",
+                                target.address, target.prior.provider_id
+                            ),
+                        });
+                    } else {
+                        all.push(Discovered::There(Box::new(target)));
+                    }
+                }
+            }
             Err(error) => all.push(Discovered::Failed {
                 address: Address::new(id.as_str()),
                 kind: Kind::new(""),
@@ -292,6 +340,18 @@ pub async fn tagged(engine: &Engine<'_>, tag: &str) -> Vec<Discovered> {
         }
     }
     all
+}
+
+/// The other environment that has a listed resource on record, from [`of_others`].
+pub fn is_of_others<'o>(
+    others: &'o HashMap<(String, String), String>,
+    target: &Target,
+) -> Option<&'o str> {
+    let key = (
+        target.kind.as_str().to_owned(),
+        target.prior.provider_id.clone(),
+    );
+    others.get(&key).map(String::as_str)
 }
 
 /// Adds what a tag found and the config does not hold. Records tell what an orphan stood on, and
@@ -559,33 +619,72 @@ async fn effect(
         id: hex_of::<8>(engine.random.as_ref()),
         environment: engine.config.environment.clone(),
     };
+    let record = match lease {
+        Some(lease) => recorded(engine, target).await.map(|record| (lease, record)),
+        None => None,
+    };
+    if let Some((lease, _)) = &record {
+        let intent = Entry::Intent {
+            operation: operation.id.clone(),
+            address: target.prior.address.clone(),
+            kind: target.kind.clone(),
+            provider: target.provider.as_str().to_owned(),
+            action: ActionKind::Delete,
+            config_hash: String::new(),
+            at: rfc3339(engine.clock.now()),
+            before: Before::default(),
+        };
+        note(engine, lease, intent).await?;
+    }
+    let outcome = |outcome: Outcome| Entry::Outcome {
+        operation: operation.id.clone(),
+        outcome: outcome.word().to_owned(),
+    };
     match driver.delete(&operation, &target.prior).await {
         Ok(()) => {}
         // Somebody was faster; gone is gone.
         Err(error) if error.class == ErrorClass::NotFound => {}
-        Err(error) => return Err((said(&error), false)),
+        Err(error) => {
+            if error.answered
+                && let Some((lease, _)) = &record
+            {
+                note(engine, lease, outcome(Outcome::DeleteFailed)).await?;
+            }
+            return Err((said(&error), false));
+        }
     }
-    let Some(lease) = lease else {
+    let Some((lease, _)) = record else {
         return Ok(());
     };
-    // A record of that name may be about something else; one that cannot be read is left to the
-    // wipe.
-    match engine.store.get(&target.prior.address).await {
-        Ok(Some(record))
-            if record.resource_type == target.kind.as_str()
-                && owner_of(engine, &record) == target.provider => {}
-        Ok(_) | Err(_) => return Ok(()),
-    }
     engine
         .store
         .delete(lease, &target.prior.address)
         .await
-        .map(drop)
         .map_err(|error| {
             let lost = matches!(error, StoreError::LostLock { .. });
             (
                 format!("it is gone, but its record could not be removed: {error}"),
                 lost,
             )
-        })
+        })?;
+    note(engine, lease, outcome(Outcome::Success)).await
+}
+
+/// The record a removal takes along. One of that name may be about something else; one that cannot be
+/// read is left to the wipe.
+async fn recorded(engine: &Engine<'_>, target: &Target) -> Option<Record> {
+    let record = engine.store.get(&target.prior.address).await.ok()??;
+    let is_it = record.resource_type == target.kind.as_str()
+        && owner_of(engine, &record) == target.provider
+        && (record.provider_id.is_empty() || record.provider_id == target.prior.provider_id);
+    is_it.then_some(record)
+}
+
+/// Writes down what is about to happen, or what came of it. A state that cannot take it does not stop a
+/// teardown, which is there for such states; a lock that is lost does.
+async fn note(engine: &Engine<'_>, lease: &Lease, entry: Entry) -> Result<(), (String, bool)> {
+    match engine.store.journal_append(lease, &[entry]).await {
+        Err(error @ StoreError::LostLock { .. }) => Err((error.to_string(), true)),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }

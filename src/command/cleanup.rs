@@ -14,7 +14,8 @@ use super::{CommandResult, Desk, Problems, rotate};
 use crate::apply::Engine;
 use crate::apply::credential::{self, Label};
 use crate::apply::teardown::{
-    Discovered, Removed, Target, listers, plan_of, remove, tagged, target_of,
+    Discovered, Removed, Target, is_of_others, listers, of_others, plan_of, remove, tagged,
+    target_of,
 };
 use crate::cli::infra::{CleanupArgs, PruneArgs};
 use crate::config::Config;
@@ -25,6 +26,9 @@ use crate::report::{Event, Exit, Outcome, Report, Reporter as _};
 use crate::resource::{Address, Kind, ProviderId};
 use crate::settings;
 use crate::state::{Lease, Record};
+
+/// Why what another environment has on record stays.
+pub(super) const ELSEWHERE: &str = "on record in another environment of this state";
 
 /// How many removals may run at once.
 const AT_ONCE: usize = 10;
@@ -303,6 +307,7 @@ async fn prune_locked(
     }
     let records = engine.store.list().await.map_err(Report::from)?;
     let credentials = credential::in_use(&engine).await?;
+    let others = of_others(&engine).await.map_err(Report::from)?;
     know(&engine, &records, &mut listed);
     let mut targets = Vec::new();
     let mut kept = Vec::new();
@@ -311,8 +316,10 @@ async fn prune_locked(
         let in_use = credentials
             .iter()
             .any(|(_, label)| is_label(&target, label));
-        let why = stays(arguments, &target, recorded, before);
-        match why.or(in_use.then_some("in use by a generated secret")) {
+        let why = stays(arguments, &target, recorded, before)
+            .or(is_of_others(&others, &target).map(|_| ELSEWHERE))
+            .or(in_use.then_some("in use by a generated secret"));
+        match why {
             Some(why) => kept.push(Kept { target, why }),
             None => targets.push(target),
         }

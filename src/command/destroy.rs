@@ -153,7 +153,8 @@ async fn under_lock(
         .engine(desk, config, usize::from(arguments.run.parallelism), true)
         .await?;
     engine.call_timeout = arguments.run.action_timeout;
-    for settled in recover::recover(&engine, lease).await? {
+    let settled = recover::recover(&engine, lease).await?;
+    for settled in &settled {
         desk.ui.note(format!(
             "An earlier run was cut off at `{}`: {}.",
             settled.address, settled.finding
@@ -189,7 +190,8 @@ async fn under_lock(
     let mut sinks = Vec::new();
     let mut exit = Exit::Done;
     let unfinished = remarks::finalize(&engine, &saved::plan_id(&engine), &report).await;
-    for problem in &unfinished {
+    let unproven = recover::unproven(&settled);
+    for problem in unfinished.iter().chain(&unproven) {
         desk.ui.say(Event::Problem(Box::new(problem.clone())));
     }
     if report.lost_lock {
@@ -208,7 +210,7 @@ async fn under_lock(
             exit = Exit::Partial;
         }
         let left = secrets::remove_generated(&engine, lease, &opened.secret_stores).await;
-        if !(left.is_empty() && unfinished.is_empty()) {
+        if !(left.is_empty() && unfinished.is_empty() && unproven.is_empty()) {
             exit = Exit::Partial;
         }
         for problem in left {

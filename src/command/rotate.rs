@@ -7,13 +7,15 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::cleanup::{
-    cannot_list, gate, is_called, is_label, know, not_listed, record_of, two_keys,
+    ELSEWHERE, cannot_list, gate, is_called, is_label, know, not_listed, record_of, two_keys,
 };
 use super::infra::{approve, count, settle, unlock};
 use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
 use crate::apply::credential::{self, Standing};
-use crate::apply::teardown::{Removed, Target, plan_of, remove, target_of};
+use crate::apply::teardown::{
+    Removed, Target, is_of_others, of_others, plan_of, remove, target_of,
+};
 use crate::apply::{Engine, secrets};
 use crate::cli::infra::{PruneArgs, RotateArgs};
 use crate::clock::rfc3339;
@@ -259,6 +261,7 @@ async fn preview(
     let records = engine.store.list().await.map_err(Report::from)?;
     know(engine, &records, &mut listed);
     let in_use = credential::in_use(engine).await?;
+    let others = of_others(engine).await.map_err(Report::from)?;
     let (mut targets, mut stays) = (Vec::new(), Vec::new());
     for target in listed {
         if before.retiring.iter().any(|label| is_label(&target, label)) {
@@ -268,6 +271,8 @@ async fn preview(
             Some("in use by a generated secret")
         } else if record_of(engine, &records, &target).is_some() {
             Some("recorded in this environment's state")
+        } else if is_of_others(&others, &target).is_some() {
+            Some(ELSEWHERE)
         } else if !target.orphan {
             Some("declared in the config")
         } else {

@@ -259,7 +259,8 @@ async fn under_lock(
         Some(unverified) => Some(believe(desk, way, &engine, unverified).await?),
         None => None,
     };
-    for settled in recover::recover(&engine, lease).await? {
+    let settled = recover::recover(&engine, lease).await?;
+    for settled in &settled {
         desk.ui.note(format!(
             "An earlier run was cut off at `{}`: {}.",
             settled.address, settled.finding
@@ -333,6 +334,9 @@ async fn under_lock(
         story.apply = report;
         values
     };
+    story
+        .problems
+        .extend(recover::doubts(&engine, &settled).await);
     let unfinished = remarks::finalize(&engine, &plan_id, &story.apply).await;
     story.result = outcome::result(
         &plan_id,
@@ -443,12 +447,19 @@ async fn journal(engine: &Engine<'_>, lease: &Lease, entry: Entry) -> Result<(),
         .map_err(|error| Report::from(error).into())
 }
 
-/// Empties the journal when every intent has an outcome; otherwise leaves it for the next run.
+/// Empties the journal when every intent has an outcome; otherwise leaves it for the next run, with
+/// the word that this one came to its end and said what nobody knows.
 async fn settle_journal(engine: &Engine<'_>, lease: &Lease, story: &mut Story<'_>) {
     let cleared = async {
         let entries = engine.store.journal_read().await?;
-        if !entries.is_empty() && crate::state::journal::open_intents(&entries).is_empty() {
-            engine.store.journal_clear(lease).await?;
+        if crate::state::journal::open_intents(&entries).is_empty() {
+            if !entries.is_empty() {
+                engine.store.journal_clear(lease).await?;
+            }
+        } else if !story.apply.interrupted {
+            let run_id = lease.holder.run_id.clone();
+            let end = Entry::End { run_id };
+            engine.store.journal_append(lease, &[end]).await?;
         }
         Ok::<(), crate::state::StoreError>(())
     };

@@ -18,6 +18,57 @@ use sha2::{Digest, Sha256};
 use crate::random::encode_hex;
 use crate::resource::{ActionKind, Address, Kind};
 
+/// What was at the provider under a name before something was made there: it is somebody else's.
+///
+/// Written as a text for one id, and as a list otherwise, with a null when it could not be seen whether
+/// there was more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Value", into = "Value")]
+pub struct Before {
+    /// Ids.
+    pub ids: Vec<String>,
+    /// There may have been more: its provider did not say.
+    pub is_unsure: bool,
+}
+
+impl Before {
+    /// True when nothing was there, for all that was asked.
+    pub fn is_nothing(&self) -> bool {
+        self.ids.is_empty() && !self.is_unsure
+    }
+}
+
+impl From<Value> for Before {
+    fn from(value: Value) -> Self {
+        let items = match value {
+            Value::Array(items) => items,
+            other => vec![other],
+        };
+        let is_unsure = items.iter().any(Value::is_null);
+        let ids = items.into_iter().filter_map(|item| match item {
+            Value::String(id) if !id.is_empty() => Some(id),
+            _ => None,
+        });
+        Self {
+            ids: ids.collect(),
+            is_unsure,
+        }
+    }
+}
+
+impl From<Before> for Value {
+    fn from(before: Before) -> Self {
+        let mut items: Vec<Self> = before.ids.into_iter().map(Self::String).collect();
+        if before.is_unsure {
+            items.push(Self::Null);
+        }
+        match items.as_slice() {
+            [Self::String(id)] => Self::String(id.clone()),
+            _ => Self::Array(items),
+        }
+    }
+}
+
 /// One line of the journal.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "entry", rename_all = "kebab-case")]
@@ -48,10 +99,9 @@ pub enum Entry {
         config_hash: String,
         /// RFC 3339.
         at: String,
-        /// The id of what was at the provider under that name before; empty for nothing, or when
-        /// nobody looked. It is somebody else's.
-        #[serde(default, skip_serializing_if = "String::is_empty")]
-        before: String,
+        /// What was at the provider under that name before.
+        #[serde(default, skip_serializing_if = "Before::is_nothing")]
+        before: Before,
     },
     /// What came of it; its record is durable already.
     Outcome {
@@ -83,6 +133,18 @@ pub fn open_intents(entries: &[Entry]) -> Vec<&Entry> {
             Entry::Begin { .. } | Entry::Outcome { .. } | Entry::End { .. } => false,
         })
         .collect()
+}
+
+/// True when the run that wrote this operation's intent came to its end, and said that nobody knows
+/// what came of it.
+pub fn was_told(entries: &[Entry], operation: &str) -> bool {
+    let after = entries.iter().skip_while(
+        |entry| !matches!(entry, Entry::Intent { operation: one, .. } if one == operation),
+    );
+    after
+        .skip(1)
+        .take_while(|entry| !matches!(entry, Entry::Begin { .. }))
+        .any(|entry| matches!(entry, Entry::End { .. }))
 }
 
 /// A journal as read.
@@ -155,9 +217,9 @@ pub fn write_line(out: &mut String, fence: u64, entry: &Entry) -> Result<(), ser
                 at
             ]);
             if let Value::Array(parts) = &mut parts
-                && !before.is_empty()
+                && !before.is_nothing()
             {
-                parts.push(Value::String(before.clone()));
+                parts.push(before.clone().into());
             }
             parts
         }
@@ -281,7 +343,7 @@ fn said(parts: &[Value]) -> Option<Said> {
                 action: ActionKind::deserialize(parts.get(5)?).ok()?,
                 config_hash: text(6)?,
                 at: text(7)?,
-                before: text(8).unwrap_or_default(),
+                before: parts.get(8).cloned().map(Before::from).unwrap_or_default(),
             },
             if parts.len() == 9 { 9 } else { 8 },
         ),
@@ -386,7 +448,10 @@ mod tests {
                 action: ActionKind::Create,
                 config_hash: "00".to_owned(),
                 at: "2024-01-02T03:04:06Z".to_owned(),
-                before: "theirs".to_owned(),
+                before: Before {
+                    ids: vec!["theirs".to_owned()],
+                    is_unsure: false,
+                },
             },
             Entry::Outcome {
                 operation: "op-1".to_owned(),

@@ -68,7 +68,7 @@ fn cut_off_while_making(name: &str, project: &Path) {
         action: ActionKind::Create,
         config_hash: String::new(),
         at: "2024-01-02T03:04:05Z".to_owned(),
-        before: String::new(),
+        before: tidegate::state::journal::Before::default(),
     };
     write_line(&mut line, 1, &intent).unwrap();
     let journal = project.join(".tidegate/state/dev/journal.jsonl");

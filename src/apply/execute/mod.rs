@@ -4,9 +4,12 @@
 //! One task, no thread, nothing spawned: a run on a virtual clock takes the same decisions.
 
 mod call;
+mod create;
 mod evidence;
+mod ids;
 mod journal;
 mod pace;
+mod record;
 mod room;
 mod step;
 
@@ -25,6 +28,7 @@ use futures_util::{FutureExt as _, StreamExt as _};
 pub(super) use self::call::within;
 
 use self::evidence::Budget;
+use self::ids::Ids;
 use self::journal::Journal;
 use self::pace::Pace;
 use self::room::Room;
@@ -143,6 +147,7 @@ struct Executor<'a, 'e> {
     values: RefCell<Values>,
     lanes: BTreeMap<ProviderId, Pace>,
     evidence: Budget,
+    ids: Ids,
 }
 
 /// Steps that may run, by provider: one that is busy or throttled holds up nobody else. Those that
@@ -237,6 +242,7 @@ pub async fn execute(engine: &Engine<'_>, lease: &Lease, survey: Survey) -> (App
         room: Room::new(engine.parallelism),
         resources: by_address(engine),
         actions,
+        ids: Ids::of_records(&survey.records),
         records: survey.records,
         sizes: survey.sizes,
         priors: RefCell::new(survey.priors),

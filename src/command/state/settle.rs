@@ -15,9 +15,13 @@ use crate::state::journal::open_intents;
 use crate::state::record::{Applied, from_observed};
 use crate::state::{Entry, Record};
 
+/// Why a record that was settled is not complete.
+const CUT_OFF: &str = "an earlier run was cut off while making it";
+
 /// What a run was cut off in.
 struct Cut {
-    operation: String,
+    /// `None` when it was settled already, and is settled otherwise now.
+    operation: Option<String>,
     kind: Kind,
     provider: String,
 }
@@ -27,7 +31,10 @@ impl Room<'_> {
         let address = Address::new(&arguments.name);
         self.locked(&arguments.change, async |lease| {
             let entries = self.store.journal_read().await.map_err(told)?;
-            let cut = cut_off(&entries, &address).ok_or_else(|| nothing_open(&address))?;
+            let cut = match cut_off(&entries, &address) {
+                Some(cut) => cut,
+                None => self.settled_before(&address).await?,
+            };
             let line = match &arguments.id {
                 Some(id) => format!("~ `{address}` was made; it is recorded with the id `{id}`"),
                 None => format!("~ `{address}` was not made; the next run makes it"),
@@ -39,9 +46,14 @@ impl Room<'_> {
             if let Some(id) = &arguments.id {
                 let record = self.half_made(&address, &cut, id).await?;
                 self.store.put(lease, &record).await.map_err(told)?;
+            } else if cut.operation.is_none() {
+                self.store.delete(lease, &address).await.map_err(told)?;
             }
+            let Some(operation) = cut.operation else {
+                return Ok(());
+            };
             let outcome = Entry::Outcome {
-                operation: cut.operation,
+                operation,
                 outcome: "settled".to_owned(),
             };
             self.store
@@ -61,9 +73,22 @@ impl Room<'_> {
         Ok(Exit::Done)
     }
 
+    /// What was settled, and not completed yet: a wrong word can be taken back.
+    async fn settled_before(&self, address: &Address) -> Result<Cut, Problems> {
+        let record = self.store.get(address).await.map_err(told)?;
+        record
+            .filter(|record| record.status == "error" && record.error == CUT_OFF)
+            .map(|record| Cut {
+                operation: None,
+                kind: Kind::new(record.resource_type.clone()),
+                provider: record.provider_ref,
+            })
+            .ok_or_else(|| nothing_open(address))
+    }
+
     /// A record that says that it is there, and that the next run has to complete it.
     async fn half_made(&self, address: &Address, cut: &Cut, id: &str) -> Result<Record, Problems> {
-        let error = "an earlier run was cut off while making it";
+        let error = CUT_OFF;
         if let Some(mut record) = self.store.get(address).await.map_err(told)? {
             id.clone_into(&mut record.provider_id);
             "error".clone_into(&mut record.status);
@@ -126,7 +151,7 @@ fn cut_off(entries: &[Entry], address: &Address) -> Option<Cut> {
                 action: ActionKind::Create | ActionKind::Replace,
                 ..
             } if of == address => Some(Cut {
-                operation: operation.clone(),
+                operation: Some(operation.clone()),
                 kind: kind.clone(),
                 provider: provider.clone(),
             }),

@@ -1,10 +1,14 @@
 //! What became of a create that nobody can be sure of, at providers of which nobody knows whether they
 //! find things by name: it is not doubled, not lost, and never somebody else's.
 
+use std::time::Duration;
+
+use tidegate::clock::Clock as _;
 use tidegate::provider::ErrorClass;
 use tidegate::provider::ability::Ability;
+use tidegate::resource::ActionKind;
 
-use super::world::{Act, Names, World, all_well, endings};
+use super::world::{Act, Names, World, all_well, endings, run};
 
 /// A world whose provider names are worth this much, and need not be unique.
 fn world(names: Names) -> World {
@@ -168,4 +172,150 @@ fn what_another_environment_has_on_record_is_not_taken_for_ours() {
     let report = world.apply();
     assert_eq!(endings(&report), ["db error"]);
     assert!(world.records().is_empty(), "{report:?}");
+}
+
+#[test]
+fn what_cannot_be_looked_at_before_is_not_asked_for() {
+    let world = world(Names::Work);
+    world.cloud.plant("db");
+    for _ in 0..3 {
+        world
+            .cloud
+            .act("read", "db", Act::Fail(ErrorClass::Transient));
+    }
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db error"]);
+    assert!(
+        report.actions[0]
+            .message
+            .contains("nothing was asked for, because it cannot be seen what is there"),
+        "{report:?}"
+    );
+    assert_eq!(creates(&world), 0);
+    // A hiccup is no more than that.
+    world.cloud.forget("old-db");
+    world
+        .cloud
+        .act("read", "db", Act::Fail(ErrorClass::Transient));
+    assert!(all_well(&world.apply()));
+}
+
+#[test]
+fn what_a_list_held_before_is_somebody_elses() {
+    let mut world = world(Names::Unknown);
+    world.cloud.abilities.insert(Ability::Enumerate);
+    world.cloud.plant("db");
+    world
+        .cloud
+        .act("create", "db", Act::Fail(ErrorClass::Transient));
+    assert!(all_well(&world.apply()));
+    assert_eq!(creates(&world), 2);
+    assert_ne!(world.records()["db"].provider_id, "old-db");
+    world.declare(&[]);
+    assert!(all_well(&world.apply()));
+    assert_eq!(world.cloud.id_of("db").unwrap(), "old-db");
+}
+
+#[test]
+fn what_a_broken_create_left_is_made_whole_before_it_counts_as_made() {
+    let world = world(Names::Work);
+    world
+        .cloud
+        .act("create", "db", Act::LoseAnswer(ErrorClass::Transient));
+    world
+        .cloud
+        .act("diff", "db", Act::Fail(ErrorClass::Unknown));
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db error"]);
+    assert!(report.actions[0].message.contains("it was made, but"));
+    assert_eq!(world.records()["db"].status, "error");
+    assert!(all_well(&world.apply()));
+    assert_eq!(world.records()["db"].status, "active");
+    assert_eq!(world.cloud.names(), ["db"]);
+}
+
+#[test]
+fn what_is_on_its_way_when_a_run_dies_is_waited_for() {
+    let world = world(Names::Work);
+    world.die_in(ActionKind::Create, "db");
+    // It arrives while the next run looks for it.
+    world
+        .cloud
+        .act("read", "db", Act::Fail(ErrorClass::NotFound));
+    world
+        .cloud
+        .act("read", "db", Act::Fail(ErrorClass::NotFound));
+    world.cloud.plant_as("db", "db-late");
+    let (report, findings) = world.try_apply(|_| ()).unwrap();
+    assert!(all_well(&report));
+    assert_eq!(
+        findings,
+        ["db: it was made but not recorded; it is recorded now and will be completed"]
+    );
+    assert_eq!(creates(&world), 0);
+    assert_eq!(world.records()["db"].provider_id, "db-late");
+}
+
+#[test]
+fn what_a_run_said_it_cannot_tell_the_next_one_does_not_guess() {
+    let world = world(Names::Unknown);
+    world
+        .cloud
+        .act("create", "db", Act::LoseAnswer(ErrorClass::Unknown));
+    assert_eq!(endings(&world.apply()), ["db error"]);
+    world.end_told();
+    let problems = world.try_apply(|_| ()).unwrap_err();
+    assert_eq!(problems[0].code, "apply/unsettled");
+    assert!(format!("{problems:?}").contains("state settle db"));
+    assert_eq!(world.cloud.names(), ["db"]);
+}
+
+#[test]
+fn what_another_environment_has_on_record_is_not_adopted() {
+    let mut world = world(Names::Work);
+    world.declare(&[("db", "adopt_existing: true")]);
+    world.cloud.plant("db");
+    world.elsewhere("prod", "db", "old-db");
+    let problems = world.try_apply(|_| ()).unwrap_err();
+    assert_eq!(problems[0].code, "plan/elsewhere");
+    assert!(format!("{problems:?}").contains("`prod`"), "{problems:?}");
+}
+
+#[test]
+fn two_resources_with_one_id_are_not_taken_for_two() {
+    let world = World::new(&[("db", ""), ("web", "")]);
+    world.cloud.act("create", "web", Act::AnswerId("db-1"));
+    world.cloud.act("create", "db", Act::AnswerId("db-1"));
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db success", "web error"]);
+    let text = &report.actions[1].message;
+    assert!(text.contains("with the id of `db`"), "{text}");
+    assert_eq!(world.records().len(), 1);
+}
+
+#[test]
+fn a_delete_that_is_on_its_way_is_waited_for() {
+    let world = world(Names::Work);
+    assert!(all_well(&world.apply()));
+    world.cloud.calls();
+    world.die_in(ActionKind::Delete, "db");
+    let before = world.clock.monotonic();
+    // Still there at the first look, gone at the second.
+    world.cloud.act("read", "db", Act::Take(Duration::ZERO));
+    world
+        .cloud
+        .act("read", "db", Act::Fail(ErrorClass::NotFound));
+    let (_, findings) = world.try_apply(|_| ()).unwrap();
+    assert_eq!(findings, ["db: it was deleted"]);
+    assert_eq!(
+        world.clock.monotonic().saturating_sub(before),
+        Duration::from_secs(1)
+    );
+    // What was asked for long ago has arrived, or never will.
+    world.die_in(ActionKind::Delete, "db");
+    run(&world.clock, world.clock.sleep(Duration::from_hours(2)));
+    let before = world.clock.monotonic();
+    let (_, findings) = world.try_apply(|_| ()).unwrap();
+    assert_eq!(findings, ["db: it is still there"]);
+    assert_eq!(world.clock.monotonic(), before);
 }

@@ -60,7 +60,7 @@ fn intent() -> Entry {
         action: ActionKind::Create,
         config_hash: "00".to_owned(),
         at: "2024-01-02T03:04:05Z".to_owned(),
-        before: String::new(),
+        before: tidegate::state::journal::Before::default(),
     }
 }
 

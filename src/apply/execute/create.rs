@@ -1,0 +1,370 @@
+//! A create: what is there before, the call, and what became of it.
+
+use super::call::{Look, is_said, repeated, within};
+use super::pace::Pace;
+use super::step::{odd_answer, unclear_when_unknown};
+use super::{Ended, Executor, Failure};
+use crate::apply::deposed;
+use crate::apply::presence::{Place, Presence, is_shared, locator, on_record, owned_elsewhere};
+use crate::plan::Action;
+use crate::provider::{Driver, DriverError, ErrorClass, Operation};
+use crate::report::Outcome;
+use crate::resource::{ActionKind, Address, Observed, Recorded, Spec};
+use crate::state::StoreError;
+use crate::state::journal::Before;
+
+impl Executor<'_, '_> {
+    pub(super) async fn create(&self, action: &Action, driver: &dyn Driver, pace: &Pace) -> Ended {
+        let address = &action.address;
+        if !action.create_before_destroy {
+            return self.create_one(action, driver, pace).await;
+        }
+        let store = |error: StoreError| Box::new(Failure::store(&error));
+        let old = self.prior(address)?;
+        if let Some(record) = self.records.get(address) {
+            deposed::remember(self.engine, self.lease, record)
+                .await
+                .map_err(store)?;
+        }
+        self.deposed.borrow_mut().insert(address.clone(), old);
+        let ended = self.create_one(action, driver, pace).await;
+        if let Err(failure) = &ended
+            && !failure.store
+            && !failure.left_over
+        {
+            deposed::forget(self.engine, self.lease, address)
+                .await
+                .map_err(store)?;
+        }
+        ended
+    }
+
+    async fn create_one(&self, action: &Action, driver: &dyn Driver, pace: &Pace) -> Ended {
+        let desired = self.desired(&action.address)?;
+        let operation = self.operation();
+        // The old one of a pair goes by the same name.
+        let old = self
+            .deposed
+            .borrow()
+            .get(&action.address)
+            .map(|old| old.provider_id.clone());
+        let place = self.place(action, driver, &desired);
+        let mut others = if driver.finds_by_name() {
+            Before::default()
+        } else {
+            let before = place.before(self.engine).await;
+            before.map_err(|error| Failure::driver(&error, Outcome::Error))?
+        };
+        others.ids.retain(|id| Some(id) != old.as_ref());
+        self.intend(
+            &operation,
+            action,
+            ActionKind::Create,
+            &desired.public_config,
+            others.clone(),
+        )
+        .await?;
+        others.ids.extend(old.clone());
+        let adopts = self
+            .resources
+            .get(&action.address)
+            .is_some_and(|resource| resource.adopt_existing || is_shared(&action.kind))
+            && driver.can_adopt(&action.kind);
+        let look = async |error: &DriverError| {
+            self.after_create(&place, &desired, old.as_deref(), &others, adopts, error)
+                .await
+        };
+        let created = repeated(
+            self.engine,
+            pace,
+            &self.hold,
+            || driver.create(&operation, &desired),
+            look,
+        )
+        .await;
+        let error = match created {
+            Ok(observed) => {
+                return self.made(&operation, driver, &desired, observed).await;
+            }
+            Err(error) => error,
+        };
+        if error.class != ErrorClass::AlreadyExists {
+            return self.broken(&operation, driver, &desired, error).await;
+        }
+        if adopts {
+            return self
+                .adopt(&operation, driver, pace, &desired, &place.locator, &error)
+                .await;
+        }
+        let fix = if driver.can_adopt(&action.kind) {
+            format!(
+                "set `adopt_existing: true` on `{}` to take it over, or remove it first",
+                action.address
+            )
+        } else {
+            "its provider cannot take it over: remove it, or give this resource another name"
+                .to_owned()
+        };
+        let error = DriverError {
+            message: format!("{}; {fix}", error.message),
+            ..error
+        };
+        self.broken(&operation, driver, &desired, error).await
+    }
+
+    fn place<'p>(
+        &'p self,
+        action: &'p Action,
+        driver: &'p dyn Driver,
+        desired: &Spec,
+    ) -> Place<'p> {
+        Place {
+            owner: &action.provider,
+            driver,
+            address: &action.address,
+            kind: &action.kind,
+            locator: locator(&action.address, &action.kind, Some(&desired.config)),
+            records: &self.records,
+        }
+    }
+
+    /// What became of a create that was not answered, or with an error that says nothing: a create is
+    /// never repeated blindly, and what somebody else made under that name is not ours.
+    async fn after_create(
+        &self,
+        place: &Place<'_>,
+        desired: &Spec,
+        old: Option<&str>,
+        others: &Before,
+        adopts: bool,
+        error: &DriverError,
+    ) -> Look<Observed> {
+        let unclear = |why: &str| {
+            let message = format!(
+                "{}; whether it was made cannot be told: {why}",
+                error.message
+            );
+            Look::Unclear(DriverError::new(ErrorClass::Unknown, message))
+        };
+        match place.look(self.engine, others).await {
+            Ok(Presence::There(found)) if is_said(error) => {
+                Look::Unclear(error.clone().with_partial(*found))
+            }
+            Ok(Presence::There(found)) => {
+                if let Some(why) = self.is_incomplete(place, desired, &found).await {
+                    let message = format!("{}; it was made, but {why}", error.message);
+                    let error = DriverError::new(error.class, message);
+                    return Look::Unclear(error.with_partial(*found));
+                }
+                Look::Happened(*found)
+            }
+            Ok(Presence::Doubtful(id)) => unclear(&format!(
+                "something of that name, `{id}`, is there, and may have been there before; look there"
+            )),
+            Ok(Presence::Absent) => Look::NotYet,
+            Ok(Presence::Other(id)) if Some(id.as_str()) == old => Look::NotYet,
+            Ok(Presence::Other(id)) if adopts => Look::Unclear(DriverError::new(
+                ErrorClass::AlreadyExists,
+                format!(
+                    "{}; something of that name, `{id}`, was there before",
+                    error.message
+                ),
+            )),
+            Ok(Presence::Other(id)) => Look::Unclear(DriverError {
+                answered: error.answered,
+                ..DriverError::new(
+                    if is_said(error) {
+                        ErrorClass::AlreadyExists
+                    } else {
+                        ErrorClass::Unknown
+                    },
+                    format!(
+                        "{}; something of that name, `{id}`, was there before this run or is another environment's, and is not touched",
+                        error.message
+                    ),
+                )
+            }),
+            Ok(Presence::Unseen | Presence::Blind) => unclear(
+                "it is not found by its name, and its provider may find such resources by id only; look there",
+            ),
+            Err(read) => unclear(&format!("{} ({})", read.message, read.class.word())),
+        }
+    }
+
+    /// Why what was found after a create that broke off cannot count as made.
+    async fn is_incomplete(
+        &self,
+        place: &Place<'_>,
+        desired: &Spec,
+        found: &Observed,
+    ) -> Option<String> {
+        // As if the record were written: what it says is what is desired, and what the driver can see
+        // beyond that is compared.
+        let prior = Recorded {
+            provider_id: found.provider_id.clone(),
+            config: desired.public_config.clone(),
+            outputs: found.outputs.clone(),
+            status: found.status.clone(),
+            private: found.private.clone(),
+            dependencies: desired.dependencies.clone(),
+            ..place.locator.clone()
+        };
+        match within(self.engine, place.driver.diff(&prior, desired)).await {
+            Ok(diff) if diff.needs_update || diff.needs_replace => {
+                Some("not as it is to be".to_owned())
+            }
+            Ok(_) => None,
+            Err(error) => Some(format!(
+                "whether it is as it is to be cannot be told: {}",
+                error.message
+            )),
+        }
+    }
+
+    /// Takes over what is there under that name. It was there before this run, so nothing of what
+    /// may go wrong from here on removes it.
+    async fn adopt(
+        &self,
+        operation: &Operation,
+        driver: &dyn Driver,
+        pace: &Pace,
+        desired: &Spec,
+        by_name: &Recorded,
+        conflict: &DriverError,
+    ) -> Ended {
+        let found = match within(self.engine, driver.read(by_name)).await {
+            Ok(found) if !found.provider_id.is_empty() => {
+                match owned_elsewhere(self.engine, &desired.kind, &found.provider_id).await {
+                    Ok(None) => found,
+                    told => {
+                        let why = told.map_or_else(
+                            |error| {
+                                format!(
+                                    "whether it is another environment's cannot be told: {error}"
+                                )
+                            },
+                            |environment| on_record(&found.provider_id, environment.as_deref()),
+                        );
+                        let error = DriverError::new(
+                            ErrorClass::AlreadyExists,
+                            format!("{}; {why}", conflict.message),
+                        );
+                        return self.broken(operation, driver, desired, error).await;
+                    }
+                }
+            }
+            Ok(_) => {
+                let error = DriverError::new(
+                    ErrorClass::AlreadyExists,
+                    format!("{}; looked up by name it has no id", conflict.message),
+                );
+                return self.broken(operation, driver, desired, error).await;
+            }
+            Err(read) => {
+                let error = DriverError::new(
+                    ErrorClass::AlreadyExists,
+                    format!(
+                        "{}; and it cannot be looked up by name: {} ({})",
+                        conflict.message,
+                        read.message,
+                        read.class.word()
+                    ),
+                );
+                return self.broken(operation, driver, desired, error).await;
+            }
+        };
+        let prior = Recorded {
+            provider_id: found.provider_id,
+            outputs: found.outputs,
+            status: found.status,
+            private: found.private,
+            ..by_name.clone()
+        };
+        let updated = repeated(
+            self.engine,
+            pace,
+            &self.hold,
+            || driver.update(operation, &prior, desired),
+            unclear_when_unknown,
+        )
+        .await;
+        match updated {
+            Ok(observed) => self.record(operation, driver, desired, observed, "").await,
+            Err(error) => self.broken(operation, driver, desired, error).await,
+        }
+    }
+
+    /// Books what a create answered. An answer that cannot be right is not recorded, and what this
+    /// very call made is removed again.
+    pub(super) async fn made(
+        &self,
+        operation: &Operation,
+        driver: &dyn Driver,
+        desired: &Spec,
+        observed: Observed,
+    ) -> Ended {
+        if observed.provider_id.is_empty() {
+            // The intent stays open: what was made can only be found by its name.
+            return Err(Box::new(Failure::plain(
+                "the provider answered without an id; nothing was recorded, and the next run looks the resource up by name",
+            ))
+            .with_rest());
+        }
+        if let Some(other) = self.whose(desired, &observed.provider_id) {
+            // Nobody knows which of the two it is about, so nothing is done to either.
+            return Err(Box::new(Failure::plain(format!(
+                "the provider answered with the id of `{other}`, `{}`; nothing was recorded: look there, then `tidegate state settle {} --id ID`",
+                observed.provider_id, desired.address
+            )))
+            .with_rest());
+        }
+        // Before anything is waited for: the other one may be on its way.
+        let provider = &self.resources[&desired.address].provider;
+        self.ids.note(
+            provider,
+            &desired.kind,
+            &observed.provider_id,
+            &desired.address,
+        );
+        let Some(wrong) = odd_answer(driver, &observed) else {
+            self.room.answered(&desired.address).await;
+            return self.record(operation, driver, desired, observed, "").await;
+        };
+        let made = Recorded {
+            provider_id: observed.provider_id,
+            outputs: observed.outputs,
+            status: observed.status,
+            private: observed.private,
+            ..Recorded::by_name(desired.address.clone(), desired.kind.clone())
+        };
+        match within(self.engine, driver.delete(operation, &made)).await {
+            Err(error) if error.class != ErrorClass::NotFound => Err(Box::new(Failure {
+                outcome: Outcome::CompensationFailed,
+                left_over: true,
+                ..Failure::plain(format!(
+                    "{wrong}; and what was made could not be removed: {} ({})",
+                    error.message,
+                    error.class.word()
+                ))
+            })),
+            _ => {
+                self.outcome(operation, Outcome::Compensated).await?;
+                Err(Box::new(Failure {
+                    outcome: Outcome::Compensated,
+                    ..Failure::plain(format!("{wrong}; what was made is removed again"))
+                }))
+            }
+        }
+    }
+
+    /// The other resource of the same provider and type that has this id. Zones may be declared twice.
+    fn whose(&self, desired: &Spec, id: &str) -> Option<Address> {
+        if is_shared(&desired.kind) {
+            return None;
+        }
+        let provider = &self.resources[&desired.address].provider;
+        self.ids
+            .of(provider, &desired.kind, id)
+            .filter(|other| *other != desired.address)
+    }
+}
