@@ -192,6 +192,7 @@ pub async fn look(engine: &Engine<'_>, values: &Values) -> Result<Vec<Finding>, 
     for (provider, cases) in by_provider {
         findings.extend(ask(engine, values, &provider, cases).await);
     }
+    engine.cancel.go_on()?;
     findings.sort_by(|a, b| a.address.cmp(&b.address));
     Ok(findings)
 }

@@ -411,6 +411,7 @@ pub async fn survey_within(
         mut unread,
         mut problems,
     } = walk(engine, looked, &mut priors, &mut values).await;
+    engine.cancel.go_on().map_err(|problem| vec![problem])?;
     for record in undeclared {
         if !scope.includes(&record.resource_id) {
             continue;

@@ -17,7 +17,7 @@ use tidegate_plugin::iac::ia_c_provider_requirement_mapper_client::IaCProviderRe
 use tidegate_plugin::iac::ia_c_provider_runner_client::IaCProviderRunnerClient;
 use tidegate_plugin::iac::ia_c_provider_validator_client::IaCProviderValidatorClient;
 
-use super::connection::{ANSWER_BYTES_MAX, unary};
+use super::connection::{ANSWER_BYTES_MAX, Limit, unary};
 use super::convert::{self, observed, reference};
 use super::driver::evidence;
 use super::services::{FOLLOW_SPARE, SERVICES, drift_requests, handle};
@@ -68,6 +68,10 @@ impl Provider for Plugin {
         abilities.insert(Ability::Status);
         abilities.insert(Ability::BootstrapState);
         abilities
+    }
+
+    fn parallelism(&self) -> Option<usize> {
+        self.parallelism
     }
 
     async fn sizing(&self, kind: &Kind, size: &str, hints: &Hints) -> DriverResult<Sizing> {
@@ -452,7 +456,9 @@ impl Provider for Plugin {
                 .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
             deployment_id: wish.deployment.clone(),
         };
-        let limit = wish.follow.map_or(self.look(), |time| time + FOLLOW_SPARE);
+        let limit = wish
+            .follow
+            .map_or(self.look(), |time| Limit::look(time + FOLLOW_SPARE));
         let mut client = IaCProviderLogCaptureClient::new(self.connection.channel())
             .max_decoding_message_size(ANSWER_BYTES_MAX);
         self.take_logs(
