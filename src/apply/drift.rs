@@ -441,7 +441,7 @@ fn at_path<'a>(map: &'a PublicMap, path: &str) -> Option<&'a Json> {
     Some(value)
 }
 
-fn holds_marker(value: &Json) -> bool {
+pub(super) fn holds_marker(value: &Json) -> bool {
     match value {
         Json::Object(map) => map.contains_key("$secret") || map.values().any(holds_marker),
         Json::Array(items) => items.iter().any(holds_marker),

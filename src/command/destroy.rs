@@ -128,6 +128,7 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
     let plan = Plan::assemble(&engine.config.environment, actions)
         .map_err(|cycle| Report::error("state/cycle", cycle.to_string()))?;
     Ok(Survey {
+        id: saved::plan_id(engine),
         plan,
         priors,
         records: std::sync::Arc::new(records.into()),
@@ -162,7 +163,7 @@ async fn under_lock(
     let survey = survey(&engine).await?;
     let credentials = credential::in_use(&engine).await?;
     preview(desk, &survey.plan, &credentials);
-    let plan = survey.plan.clone();
+    let (plan, plan_id) = (survey.plan.clone(), survey.id.clone());
     let allowed: BTreeSet<String> = arguments.approval.allow_replace.iter().cloned().collect();
     let blocked = plan.blocked(&allowed);
     if !blocked.is_empty() {
@@ -188,7 +189,7 @@ async fn under_lock(
     let (report, _) = execute(&engine, lease, survey).await;
     let mut sinks = Vec::new();
     let mut exit = Exit::Done;
-    let unfinished = remarks::finalize(&engine, &saved::plan_id(&engine), &report).await;
+    let unfinished = remarks::finalize(&engine, &plan_id, &report).await;
     for problem in &unfinished {
         desk.ui.say(Event::Problem(Box::new(problem.clone())));
     }

@@ -288,7 +288,7 @@ async fn under_lock(
 
     let plan_id = saved
         .as_ref()
-        .map_or_else(|| saved::plan_id(&engine), |plan| plan.id.clone());
+        .map_or_else(|| survey.id.clone(), |plan| plan.id.clone());
     let mut story = Story {
         command: way.command,
         config,

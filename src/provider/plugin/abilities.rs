@@ -21,11 +21,12 @@ use super::connection::{ANSWER_BYTES_MAX, Limit, unary};
 use super::convert::{self, observed, reference};
 use super::driver::evidence;
 use super::services::{FOLLOW_SPARE, SERVICES, drift_requests, handle};
-use super::{Plugin, words};
+use super::{Plugin, proposal, words};
 use crate::provider::ability::{
     Ability, Advice, BootstrappedState, Derivation, DerivedModule, Drift, FinalizeFailure, Found,
     Hints, Job, JobHandle, JobState, JobStatus, LogKind, LogTaker, LogWish, MigrationRepair,
-    MigrationRepaired, Owned, Region, Rejection, Remark, RemarkSeverity, Requirement, Sizing,
+    MigrationRepaired, Owned, Proposal, Region, Rejection, Remark, RemarkSeverity, Requirement,
+    Sizing,
 };
 use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Provider, lacks};
 use crate::resource::{Address, Kind, Map, Observed, Recorded, Spec};
@@ -233,21 +234,10 @@ impl Provider for Plugin {
         self.verdicts(recorded, drifts)
     }
 
-    async fn validate(&self, desired: &[Spec]) -> DriverResult<Vec<Remark>> {
+    async fn validate(&self, plan: &Proposal) -> DriverResult<Vec<Remark>> {
         self.needs(Ability::Validate)?;
-        let actions = desired
-            .iter()
-            .map(|spec| iac::PlanAction {
-                action: "create".to_owned(),
-                resource: Some(convert::spec(spec, &mut Vec::new())),
-                ..iac::PlanAction::default()
-            })
-            .collect();
         let request = iac::ValidatePlanRequest {
-            plan: Some(iac::IaCPlan {
-                actions,
-                ..iac::IaCPlan::default()
-            }),
+            plan: Some(proposal::plan(plan)),
         };
         let answer = unary!(
             self.connection,

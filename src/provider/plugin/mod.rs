@@ -17,6 +17,7 @@ pub mod handshake;
 mod launch;
 pub mod lock;
 pub mod needs;
+mod proposal;
 mod relay;
 mod services;
 mod words;
