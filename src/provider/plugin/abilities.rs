@@ -21,7 +21,7 @@ use super::connection::{ANSWER_BYTES_MAX, Limit, unary};
 use super::convert::{self, observed, reference};
 use super::driver::evidence;
 use super::services::{FOLLOW_SPARE, SERVICES, drift_requests, handle};
-use super::{Plugin, proposal, words};
+use super::{Plugin, derived, proposal, words};
 use crate::provider::ability::{
     Ability, Advice, BootstrappedState, Derivation, DerivedModule, Drift, FinalizeFailure, Found,
     Hints, Job, JobHandle, JobState, JobStatus, LogKind, LogTaker, LogWish, MigrationRepair,
@@ -559,6 +559,16 @@ impl Provider for Plugin {
                 let config = convert::object(&module.config_json, "derived config")?;
                 // It is meant for a file that is shared: never with a secret in it.
                 let config_text = serde_json::Value::Object(config.clone()).to_string();
+                if let Some(why) = derived::refusal(&config, masker) {
+                    return Err(DriverError::new(
+                        ErrorClass::Invalid,
+                        format!(
+                            "the module `{}` that the plugin suggests is refused: {}",
+                            self.said(&module.name),
+                            self.said(&why)
+                        ),
+                    ));
+                }
                 let texts = [&config_text, &module.name, &module.r#type];
                 let keys = module.depends_on.iter().chain(&module.satisfies);
                 if texts

@@ -9,6 +9,7 @@ mod abilities;
 mod backend;
 mod connection;
 mod convert;
+mod derived;
 mod driver;
 pub mod environment;
 pub mod find;
