@@ -11,7 +11,7 @@ use super::{CommandResult, Desk, Problems, summary};
 use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, remove_all};
 use crate::apply::survey::{Survey, delete_action};
-use crate::apply::{ApplyReport, Engine, credential, recover, remarks, saved, secrets};
+use crate::apply::{ApplyReport, Engine, credential, ownership, recover, remarks, saved, secrets};
 use crate::cli::DestroyArgs;
 use crate::config::Config;
 use crate::face;
@@ -161,6 +161,7 @@ async fn under_lock(
         ));
     }
     let survey = survey(&engine).await?;
+    let owner = desk.owner(&arguments.owner)?;
     let credentials = credential::in_use(&engine).await?;
     preview(desk, &survey.plan, &credentials);
     let (plan, plan_id) = (survey.plan.clone(), survey.id.clone());
@@ -169,6 +170,8 @@ async fn under_lock(
     if !blocked.is_empty() {
         return Err(protected_problem(&blocked).into());
     }
+    // What goes needs no owner any more, so there is nothing to claim.
+    ownership::check(&engine, &survey, &owner).await?;
     let has_something = !(plan.is_empty() && credentials.is_empty());
     if has_something && !arguments.approval.yes {
         ask(
