@@ -113,6 +113,7 @@ impl Bench {
             reporter: Arc::new(Silent),
             variables: Variables::default(),
             deadlines: Deadlines::default(),
+            cancel: tidegate::cancel::pair().1,
         };
         let directory = self.folder.path().join("out").display().to_string();
         let settings = Map::from([("directory".to_owned(), Value::String(directory))]);

@@ -142,6 +142,7 @@ async fn plugin(backend: &str, settings: &Map, folder: &Path) -> StateBackend {
         reporter: Arc::new(Deaf),
         variables: std::env::vars().collect::<Variables>(),
         deadlines: Deadlines::default(),
+        cancel: tidegate::cancel::pair().1,
     };
     let places = Places {
         folders: &[folder],

@@ -63,7 +63,7 @@ pub struct GlobalArgs {
     #[arg(long, global = true, value_name = "NAME", overrides_with = "env")]
     pub env: Option<String>,
 
-    /// Folder of provider plugins [default: TIDEGATE_PLUGIN_DIR, then ./data/plugins]
+    /// Folder of provider plugins [default: TIDEGATE_PLUGIN_DIR, WFCTL_PLUGIN_DIR, or ./data/plugins]
     #[arg(
         long,
         global = true,
@@ -149,6 +149,19 @@ pub struct ApprovalArgs {
     pub allow_replace: Vec<String>,
 }
 
+/// On whose behalf a run works, at providers that keep owners.
+#[derive(Clone, Debug, Default, Args)]
+pub struct OwnerArgs {
+    /// Whose the resources become; what is somebody else's is not touched [default:
+    /// WORKFLOW_RESOURCE_OWNER]
+    #[arg(long, value_name = "NAME")]
+    pub owner: Option<String>,
+
+    /// Take over what is somebody else's
+    #[arg(long)]
+    pub force_owner: bool,
+}
+
 /// How a run behaves.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RunArgs {
@@ -177,6 +190,9 @@ pub struct UpArgs {
     /// Behaviour
     #[command(flatten)]
     pub run: RunArgs,
+    /// On whose behalf
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// Show the plan and stop; nothing is changed
     #[arg(long)]
     pub dry_run: bool,
@@ -261,6 +277,9 @@ pub struct ApplyArgs {
     /// Behaviour
     #[command(flatten)]
     pub run: RunArgs,
+    /// On whose behalf
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// Show the plan and stop; nothing is changed
     #[arg(long)]
     pub dry_run: bool,
@@ -293,6 +312,9 @@ pub struct DestroyArgs {
     /// Behaviour
     #[command(flatten)]
     pub run: RunArgs,
+    /// On whose behalf
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// Show what would be removed and stop
     #[arg(long)]
     pub dry_run: bool,

@@ -97,6 +97,7 @@ pub(super) async fn all(engine: &Engine<'_>) -> Result<Vec<Address>, Report> {
 pub(super) async fn settle(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>, Report> {
     let mut settled = Vec::new();
     for address in all(engine).await? {
+        engine.cancel.go_on()?;
         let Some(old) = of(engine, &address).await? else {
             continue;
         };

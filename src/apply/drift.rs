@@ -192,6 +192,7 @@ pub async fn look(engine: &Engine<'_>, values: &Values) -> Result<Vec<Finding>, 
     for (provider, cases) in by_provider {
         findings.extend(ask(engine, values, &provider, cases).await);
     }
+    engine.cancel.go_on()?;
     findings.sort_by(|a, b| a.address.cmp(&b.address));
     Ok(findings)
 }
@@ -440,7 +441,7 @@ fn at_path<'a>(map: &'a PublicMap, path: &str) -> Option<&'a Json> {
     Some(value)
 }
 
-fn holds_marker(value: &Json) -> bool {
+pub(super) fn holds_marker(value: &Json) -> bool {
     match value {
         Json::Object(map) => map.contains_key("$secret") || map.values().any(holds_marker),
         Json::Array(items) => items.iter().any(holds_marker),

@@ -11,6 +11,7 @@ pub mod drift;
 pub mod execute;
 mod hold;
 pub mod outcome;
+pub mod ownership;
 mod presence;
 pub mod recover;
 pub mod refresh;

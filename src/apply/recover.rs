@@ -115,6 +115,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
         else {
             continue;
         };
+        engine.cancel.go_on()?;
         let operation_again = Operation {
             id: operation.clone(),
             environment: engine.config.environment.clone(),

@@ -1,43 +1,47 @@
 //! What providers think of a plan before it runs, and what they finish after it.
 
-use super::survey::Resources;
+use std::collections::BTreeMap;
+
+use serde_json::Value as Json;
+
+use super::drift::holds_marker;
+use super::survey::{Survey, by_address};
 use super::{ApplyReport, Engine};
+use crate::clock::rfc3339;
 use crate::config::Resource;
-use crate::plan::Scope;
+use crate::plan::Action;
+use crate::plan::file::desired_hash;
 use crate::provider::ErrorClass;
-use crate::provider::ability::{Ability, Remark, RemarkSeverity};
+use crate::provider::ability::{
+    Ability, Proposal, ProposedStep, Remark, RemarkSeverity, Remembered,
+};
 use crate::report::{Exit, Report};
-use crate::resource::{Address, ProviderId, Spec};
+use crate::resource::{ActionKind, Address, Output, ProviderId, PublicMap, Recorded, Spec, Value};
+use crate::state::Record;
 
 /// Longest remark kept, in characters; the text comes from outside.
 const REMARK_CHARACTERS: usize = 2_000;
 /// Remarks kept of one provider.
 const REMARKS: usize = 200;
 
-/// Asks every provider that can validate. Remarks that are errors refuse the plan.
+/// Asks every provider that can validate what it thinks of its part of the plan.
 ///
 /// # Errors
-/// Every remark of severity error, at its resource.
-pub(super) async fn validate(
+/// When what is desired cannot be told any more.
+pub async fn ask(
     engine: &Engine<'_>,
-    resources: &Resources<'_>,
-    scope: &Scope,
-    desired: impl Fn(&Resource) -> Result<Spec, Report>,
-) -> Result<Vec<(ProviderId, Remark)>, Vec<Report>> {
+    survey: &Survey,
+) -> Result<Vec<(ProviderId, Remark)>, Report> {
     let mut remarks = Vec::new();
-    let mut problems = Vec::new();
     for (id, provider) in engine.providers {
         if !provider.abilities().contains(&Ability::Validate) {
             continue;
         }
-        let own = resources
-            .0
-            .iter()
-            .filter(|it| it.provider == *id && scope.includes(&it.address))
-            .map(|resource| desired(resource))
-            .collect::<Result<Vec<Spec>, Report>>()
-            .map_err(|problem| vec![problem])?;
-        let mut found = match provider.validate(&own).await {
+        let proposal = proposal(engine, survey, id)?;
+        if proposal.steps.is_empty() {
+            continue;
+        }
+        let mut found = match provider.validate(&proposal).await {
             Ok(found) => found,
             // It said it could and cannot: no opinion, as upstream takes it.
             Err(error) if error.class == ErrorClass::Unimplemented => continue,
@@ -58,26 +62,130 @@ pub(super) async fn validate(
             if remark.message.chars().count() > REMARK_CHARACTERS {
                 remark.message = remark.message.chars().take(REMARK_CHARACTERS).collect();
             }
-            if remark.severity == RemarkSeverity::Error {
-                problems.push(refusal(id, &remark, resources));
-            } else {
-                remarks.push((id.clone(), remark));
-            }
+            remarks.push((id.clone(), remark));
         }
     }
     remarks.sort_by_key(|(_, remark)| std::cmp::Reverse(remark.severity));
-    if problems.is_empty() {
-        Ok(remarks)
-    } else {
-        Err(problems)
+    Ok(remarks)
+}
+
+/// Asks them, and lets those that object refuse the plan.
+///
+/// # Errors
+/// Every remark of severity error, at its resource.
+pub(super) async fn validate(engine: &Engine<'_>, survey: &mut Survey) -> Result<(), Vec<Report>> {
+    let remarks = ask(engine, survey).await.map_err(|problem| vec![problem])?;
+    let (errors, remarks): (Vec<_>, Vec<_>) = remarks
+        .into_iter()
+        .partition(|(_, remark)| remark.severity == RemarkSeverity::Error);
+    survey.remarks = remarks;
+    if errors.is_empty() {
+        return Ok(());
+    }
+    let resources = by_address(engine);
+    Err(errors
+        .iter()
+        .map(|(id, remark)| refusal(id, remark, &resources))
+        .collect())
+}
+
+/// The part of the plan that is about the resources of one provider.
+fn proposal(engine: &Engine<'_>, survey: &Survey, id: &ProviderId) -> Result<Proposal, Report> {
+    let steps: Vec<ProposedStep> = survey
+        .plan
+        .actions
+        .iter()
+        .filter(|action| action.provider == *id && action.action != ActionKind::NoOp)
+        .map(|action| {
+            let record = survey.records.get(&action.address);
+            let prior = survey.priors.get(&action.address);
+            ProposedStep {
+                action: action.action,
+                desired: survey
+                    .desired
+                    .get(&action.address)
+                    .cloned()
+                    .unwrap_or_else(|| applied(action, record)),
+                current: match (record, prior) {
+                    (Some(record), _) => Some(remembered(record)),
+                    (None, prior) => prior.map(found),
+                },
+                changes: action.changes.clone(),
+            }
+        })
+        .collect();
+    Ok(Proposal {
+        id: survey.id.clone(),
+        created_at: rfc3339(engine.clock.now()),
+        // Over everything desired: as much work as all there is, so only for those who are asked.
+        desired_hash: if steps.is_empty() {
+            String::new()
+        } else {
+            desired_hash(survey.desired_of_all(engine))?
+        },
+        steps,
+    })
+}
+
+/// What is to go, as it was applied. Its secrets are nobody's business any more.
+fn applied(action: &Action, record: Option<&Record>) -> Spec {
+    Spec {
+        address: action.address.clone(),
+        kind: action.kind.clone(),
+        config: record
+            .map(|record| &record.config)
+            .into_iter()
+            .flatten()
+            .filter(|(_, value)| !holds_marker(value))
+            .map(|(key, value)| (key.clone(), Value::from(value.clone())))
+            .collect(),
+        public_config: PublicMap::new(),
+        dependencies: action.recorded_depends_on.clone(),
     }
 }
 
-fn refusal(id: &ProviderId, remark: &Remark, resources: &Resources<'_>) -> Report {
+fn remembered(record: &Record) -> Remembered {
+    Remembered {
+        provider: record.provider.clone(),
+        provider_ref: record.provider_ref.clone(),
+        provider_id: record.provider_id.clone(),
+        config_hash: record.config_hash.clone(),
+        config: record.config.clone(),
+        config_source: record.tidegate.applied_config_source.clone(),
+        // Sensitive ones are references in a record already.
+        outputs: record.outputs.clone(),
+        dependencies: record.dependencies.clone(),
+        created_at: record.created_at.clone(),
+        updated_at: record.updated_at.clone(),
+    }
+}
+
+/// What was found and is to be taken over.
+fn found(prior: &Recorded) -> Remembered {
+    Remembered {
+        provider_id: prior.provider_id.clone(),
+        outputs: prior
+            .outputs
+            .iter()
+            .map(|(name, output)| {
+                let value = match output {
+                    Output::Public(value) => value.clone(),
+                    Output::Sensitive(_) => {
+                        Json::String(format!("secret_ref://{}_{name}", prior.address))
+                    }
+                };
+                (name.clone(), value)
+            })
+            .collect(),
+        ..Remembered::default()
+    }
+}
+
+fn refusal(id: &ProviderId, remark: &Remark, resources: &BTreeMap<&Address, &Resource>) -> Report {
     let place = remark
         .resource
         .as_deref()
-        .and_then(|name| resources.get(&Address::new(name)))
+        .and_then(|name| resources.get(&Address::new(name)).copied())
         .map(|resource| resource.at.clone());
     Report::error(
         "plan/refused",

@@ -84,7 +84,7 @@ pub fn save(
 ) -> Result<SavedPlan, Report> {
     let now = engine.clock.now();
     Ok(SavedPlan {
-        id: plan_id(engine),
+        id: survey.id.clone(),
         created_at: rfc3339(now),
         expires_at: rfc3339(now + valid_for),
         desired_hash: desired_hash(survey.desired_of_all(engine))?,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use super::Engine;
 use super::remarks::validate;
+use super::saved::plan_id;
 use super::sizing;
 use super::values::{Declared, UntilNow, ValueError, Values};
 use super::walk::{Gathered, Looked, Remembered, walk};
@@ -27,6 +28,8 @@ use crate::state::{Record, Records};
 /// What the look found.
 #[derive(Debug)]
 pub struct Survey {
+    /// A name for the plan.
+    pub id: String,
     /// What to do.
     pub plan: Plan,
     /// What is remembered (or was found by adoption), sealed parts opened: of everything that the
@@ -364,6 +367,22 @@ pub async fn survey(engine: &Engine<'_>, values: Values) -> Result<Survey, Vec<R
 /// chosen ones need.
 pub async fn survey_within(
     engine: &Engine<'_>,
+    values: Values,
+    include: &[String],
+) -> Result<Survey, Vec<Report>> {
+    let mut survey = look_within(engine, values, include).await?;
+    validate(engine, &mut survey).await?;
+    // An opinion that was not waited for is none.
+    engine.cancel.go_on().map_err(|problem| vec![problem])?;
+    Ok(survey)
+}
+
+/// The same, without asking providers what they think of it.
+///
+/// # Errors
+/// As [`survey_within`].
+pub async fn look_within(
+    engine: &Engine<'_>,
     mut values: Values,
     include: &[String],
 ) -> Result<Survey, Vec<Report>> {
@@ -470,6 +489,7 @@ pub async fn survey_within(
         mut unread,
         mut problems,
     } = walk(engine, looked, &mut priors, &mut values).await;
+    engine.cancel.go_on().map_err(|problem| vec![problem])?;
     for record in undeclared {
         if !scope.includes(&record.resource_id) {
             continue;
@@ -490,14 +510,11 @@ pub async fn survey_within(
     if !problems.is_empty() {
         return Err(problems);
     }
-    let remarks = validate(engine, &resources, &scope, |resource| {
-        desired_again(engine, resource, &values, &sizes)
-    })
-    .await?;
     unread.sort_unstable_by(|(_, one, _), (_, other, _)| one.resource.cmp(&other.resource));
     let plan = Plan::assemble(&engine.config.environment, actions)
         .map_err(|cycle| vec![cycle_problem(&resources, &cycle)])?;
     Ok(Survey {
+        id: plan_id(engine),
         plan,
         priors,
         records,
@@ -506,7 +523,7 @@ pub async fn survey_within(
         desired,
         sizes,
         scope,
-        remarks,
+        remarks: Vec::new(),
         unread,
     })
 }

@@ -63,7 +63,7 @@ pub struct PlaceArgs {
     /// Manifest and lock
     #[command(flatten)]
     pub files: FilesArgs,
-    /// The plugin folder [default: WFCTL_PLUGIN_DIR, or data/plugins]
+    /// The plugin folder [default: TIDEGATE_PLUGIN_DIR, WFCTL_PLUGIN_DIR, or ./data/plugins]
     #[arg(long, value_name = "DIR")]
     pub plugin_dir: Option<PathBuf>,
     /// The user's own plugin folder, for all projects

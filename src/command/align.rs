@@ -9,13 +9,13 @@ use serde_json::json;
 use super::infra::count;
 use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
-use crate::apply::survey::{spec, survey};
-use crate::apply::{Engine, secrets};
+use crate::apply::survey::{look_within, survey};
+use crate::apply::{remarks, secrets};
 use crate::cli::ConfigArgs;
 use crate::cli::infra::{AlignArgs, AuditSecretsArgs, SecurityArgs};
 use crate::config::{self, Config};
 use crate::plan::Plan;
-use crate::provider::ability::{Ability, RemarkSeverity};
+use crate::provider::ability::{self, RemarkSeverity};
 use crate::report::text::{Limits as Cut, one_line};
 use crate::report::{Event, Exit, Report, Reporter as _, Span};
 use crate::resource::ActionKind;
@@ -113,12 +113,23 @@ async fn checked(
     let mut subject = Subject::of(config, &engine.keyring, check.limits);
     subject.literals = literals(desk, config);
     let values = secrets::known(&engine, &opened.secret_stores).await?;
-    if check.asks {
-        subject.remarks = remarks(&engine, &values).await?;
+    // Whoever is asked is asked about what would be done now, also where another plan is checked.
+    let survey = match (&planned, check.asks) {
+        (Some(_), false) => None,
+        (_, true) => Some(look_within(&engine, values, &[]).await?),
+        (None, false) => Some(survey(&engine, values).await?),
+    };
+    if let Some(survey) = survey.as_ref().filter(|_| check.asks) {
+        let said = remarks::ask(&engine, survey).await?;
+        desk.cancel.go_on()?;
+        subject.remarks = said
+            .into_iter()
+            .filter_map(|(_, said)| remark(said))
+            .collect();
     }
     subject.plan = match planned {
         Some(planned) => planned,
-        None => changes(&survey(&engine, values).await?.plan),
+        None => survey.map_or_else(Vec::new, |survey| changes(&survey.plan)),
     };
     let findings = rules::check(check.rules, &check.custom, &subject);
     let rules: Vec<&str> = check
@@ -245,55 +256,14 @@ fn changes(plan: &Plan) -> Vec<Change> {
         .collect()
 }
 
-/// What providers that look at whole plans say. One that fails to answer fails the check.
-async fn remarks(
-    engine: &Engine<'_>,
-    values: &crate::apply::values::Values,
-) -> Result<Vec<Remark>, Problems> {
-    let mut all = Vec::new();
-    for (id, provider) in engine.providers {
-        if !provider.abilities().contains(&Ability::Validate) {
-            continue;
-        }
-        let mut values = values.clone();
-        for resource in &engine.config.resources {
-            values.set_pending(&resource.address);
-        }
-        let mut desired = Vec::new();
-        for resource in &engine.config.resources {
-            if resource.provider == *id {
-                desired.push(spec(engine, resource, &values)?);
-            }
-        }
-        let answer = match provider.validate(&desired).await {
-            Ok(answer) => answer,
-            Err(error) => {
-                all.push(Remark {
-                    is_error: false,
-                    resource: None,
-                    field: None,
-                    message: format!(
-                        "provider `{id}` could not look at the plan, so it has no findings: {} ({})",
-                        error.message,
-                        error.class.word()
-                    ),
-                });
-                continue;
-            }
-        };
-        all.extend(
-            answer
-                .into_iter()
-                .filter(|remark| remark.severity != RemarkSeverity::Info)
-                .map(|remark| Remark {
-                    is_error: remark.severity == RemarkSeverity::Error,
-                    resource: remark.resource,
-                    field: remark.field,
-                    message: remark.message,
-                }),
-        );
-    }
-    Ok(all)
+/// What a provider that looked at the plan says, for the rules.
+fn remark(said: ability::Remark) -> Option<Remark> {
+    (said.severity != RemarkSeverity::Info).then(|| Remark {
+        is_error: said.severity == RemarkSeverity::Error,
+        resource: said.resource,
+        field: said.field,
+        message: said.message,
+    })
 }
 
 fn plan_file(desk: &Desk, path: &Path) -> Result<Vec<Change>, Problems> {

@@ -14,6 +14,7 @@ pub async fn run(desk: &Desk, arguments: &ApplyArgs) -> CommandResult {
             config: &arguments.config,
             approval: &arguments.approval,
             run: &arguments.run,
+            owner: &arguments.owner,
             dry_run: arguments.dry_run,
             gate: false,
             automatic: false,

@@ -76,7 +76,7 @@ impl Desk {
             .clone()
             .filter(|_| kind.is_none())?;
         keys.allowed
-            .push(plugin::environment::CONFIG_KEY.to_owned());
+            .extend([plugin::environment::CONFIG_KEY, plugin::PARALLELISM_KEY].map(str::to_owned));
         Some(keys)
     }
 }

@@ -11,7 +11,7 @@ use super::{CommandResult, Desk, Problems, summary};
 use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, remove_all};
 use crate::apply::survey::{Survey, delete_action};
-use crate::apply::{ApplyReport, Engine, credential, recover, remarks, saved, secrets};
+use crate::apply::{ApplyReport, Engine, credential, ownership, recover, remarks, saved, secrets};
 use crate::cli::DestroyArgs;
 use crate::config::Config;
 use crate::face;
@@ -128,6 +128,7 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
     let plan = Plan::assemble(&engine.config.environment, actions)
         .map_err(|cycle| Report::error("state/cycle", cycle.to_string()))?;
     Ok(Survey {
+        id: saved::plan_id(engine),
         plan,
         priors,
         records: std::sync::Arc::new(records.into()),
@@ -161,14 +162,17 @@ async fn under_lock(
         ));
     }
     let survey = survey(&engine).await?;
+    let owner = desk.owner(&arguments.owner)?;
     let credentials = credential::in_use(&engine).await?;
     preview(desk, &survey.plan, &credentials);
-    let plan = survey.plan.clone();
+    let (plan, plan_id) = (survey.plan.clone(), survey.id.clone());
     let allowed: BTreeSet<String> = arguments.approval.allow_replace.iter().cloned().collect();
     let blocked = plan.blocked(&allowed);
     if !blocked.is_empty() {
         return Err(protected_problem(&blocked).into());
     }
+    // What goes needs no owner any more, so there is nothing to claim.
+    ownership::check(&engine, &survey, &owner).await?;
     let has_something = !(plan.is_empty() && credentials.is_empty());
     if has_something && !arguments.approval.yes {
         ask(
@@ -189,7 +193,7 @@ async fn under_lock(
     let (report, _) = execute(&engine, lease, survey).await;
     let mut sinks = Vec::new();
     let mut exit = Exit::Done;
-    let unfinished = remarks::finalize(&engine, &saved::plan_id(&engine), &report).await;
+    let unfinished = remarks::finalize(&engine, &plan_id, &report).await;
     let unproven = recover::unproven(&settled);
     for problem in unfinished.iter().chain(&unproven) {
         desk.ui.say(Event::Problem(Box::new(problem.clone())));

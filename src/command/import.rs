@@ -111,6 +111,9 @@ async fn import(
         .driver(&resource.address, &resource.provider, &resource.kind)
         .map_err(|problem| problem.at(resource.at.clone()).exit(Exit::Usage))?;
     let observed = look(&engine, resource, driver, arguments.id.as_deref()).await?;
+    if let Some(taken) = taken(&engine, resource, &observed.provider_id).await? {
+        return Err(taken.at(resource.at.clone()).into());
+    }
     let backup = match &existing {
         Some(record) => Some(back_up(desk, &engine, record).await?),
         None => None,
@@ -177,6 +180,7 @@ async fn look(
             "this provider cannot look it up by name",
         )),
     };
+    engine.cancel.go_on()?;
     let mut observed = answer.map_err(|error| {
         let report = match error.class {
             ErrorClass::NotFound => Report::error(
@@ -221,6 +225,65 @@ async fn look(
         .into());
     }
     Ok(observed)
+}
+
+/// Why a live resource cannot be recorded once more: two records of one would change, and delete, each
+/// other's.
+async fn taken(
+    engine: &Engine<'_>,
+    resource: &Resource,
+    id: &str,
+) -> Result<Option<Report>, Problems> {
+    let is_it = |record: &Record| {
+        record.provider_id == id && record.resource_type == resource.kind.as_str()
+    };
+    let refused = |message: String| {
+        Report::error("import/taken", message)
+            .because(format!("its provider calls it `{id}`; nothing was changed"))
+            .exit(Exit::Usage)
+    };
+    let own = engine.store.list().await.map_err(Report::from)?;
+    let other = own.iter().find(|record| {
+        record.resource_id != resource.address
+            && owner_of(engine, record) == resource.provider
+            && is_it(record)
+    });
+    if let Some(other) = other {
+        let name = &other.resource_id;
+        return Ok(Some(
+            refused(format!("it is recorded already, as `{name}`")).fix(format!(
+                "if that is its old name: `tidegate state mv {name} {}`",
+                resource.address
+            )),
+        ));
+    }
+    for environment in engine.store.environments().await.map_err(Report::from)? {
+        if environment == engine.store.environment() {
+            continue;
+        }
+        let Some(store) = engine.store.beside(&environment).map_err(Report::from)? else {
+            continue;
+        };
+        let others = store.list().await.map_err(Report::from)?;
+        // The same module name means the same account there.
+        let is_its = |record: &Record| {
+            is_it(record)
+                && (record.provider_ref.is_empty()
+                    || record.provider_ref == resource.provider.as_str())
+        };
+        if let Some(other) = others.iter().find(|record| is_its(record)) {
+            let name = &other.resource_id;
+            return Ok(Some(
+                refused(format!(
+                    "it belongs to environment `{environment}`, where it is recorded as `{name}`"
+                ))
+                .fix(format!(
+                    "if it is to be this environment's: `tidegate state rm {name} --env {environment}` first"
+                )),
+            ));
+        }
+    }
+    Ok(None)
 }
 
 fn record_of(

@@ -11,8 +11,8 @@ use crate::apply::Providers;
 use crate::cli::ConfigArgs;
 use crate::cli::provider::{JobArgs, JobCommand, JobRunArgs};
 use crate::provider::ability::{Ability, Job, JobHandle, JobState, JobStatus};
-use crate::provider::{ErrorClass, Provider};
-use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::provider::{DriverError, DriverResult, ErrorClass, Provider};
+use crate::report::{Event, Exit, Report, Reporter as _, Severity};
 
 /// Between two looks at a running job.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -57,9 +57,12 @@ pub async fn run(desk: &Desk, command: &JobCommand) -> CommandResult {
         "job_exit_code": ended.status.as_ref().map(|status| status.exit_code),
         "message": ended.status.as_ref().map(|status| &status.message),
         "log": ended.log,
-        "problems": ended.problem.iter().map(problem_json).collect::<Vec<_>>(),
+        "problems": ended.problem.iter().chain(&ended.warning).map(problem_json).collect::<Vec<_>>(),
         "next": next,
     }));
+    if let Some(warning) = ended.warning {
+        desk.ui.say(Event::Problem(Box::new(warning)));
+    }
     if let Some(mut problem) = ended.problem {
         // Without the whole handle nobody can ask for the job again.
         if !desk.global.json {
@@ -100,6 +103,8 @@ struct Ended {
     log: String,
     /// Why no more is known; the job may go on.
     problem: Option<Report>,
+    /// What else did not go as it should.
+    warning: Option<Report>,
 }
 
 /// The provider that is named, or the only one that runs jobs.
@@ -163,6 +168,7 @@ async fn start(
             status: None,
             log: String::new(),
             problem: None,
+            warning: None,
         });
     }
     let status = match watch(desk, provider.as_ref(), &job).await {
@@ -173,19 +179,26 @@ async fn start(
                 status: None,
                 log: String::new(),
                 problem: Some(problem),
+                warning: None,
             });
         }
     };
-    let (log, problem) = match print_log(desk, provider.as_ref(), &job).await {
+    // How it ended is known by now, whatever becomes of its log.
+    let (log, warning) = match print_log(desk, provider.as_ref(), &job).await {
         Ok(log) => (log, None),
-        Err(problem) => (String::new(), Some(problem)),
+        Err(error) if error.class == ErrorClass::Unimplemented => (String::new(), None),
+        Err(error) => (String::new(), Some(no_log(&job, &error))),
     };
     say(desk, &status);
     Ok(Ended {
         job,
         status: Some(status),
         log,
-        problem,
+        problem: None,
+        warning: warning.map(|mut report| {
+            report.severity = Severity::Warning;
+            report
+        }),
     })
 }
 
@@ -254,32 +267,35 @@ async fn status(desk: &Desk, providers: &Providers, arguments: &JobArgs) -> Resu
         status: Some(status),
         log: String::new(),
         problem: None,
+        warning: None,
     })
 }
 
 async fn logs(desk: &Desk, providers: &Providers, arguments: &JobArgs) -> Result<Ended, Report> {
     let provider = runner(providers, arguments.provider.as_deref())?;
     let job = handle(&arguments.job);
-    let log = print_log(desk, provider.as_ref(), &job).await?;
+    let log = print_log(desk, provider.as_ref(), &job)
+        .await
+        .map_err(|error| no_log(&job, &error))?;
     Ok(Ended {
         job,
         status: None,
         log,
         problem: None,
+        warning: None,
     })
 }
 
-async fn print_log(
-    desk: &Desk,
-    provider: &dyn Provider,
-    job: &JobHandle,
-) -> Result<String, Report> {
+async fn print_log(desk: &Desk, provider: &dyn Provider, job: &JobHandle) -> DriverResult<String> {
     let mut printer = Printer::new(desk);
     let mut take = |piece: &[u8]| printer.take(piece);
     let ended = provider.job_logs(job, &mut take).await;
     let log = printer.finish();
-    ended.map_err(|error| failed(&format!("hand out the log of the job `{}`", job.id), &error))?;
-    Ok(log)
+    ended.map(|()| log)
+}
+
+fn no_log(job: &JobHandle, error: &DriverError) -> Report {
+    failed(&format!("hand out the log of the job `{}`", job.id), error)
 }
 
 fn say(desk: &Desk, status: &JobStatus) {

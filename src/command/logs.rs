@@ -15,6 +15,10 @@ use crate::ui::Ui;
 /// How much of a log a JSON document holds.
 const DOCUMENT_BYTES_MAX: usize = 16 * 1024 * 1024;
 
+/// Ends a log that is longer.
+const CUT: &str =
+    "(the log goes on: a document holds 16 MiB; without `--json` all of it is printed)\n";
+
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &LogsArgs) -> CommandResult {
     let config = desk.load(&ConfigArgs::default())?;
@@ -122,6 +126,7 @@ pub(super) struct Printer {
     ui: Option<Ui>,
     pending: Vec<u8>,
     kept: String,
+    is_cut: bool,
 }
 
 impl Printer {
@@ -130,6 +135,7 @@ impl Printer {
             ui: (!desk.global.json).then(|| desk.ui.clone()),
             pending: Vec::new(),
             kept: String::new(),
+            is_cut: false,
         }
     }
 
@@ -153,8 +159,13 @@ impl Printer {
                 }
                 ui.data(&text);
             }
+            None if self.is_cut => {}
             None if self.kept.len() + text.len() <= DOCUMENT_BYTES_MAX => self.kept.push_str(&text),
-            None => {}
+            // From here on nothing is kept, so that there is no hole in what is.
+            None => {
+                self.is_cut = true;
+                self.kept.push_str(CUT);
+            }
         }
     }
 

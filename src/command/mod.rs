@@ -43,7 +43,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::json;
 
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, stopped};
 use crate::cli::plugin::MigrateCommand;
 use crate::cli::{Cli, Command, ConfigCommand, DeployCommand, GlobalArgs, InfraCommand};
 use crate::clock::Clock;
@@ -178,8 +178,14 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
         Command::Completions { .. } | Command::Action => ("", Ok(Exit::Done)),
     };
     match result {
+        // What could not be looked at was not waited for.
+        Ok(Exit::Failed | Exit::Unchecked) if desk.cancel.is_cancelled() => Exit::Interrupted,
         Ok(exit) => exit,
-        Err(problems) => {
+        Err(mut problems) => {
+            if desk.cancel.is_cancelled() && problems.exit() != Exit::Interrupted {
+                // Whatever went wrong after it may well have gone wrong because of it.
+                problems.0.insert(0, stopped());
+            }
             let exit = problems.exit();
             desk.emit(&json!({
                     "command": name,

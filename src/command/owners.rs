@@ -7,12 +7,45 @@ use super::infra::count;
 use super::open::Opened;
 use super::{CommandResult, Desk};
 use crate::apply::credential;
+use crate::apply::ownership::Owner;
+use crate::cli::OwnerArgs;
 use crate::cli::infra::{AuditKeysArgs, OwnersArgs};
 use crate::config::Config;
 use crate::face::table;
 use crate::provider::ability::Ability;
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::resource::{Kind, Output};
+
+/// Who owns what a run makes, unless `--owner` says otherwise.
+const OWNER_VARIABLE: &str = "WORKFLOW_RESOURCE_OWNER";
+
+impl Desk {
+    /// On whose behalf a run works.
+    ///
+    /// # Errors
+    /// When what is somebody else's is to be taken, and nobody says for whom.
+    pub(super) fn owner(&self, arguments: &OwnerArgs) -> Result<Owner, Report> {
+        let from_environment = self.settings.variables.non_empty(OWNER_VARIABLE);
+        let name = arguments
+            .owner
+            .clone()
+            .or_else(|| from_environment.map(str::to_owned))
+            .map(|name| name.trim().to_owned())
+            .unwrap_or_default();
+        if arguments.force_owner && name.is_empty() {
+            return Err(Report::error(
+                "cli/force-owner",
+                "`--force-owner` takes resources over, and nobody says for whom",
+            )
+            .fix(format!("add `--owner NAME`, or set {OWNER_VARIABLE}"))
+            .exit(Exit::Usage));
+        }
+        Ok(Owner {
+            name,
+            force: arguments.force_owner,
+        })
+    }
+}
 
 /// Runs `infra owners`.
 pub async fn run(desk: &Desk, arguments: &OwnersArgs) -> CommandResult {

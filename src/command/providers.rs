@@ -80,6 +80,7 @@ impl Desk {
             reporter: Arc::new(self.ui.clone()),
             variables: self.settings.variables.clone(),
             deadlines: Deadlines::default(),
+            cancel: self.cancel.clone(),
         }
     }
 }

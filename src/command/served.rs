@@ -21,6 +21,9 @@ const OUR_KEYS: [&str; 5] = [
     "ephemeral",
 ];
 
+/// What the plugin of every release serves.
+const BUNDLED_BACKENDS: [&str; 4] = ["azure_blob", "gcs", "s3", "spaces"];
+
 impl Desk {
     /// Where plugins are: the folder that is asked for, then the one beside our own executable.
     fn plugin_folders(&self) -> Vec<PathBuf> {
@@ -85,13 +88,20 @@ impl Desk {
             .because(
                 "every write is guarded by the backend's own lock and read back instead, which is \
                  slower, and as safe as that lock",
-            )
-            .fix("`tidegate-plugin-cloud` serves the same storage with real compare-and-swap");
+            );
+            let warning = if BUNDLED_BACKENDS.contains(&backend.name()) {
+                warning.fix(
+                    "`tidegate-plugin-cloud` serves the same storage with real compare-and-swap",
+                )
+            } else {
+                warning.fix("ask its author for the convention of docs/state.md")
+            };
             self.ui.say(Event::Problem(Box::new(warning)));
         }
         let bucket = ["bucket", "container"]
             .iter()
-            .find_map(|name| declared.text(name, "state/setting").ok().flatten());
+            .find_map(|name| declared.text(name, "state/setting").ok().flatten())
+            .filter(|bucket| !bucket.is_empty());
         let place = match bucket {
             Some(bucket) => format!("{} {bucket} (plugin {})", backend.name(), backend.plugin()),
             None => format!("{} (plugin {})", backend.name(), backend.plugin()),

@@ -103,6 +103,8 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
                 // second signal: leave at once. What was done is recorded; the journal holds what
                 // was going on.
                 () = signals::watch(&canceller, in_actions) => Exit::Interrupted,
+                // Before the work, which may be over at once when it hears of it.
+                () = acknowledge(&desk) => Exit::Bug,
                 exit = run(&desk, &cli) => exit,
                 () = keep_time(&desk) => Exit::Bug,
             }
@@ -186,6 +188,18 @@ async fn keep_time(desk: &Desk) {
         desk.clock.sleep(Duration::from_secs(1)).await;
         desk.ui.tick();
     }
+}
+
+/// Says at once that a signal was seen: what follows may take a moment. Never ends.
+async fn acknowledge(desk: &Desk) {
+    desk.cancel.cancelled().await;
+    desk.ui.say(Event::Note {
+        text:
+            "Signal seen: nothing new is begun, what is going on has a few seconds. A second one \
+               leaves at once."
+                .to_owned(),
+    });
+    std::future::pending().await
 }
 
 fn face(settings: &Settings, global: &GlobalArgs) -> (Ui, Masker) {

@@ -65,6 +65,10 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
         .buffer_unordered(AT_ONCE)
         .collect()
         .await;
+    if let Err(stopped) = desk.cancel.go_on() {
+        opened.close().await;
+        return Err(stopped.into());
+    }
     rows.sort();
     let holder = engine.store.holder().await.map_err(Report::from)?;
     let unknown: Vec<&str> = rows

@@ -11,12 +11,15 @@ use super::open::Opened;
 use super::plan::say_remarks;
 use super::{CommandResult, Desk, Problems, failures, problem_json, summary};
 use crate::apply::execute::execute;
+use crate::apply::ownership::Owner;
 use crate::apply::sinks::{SinkResult, revoke_forgotten, write_all};
 use crate::apply::survey::{Survey, survey_within};
 use crate::apply::values::Values;
-use crate::apply::{ApplyReport, Engine, credential, outcome, recover, remarks, saved, secrets};
+use crate::apply::{
+    ApplyReport, Engine, credential, outcome, ownership, recover, remarks, saved, secrets,
+};
 use crate::cli::engine::PlanFormat;
-use crate::cli::{ApprovalArgs, ConfigArgs, RunArgs, UpArgs};
+use crate::cli::{ApprovalArgs, ConfigArgs, OwnerArgs, RunArgs, UpArgs};
 use crate::clock::rfc3339;
 use crate::config::{self, Config, OnFailure};
 use crate::disk::DiskExt as _;
@@ -38,6 +41,8 @@ pub struct Way<'a> {
     pub approval: &'a ApprovalArgs,
     /// Behaviour.
     pub run: &'a RunArgs,
+    /// On whose behalf.
+    pub owner: &'a OwnerArgs,
     /// Show the plan and stop.
     pub dry_run: bool,
     /// Hold the gate at the end.
@@ -63,6 +68,7 @@ pub async fn run(desk: &Desk, arguments: &UpArgs) -> CommandResult {
             config: &arguments.config,
             approval: &arguments.approval,
             run: &arguments.run,
+            owner: &arguments.owner,
             dry_run: arguments.dry_run,
             gate: !arguments.skip_gate,
             automatic: true,
@@ -154,11 +160,12 @@ pub async fn go(desk: &Desk, way: &Way<'_>) -> CommandResult {
 
 async fn gone(desk: &Desk, way: &Way<'_>) -> CommandResult {
     let started = desk.clock.monotonic();
+    let owner = desk.owner(way.owner)?;
     // A plan of the future is refused before anything is opened for it.
     let saved = way.plan.map(|path| read_plan(desk, path)).transpose()?;
     let config = desk.load(way.config)?;
     let opened = desk.open(&config).await?;
-    let result = locked(desk, way, &config, &opened, saved, started).await;
+    let result = locked(desk, way, &config, &opened, (saved, owner), started).await;
     opened.close().await;
     result
 }
@@ -186,7 +193,7 @@ async fn locked(
     way: &Way<'_>,
     config: &Config,
     opened: &Opened,
-    saved: Option<Unverified>,
+    (saved, owner): (Option<Unverified>, Owner),
     started: Duration,
 ) -> CommandResult {
     let parallelism = usize::from(way.run.parallelism);
@@ -200,7 +207,8 @@ async fn locked(
     // Everything that can be refused is refused before the first effect.
     let warned = opened.check_sinks(desk, config).await?;
     let lease = opened.lock(desk, way.command, way.run.lock_timeout).await?;
-    let result = under_lock(desk, way, config, opened, &lease, (saved, warned), started).await;
+    let given = (saved, warned, owner);
+    let result = under_lock(desk, way, config, opened, &lease, given, started).await;
     if let Err(error) = opened.store.unlock(&lease).await {
         desk.ui.say(Event::Problem(Box::new(Report::from(error))));
     }
@@ -248,7 +256,7 @@ async fn under_lock(
     config: &Config,
     opened: &Opened,
     lease: &Lease,
-    (saved, warned): (Option<Unverified>, BTreeSet<String>),
+    (saved, warned, owner): (Option<Unverified>, BTreeSet<String>, Owner),
     started: Duration,
 ) -> CommandResult {
     let mut engine = opened
@@ -276,6 +284,7 @@ async fn under_lock(
     desk.ui.say(Event::Block {
         text: face::plan::render(&survey.plan, desk.ui.style()),
     });
+    let claims = ownership::check(&engine, &survey, &owner).await?;
     match &saved {
         // Whoever saved it saw it; protected resources still have to be named.
         Some(plan) => {
@@ -289,7 +298,7 @@ async fn under_lock(
 
     let plan_id = saved
         .as_ref()
-        .map_or_else(|| saved::plan_id(&engine), |plan| plan.id.clone());
+        .map_or_else(|| survey.id.clone(), |plan| plan.id.clone());
     let mut story = Story {
         command: way.command,
         config,
@@ -330,7 +339,10 @@ async fn under_lock(
             },
         )
         .await?;
+        ownership::claim(&engine, lease, &claims, &owner).await?;
         let (report, values) = execute(&engine, lease, survey).await;
+        let unclaimed = ownership::claim_made(&engine, lease, &report, &owner).await;
+        story.problems.extend(unclaimed);
         story.apply = report;
         values
     };

@@ -6,9 +6,9 @@ use serde_json::{Map, Value};
 use super::name;
 use crate::config::Keys;
 
-/// The engine line whose plugin contract this version keeps; compared with `minEngineVersion`
-/// unless `--engine-version` or `WFCTL_ENGINE_VERSION` says otherwise.
-pub const ENGINE_VERSION: &str = "0.85.4";
+/// The release of the engine whose plugin contract `proto/` is; compared with `minEngineVersion` by whoever
+/// installs a plugin and by whoever starts one, unless `--engine-version` or `WFCTL_ENGINE_VERSION` says otherwise.
+pub const ENGINE_VERSION: &str = "0.86.0";
 
 /// Largest `plugin.json`.
 pub const BYTES_MAX: u64 = 4 << 20;

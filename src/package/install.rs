@@ -11,6 +11,7 @@ use super::download::digest_mismatch;
 use super::lockfile::Artifact;
 use super::manifest::Wanted;
 use super::name::Source;
+use super::parts::{self, LIST_FILE, Parts};
 use super::{disk_failed, name};
 use crate::disk::{Disk, EntryKind};
 use crate::report::{Exit, Report};
@@ -21,6 +22,9 @@ pub const DESCRIPTOR_FILE: &str = "plugin.json";
 /// How folders that are being written, or are on their way out, begin. No host takes one for a
 /// plugin: it holds no executable of its own name.
 const STAGING: &str = ".staging-";
+
+/// How those begin that are to change places with an older installation, or have done so.
+const REPLACING: &str = ".replacing-";
 
 /// Largest file read back from an installation.
 const INSTALLED_BYTES_MAX: u64 = archive::UNPACKED_BYTES_MAX;
@@ -39,6 +43,9 @@ pub struct Package {
     pub binary_sha256: String,
     /// SHA-256 of `plugin.json`.
     pub manifest_sha256: String,
+    /// SHA-256 of the list of all its files.
+    pub files_sha256: String,
+    list: String,
     files: Contents,
 }
 
@@ -107,13 +114,15 @@ impl Package {
                 .because(format!("this is engine {}", asked.engine))
                 .fix("use a newer Tidegate, or pin an older version of the plugin"),
             })?;
+        // Of an installation that is installed from: a new one is made.
+        files.remove(LIST_FILE);
         let inside = binary_in(&files, asked)?;
         let binary = files.remove(&inside).ok_or_else(|| no_binary(asked))?;
         let binary_sha256 = digest_of(&binary.bytes);
         let target = executable(&folder, asked.platform);
         let is_taken = files.keys().any(|path| {
             let first = path.split('/').next().unwrap_or(path);
-            first.eq_ignore_ascii_case(&target)
+            first.eq_ignore_ascii_case(&target) || first == LIST_FILE
         });
         if is_taken {
             return Err(Report::error(
@@ -121,20 +130,23 @@ impl Package {
                 format!("the archive of {} is refused", asked.what()),
             )
             .because(format!(
-                "besides its executable `{inside}` it has something else called `{target}`"
+                "besides its executable `{inside}` it has something else called `{target}` or `{LIST_FILE}`"
             )));
         }
         files.insert(target, binary);
+        let list = parts::list(&files);
         Ok(Self {
             folder,
             descriptor,
             binary_sha256,
             manifest_sha256,
+            files_sha256: digest_of(list.as_bytes()),
+            list,
             files,
         })
     }
 
-    /// Compares executable and `plugin.json` with the lock. The archive's own digest was compared
+    /// Compares every file with the lock. The archive's own digest was compared
     /// before it was opened; a difference here means that the lock contradicts itself.
     pub fn compare(&self, artifact: &Artifact, asked: &Identity<'_>) -> Result<(), Report> {
         for (part, locked, found) in [
@@ -144,6 +156,7 @@ impl Package {
                 &artifact.manifest_sha256,
                 &self.manifest_sha256,
             ),
+            ("list of files", &artifact.files_sha256, &self.files_sha256),
         ] {
             if let Some(locked) = locked
                 && locked != found
@@ -156,7 +169,7 @@ impl Package {
     }
 
     /// Writes it and swaps it in. At every moment the plugin's folder holds the old plugin or the
-    /// new one, whole.
+    /// new one, whole. What the old one kept in its folder moves into the new one.
     pub fn install(
         &self,
         disk: &dyn Disk,
@@ -187,21 +200,19 @@ impl Package {
             }
         };
         let number = STAGINGS.fetch_add(1, Ordering::Relaxed);
+        let prefix = if is_there { REPLACING } else { STAGING };
         let staging = plugin_dir.join(format!(
-            "{STAGING}{}-{}-{number}",
+            "{prefix}{}-{}-{number}",
             self.folder,
             std::process::id()
         ));
-        let written = self
-            .write(disk, &staging, platform)
-            .and_then(|()| {
-                if is_there {
-                    disk.exchange(&staging, &target)
-                } else {
-                    disk.rename(&staging, &target)
-                }
-            })
-            .and_then(|()| disk.sync_directory(plugin_dir));
+        let written = self.write(disk, &staging, platform).and_then(|()| {
+            if is_there {
+                disk.exchange(&staging, &target)
+            } else {
+                disk.rename(&staging, &target)
+            }
+        });
         if let Err(error) = written {
             // What could not be swapped in is no use to anybody; the first error counts.
             drop(disk.remove_tree(&staging));
@@ -210,8 +221,11 @@ impl Package {
             }
             return Err(error.into());
         }
-        // After an exchange the old plugin stands here.
+        disk.sync_directory(plugin_dir)?;
+        // After an exchange the old plugin stands here, with what it kept. Whatever stops this, the next
+        // install goes on with it.
         if is_there {
+            parts::carry_over(disk, &staging, &target)?;
             disk.remove_tree(&staging)?;
         }
         Ok(())
@@ -225,6 +239,8 @@ impl Package {
     ) -> crate::disk::DiskResult<()> {
         disk.create_directories(staging, 0o755)?;
         let target = executable(&self.folder, platform);
+        // First, so that what is half written is known for what it is.
+        disk.create_new(&staging.join(LIST_FILE), self.list.as_bytes(), 0o644)?;
         let mut folders = vec![staging.to_path_buf()];
         for (path, file) in &self.files {
             let mut folder = staging.to_path_buf();
@@ -363,8 +379,17 @@ fn no_binary(asked: &Identity<'_>) -> Report {
 /// Removes what installs that were killed left behind. For whoever holds the plugin folder's lock.
 pub fn sweep(disk: &dyn Disk, plugin_dir: &Path) -> crate::disk::DiskResult<()> {
     for entry in disk.list(plugin_dir)? {
-        if entry.starts_with(STAGING) {
-            disk.remove_tree(&plugin_dir.join(entry))?;
+        let left = plugin_dir.join(&entry);
+        if let Some(rest) = entry.strip_prefix(REPLACING) {
+            // `<folder>-<process>-<number>`; a folder's name may hold hyphens of its own.
+            let folder = rest.rsplitn(3, '-').nth(2);
+            let target = plugin_dir.join(folder.unwrap_or(rest));
+            if disk.entry(&target)? == Some(EntryKind::Directory) {
+                parts::carry_over(disk, &left, &target)?;
+            }
+            disk.remove_tree(&left)?;
+        } else if entry.starts_with(STAGING) {
+            disk.remove_tree(&left)?;
         }
     }
     Ok(())
@@ -379,6 +404,8 @@ pub struct Installed {
     pub binary_sha256: Option<String>,
     /// SHA-256 of `plugin.json`; `None` when there is none.
     pub manifest_sha256: Option<String>,
+    /// What became of all its files.
+    pub parts: Parts,
     /// What it says about itself, or why that cannot be read.
     pub descriptor: Option<Result<Descriptor, String>>,
 }
@@ -400,24 +427,37 @@ impl Installed {
                 .map_err(|error| disk_failed(&error)),
             _ => Ok(None),
         };
-        let binary = read(directory.join(executable(folder, &name::this_platform())))?;
+        let executable = executable(folder, &name::this_platform());
+        let binary_sha256 = read(directory.join(&executable))?.as_deref().map(digest_of);
         let descriptor = read(directory.join(DESCRIPTOR_FILE))?;
+        let manifest_sha256 = descriptor.as_deref().map(digest_of);
+        let known = [
+            (executable.as_str(), binary_sha256.as_deref()),
+            (DESCRIPTOR_FILE, manifest_sha256.as_deref()),
+        ];
+        let parts = Parts::look(disk, &directory, &known)?;
         Ok(Some(Self {
             folder: folder.to_owned(),
-            binary_sha256: binary.as_deref().map(digest_of),
-            manifest_sha256: descriptor.as_deref().map(digest_of),
+            parts,
+            binary_sha256,
+            manifest_sha256,
             descriptor: descriptor.as_deref().map(Descriptor::parse),
         }))
     }
 
-    /// True when executable and `plugin.json` are the locked ones, byte for byte. A lock that does
-    /// not say cannot be compared with, so nothing is like it.
+    /// True when executable, `plugin.json` and all other files are the locked ones, byte for byte. A
+    /// lock that does not name the first two cannot be compared with, so nothing is like it; older
+    /// ones do not name the others.
     pub fn is_locked(&self, artifact: &Artifact) -> bool {
         let same = |found: &Option<String>, locked: &Option<String>| {
             locked.is_some() && found.as_deref() == locked.as_deref()
         };
         same(&self.binary_sha256, &artifact.binary_sha256)
             && same(&self.manifest_sha256, &artifact.manifest_sha256)
+            && artifact
+                .files_sha256
+                .as_deref()
+                .is_none_or(|locked| self.parts.are(locked))
     }
 }
 

@@ -1,7 +1,8 @@
 //! `.wfctl-lock.yaml`: what the pins of the manifest are, byte for byte, on every platform.
 //!
-//! Format version 1, plus two keys of our own below each platform: `binary_sha256` (the executable
-//! as it is installed, which a host compares when it launches) and `manifest_sha256` (`plugin.json`).
+//! Format version 1, plus three keys of our own below each platform: `binary_sha256` (the executable
+//! as it is installed), `manifest_sha256` (`plugin.json`) and `files_sha256` (the list of all files).
+//! A host compares the first and the last when it launches.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -54,6 +55,8 @@ pub struct Artifact {
     pub binary_sha256: Option<String>,
     /// The SHA-256 of the `plugin.json` in it. Locks of other tools have none.
     pub manifest_sha256: Option<String>,
+    /// The SHA-256 of the list of all files in it. Locks of other tools, and older ones, have none.
+    pub files_sha256: Option<String>,
 }
 
 impl Lock {
@@ -110,6 +113,12 @@ impl Lock {
             .or(locked.sha256.as_deref())
     }
 
+    /// The SHA-256 of the list of all files of a plugin on a platform, where the lock knows it.
+    pub fn files_sha256(&self, name: &str, platform: &str) -> Option<&str> {
+        let (_, locked) = self.get(name)?;
+        locked.platforms.get(platform)?.files_sha256.as_deref()
+    }
+
     /// A locked plugin, by its name or its folder's.
     pub fn get(&self, name: &str) -> Option<(&str, &Locked)> {
         self.plugins
@@ -157,6 +166,9 @@ impl Lock {
                 if let Some(digest) = &artifact.manifest_sha256 {
                     line(4, "manifest_sha256", digest);
                 }
+                if let Some(digest) = &artifact.files_sha256 {
+                    line(4, "files_sha256", digest);
+                }
             }
         }
         text
@@ -177,12 +189,16 @@ impl Lock {
                     .platforms
                     .iter()
                     .map(|(platform, artifact)| {
-                        let value = json!({
+                        let mut value = json!({
                             "url": artifact.url,
                             "sha256": artifact.sha256,
                             "binary_sha256": artifact.binary_sha256,
                             "manifest_sha256": artifact.manifest_sha256,
                         });
+                        // Without it, the digest is the one that older versions wrote.
+                        if let Some(digest) = &artifact.files_sha256 {
+                            value["files_sha256"] = json!(digest);
+                        }
                         (platform, value)
                     })
                     .collect();
@@ -318,6 +334,7 @@ impl Reader<'_> {
                     sha256,
                     binary_sha256: self.digest(value, "binary_sha256"),
                     manifest_sha256: self.digest(value, "manifest_sha256"),
+                    files_sha256: self.digest(value, "files_sha256"),
                 },
             );
         }
@@ -367,6 +384,7 @@ mod tests {
             sha256: "ab".repeat(32),
             binary_sha256: Some("cd".repeat(32)),
             manifest_sha256: Some("ef".repeat(32)),
+            files_sha256: Some("9a".repeat(32)),
         };
         Lock {
             generated_at: "2026-01-05T08:00:00Z".to_owned(),
@@ -411,6 +429,7 @@ mod tests {
             ("abab", "abac"),
             ("cdcd", "cdce"),
             ("efef", "efee"),
+            ("9a9a", "9a9b"),
             ("v1.4.2", "v1.4.3"),
             ("amd64.tar", "amd65.tar"),
         ] {

@@ -17,6 +17,7 @@ pub mod lockfile;
 pub mod lookup;
 pub mod manifest;
 pub mod name;
+pub mod parts;
 mod pax;
 pub mod registry;
 pub mod resolve;
@@ -42,8 +43,6 @@ use manifest::{Manifest, Wanted};
 use name::Source;
 use resolve::{Published, Resolver};
 
-/// Where plugins are installed unless something else is named.
-pub const DEFAULT_PLUGIN_DIR: &str = "data/plugins";
 /// Names the plugin folder; `--plugin-dir` wins.
 pub const PLUGIN_DIR_VARIABLE: &str = "WFCTL_PLUGIN_DIR";
 /// Names the engine version plugins are checked against; `--engine-version` wins.
@@ -226,6 +225,7 @@ impl Workshop {
                 sha256: published.sha256,
                 binary_sha256: Some(package.binary_sha256),
                 manifest_sha256: Some(package.manifest_sha256),
+                files_sha256: Some(package.files_sha256),
             },
         ))
     }

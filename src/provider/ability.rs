@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::resource::{Address, Kind, Observed, PublicMap};
+use crate::resource::{ActionKind, Address, FieldChange, Kind, Observed, PublicMap, Spec};
 
 /// An optional ability of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +84,57 @@ pub struct Sizing {
     pub instance_type: String,
     /// Further keys of the config.
     pub specs: PublicMap,
+}
+
+/// What a run is about to do to the resources of one provider, as that provider is asked about it.
+#[derive(Clone, Debug)]
+pub struct Proposal {
+    /// The plan's id; what is finalized after the run has the same one.
+    pub id: String,
+    /// When it was made, RFC 3339.
+    pub created_at: String,
+    /// Hash of everything desired.
+    pub desired_hash: String,
+    /// What is done, in order. What stays as it is is not in here.
+    pub steps: Vec<ProposedStep>,
+}
+
+/// One action of a [`Proposal`].
+#[derive(Clone, Debug)]
+pub struct ProposedStep {
+    /// What is done.
+    pub action: ActionKind,
+    /// What is wanted, as far as it is known by now; of what is deleted, what was applied.
+    pub desired: Spec,
+    /// What is on record, or was found and is taken over. `None`: there is nothing yet.
+    pub current: Option<Remembered>,
+    /// Every difference, in public form.
+    pub changes: Vec<FieldChange>,
+}
+
+/// What is remembered of a resource, in public form.
+#[derive(Clone, Debug, Default)]
+pub struct Remembered {
+    /// The provider's type.
+    pub provider: String,
+    /// The provider's module.
+    pub provider_ref: String,
+    /// The provider's own id.
+    pub provider_id: String,
+    /// The hash of the config that was applied; may be empty.
+    pub config_hash: String,
+    /// The config that was applied; secrets are markers.
+    pub config: PublicMap,
+    /// `apply`, or where else the config is from.
+    pub config_source: String,
+    /// Its outputs; sensitive ones are `secret_ref://…`.
+    pub outputs: PublicMap,
+    /// What it waited for.
+    pub dependencies: Vec<Address>,
+    /// RFC 3339; may be empty.
+    pub created_at: String,
+    /// RFC 3339; may be empty.
+    pub updated_at: String,
 }
 
 /// A live resource that a listing found.

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use crate::resource::{Address, Diff, FieldChange, Kind, Map, Observed, PublicMap, Recorded, Spec};
 use ability::{
     Ability, BootstrappedState, Derivation, Drift, Evidence, FinalizeFailure, Found, Hints, Job,
-    JobHandle, JobStatus, LogTaker, LogWish, MigrationRepair, MigrationRepaired, Owned, Region,
-    Remark, Requirement, Sizing,
+    JobHandle, JobStatus, LogTaker, LogWish, MigrationRepair, MigrationRepaired, Owned, Proposal,
+    Region, Remark, Requirement, Sizing,
 };
 use identity::IdFormat;
 
@@ -254,8 +254,8 @@ pub trait Provider: Send + Sync + fmt::Debug {
     ) -> DriverResult<Vec<Drift>> {
         Err(lacks(Ability::Drift.words()))
     }
-    /// [`Ability::Validate`]: remarks about what is desired and planned.
-    async fn validate(&self, _desired: &[Spec]) -> DriverResult<Vec<Remark>> {
+    /// [`Ability::Validate`]: remarks about what is about to be done.
+    async fn validate(&self, _plan: &Proposal) -> DriverResult<Vec<Remark>> {
         Err(lacks(Ability::Validate.words()))
     }
     /// [`Ability::Finalize`]: every action of the plan has ended. Answers what could not be finished.

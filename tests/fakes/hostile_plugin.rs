@@ -237,6 +237,13 @@ fn frame(message: &[u8]) -> Vec<u8> {
     bytes
 }
 
+fn words(list: &Value) -> Vec<String> {
+    let items = list.as_array().into_iter().flatten();
+    items
+        .filter_map(|item| item.as_str().map(str::to_owned))
+        .collect()
+}
+
 fn reply(bytes: Vec<u8>) -> Response<Body> {
     let mut trailers = HeaderMap::new();
     trailers.insert("grpc-status", "0".parse().expect("a number"));
@@ -278,10 +285,15 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
     static REFUSED: AtomicU64 = AtomicU64::new(0);
     let refusals = mode["refuse_times"].as_u64().unwrap_or(u64::MAX);
     if mode["refuse_on"] == call && REFUSED.fetch_add(1, Ordering::Relaxed) < refusals {
-        return Ok(refuse(
+        let mut refusal = refuse(
             u32::try_from(mode["code"].as_u64().unwrap_or(2)).unwrap_or(2),
             mode["text"].as_str().unwrap_or_default(),
-        ));
+        );
+        if let Some(seconds) = mode["retry_after"].as_str() {
+            let seconds = seconds.parse().expect("a header");
+            refusal.headers_mut().insert("retry-after", seconds);
+        }
+        return Ok(refusal);
     }
     if mode["flood_on"] == call {
         for _ in 0..20_000 {
@@ -313,6 +325,7 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
         "IaCProviderRequired/Capabilities" => ok(&iac::CapabilitiesResponse {
             capabilities: vec![iac::IaCCapabilityDeclaration {
                 resource_type: "infra.vpc".to_owned(),
+                operations: words(&mode["operations"]),
                 ..iac::IaCCapabilityDeclaration::default()
             }],
             compute_plan_version: mode["plan_version"].as_str().unwrap_or("v2").to_owned(),
@@ -353,6 +366,23 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
             }),
             None => refuse(UNIMPLEMENTED, ""),
         },
+        // As plugins do that only know the flag.
+        "IaCProviderDriftDetector/DetectDrift" if mode["drifted"].is_boolean() => {
+            ok(&iac::DetectDriftResponse {
+                drifts: vec![iac::DriftResult {
+                    name: "web".to_owned(),
+                    r#type: "infra.vpc".to_owned(),
+                    drifted: mode["drifted"] == true,
+                    ..iac::DriftResult::default()
+                }],
+            })
+        }
+        "IaCProviderRequired/Import" => ok(&iac::ImportResponse {
+            state: Some(iac::ResourceState {
+                provider_id: "id-1".to_owned(),
+                ..iac::ResourceState::default()
+            }),
+        }),
         "IaCProviderRequired/ResolveSizing" if mode["sizes"] == "none" => {
             ok(&iac::ResolveSizingResponse::default())
         }

@@ -153,6 +153,52 @@ fn what_a_provider_thinks_of_a_plan_is_heard() {
     assert!(world.cloud.calls().is_empty());
 }
 
+/// What a provider looks at is what would be done: in order, with what is there, and no more than that.
+#[test]
+fn a_provider_that_looks_at_plans_sees_the_plan() {
+    let mut world = World::new(&[
+        ("a", "n: 1, depends_on: [z]"),
+        ("z", "n: 1"),
+        ("same", "n: 1"),
+    ]);
+    world.cloud.abilities.insert(Ability::Validate);
+    world.try_apply(|_| ()).unwrap();
+    assert_eq!(
+        world.cloud.proposed(),
+        [
+            "create same of nothing",
+            "create z of nothing",
+            "create a of nothing"
+        ]
+    );
+    let id = |name: &str| world.records()[name].provider_id.clone();
+    let (a, z) = (id("a"), id("z"));
+    world.declare(&[("a", "n: 2"), ("b", "n: 1"), ("same", "n: 1")]);
+    world
+        .try_apply(|survey| {
+            let changed: Vec<&str> = survey
+                .plan
+                .actions
+                .iter()
+                .filter(|action| !action.changes.is_empty())
+                .map(|action| action.address.as_str())
+                .collect();
+            assert_eq!(changed, ["a"]);
+        })
+        .unwrap();
+    assert_eq!(
+        world.cloud.proposed(),
+        [
+            format!("update a of {a}"),
+            "create b of nothing".to_owned(),
+            format!("delete z of {z}"),
+        ]
+    );
+    // Nothing is to be done: there is nothing to look at.
+    world.try_apply(|_| ()).unwrap();
+    assert!(world.cloud.proposed().is_empty());
+}
+
 // === Conflicts ===
 
 #[test]

@@ -187,6 +187,7 @@ fn add_lock_install_list_verify() {
 
     world.ok(&["plugin", "install"]);
     let mut expected = vec![
+        (".package-files".to_owned(), 0o644),
         ("README.md".to_owned(), 0o644),
         ("demo".to_owned(), 0o755),
         ("plugin.json".to_owned(), 0o644),
@@ -304,8 +305,71 @@ fn what_is_installed_is_hashed_again() {
         assert_eq!(repaired["plugins"][0]["status"], "installed");
         world.ok(&["plugin", "verify"]);
     }
+    // Whatever else came with it runs, or is read, with the same rights.
+    let list = ".package-files";
+    for file in ["README.md", list] {
+        let path = world.installed("demo").join(file);
+        let bytes = fs::read(&path).unwrap();
+        fs::write(&path, [&bytes[..], b"curl evil\n"].concat()).unwrap();
+        let finished = world.run(&["plugin", "verify"]).output().expect_code(1);
+        assert!(
+            finished.stderr().contains(&format!("changed: {file}")),
+            "{}",
+            finished.stderr()
+        );
+        world
+            .run(&["plugin", "install", "--check"])
+            .output()
+            .expect_code(1);
+        let repaired = json(&world.ok(&["plugin", "install", "--json"]));
+        assert_eq!(repaired["plugins"][0]["status"], "installed");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+    // Gone is changed, too; and a link is not what was installed.
+    let readme = world.installed("demo/README.md");
+    fs::rename(&readme, world.path().join("README.md")).unwrap();
+    world.run(&["plugin", "verify"]).output().expect_code(1);
+    std::os::unix::fs::symlink(world.path().join("README.md"), &readme).unwrap();
+    world.run(&["plugin", "verify"]).output().expect_code(1);
+    world.ok(&["plugin", "install"]);
+    // What the plugin itself keeps in its folder is its own, and stays.
+    fs::create_dir(world.installed("demo/out")).unwrap();
+    fs::write(world.installed("demo/out/hello"), "mine").unwrap();
+    world.ok(&["plugin", "verify"]);
+    fs::write(&readme, "changed").unwrap();
+    world.ok(&["plugin", "install"]);
+    assert_eq!(
+        fs::read(world.installed("demo/out/hello")).unwrap(),
+        b"mine"
+    );
     // Something nobody asked for.
     fs::create_dir(world.installed("other")).unwrap();
+    world.run(&["plugin", "verify"]).output().expect_code(1);
+}
+
+/// Locks that do not know of all files yet are good for what they know, and it is said what that is.
+#[test]
+fn an_older_lock_guards_less_and_says_so() {
+    let world = World::with_demo("v1.0.0");
+    world.add_demo("v1.0.0");
+    world.ok(&["plugin", "install"]);
+    let older: String = world
+        .read(".wfctl-lock.yaml")
+        .lines()
+        .filter(|line| !line.contains("files_sha256") && !line.contains("lockfile_sha256"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    world.write(".wfctl-lock.yaml", &older);
+    fs::write(world.installed("demo/README.md"), "changed").unwrap();
+    let verified = world.ok(&["plugin", "verify"]);
+    assert!(
+        verified
+            .stderr()
+            .contains("Of demo the lock pins the executable and plugin.json only"),
+        "{}",
+        verified.stderr()
+    );
+    world.ok(&["plugin", "lock"]);
     world.run(&["plugin", "verify"]).output().expect_code(1);
 }
 

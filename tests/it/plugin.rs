@@ -12,6 +12,7 @@ mod hostile;
 mod journey;
 mod sdk;
 mod state;
+mod stop;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,6 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use tidegate::cancel::{Cancel, Canceller};
 use tidegate::clock::SystemClock;
 use tidegate::disk::SystemDisk;
 use tidegate::process::SystemProcesses;
@@ -65,11 +67,14 @@ struct Lab {
     said: Arc<Said>,
     variables: Vec<(String, String)>,
     deadlines: Deadlines,
+    _canceller: Canceller,
+    cancel: Cancel,
 }
 
 impl Lab {
     /// A plugin of this name and executable.
     fn new(name: &str, executable: &Path) -> Self {
+        let (canceller, cancel) = tidegate::cancel::pair();
         let lab = Self {
             folder: tempfile::tempdir().unwrap(),
             masker: Masker::default(),
@@ -88,6 +93,8 @@ impl Lab {
                 effect: Duration::from_secs(30),
                 stop: Duration::from_millis(500),
             },
+            _canceller: canceller,
+            cancel,
         };
         install(&lab.plugins(), name, executable);
         lab
@@ -107,6 +114,7 @@ impl Lab {
             reporter: Arc::clone(&self.said) as Arc<dyn Reporter>,
             variables: self.variables.iter().cloned().collect::<Variables>(),
             deadlines: self.deadlines,
+            cancel: self.cancel.clone(),
         }
     }
 

@@ -3,7 +3,8 @@
 //!
 //! The first part is between hosts and state stores that can compare before they write;
 //! `docs/state.md` says it in words. The second, [`HOST`] and [`BY_PROCESS`], is how the two know
-//! each other; `docs/providers.md` says that.
+//! each other, and the third, [`CREATE_BEFORE_DESTROY`], what a provider can do; `docs/providers.md`
+//! says both.
 
 /// A record of this id is never stored. Asking for it tells what a store can do: the store that
 /// has one and the status [`COMPARES`] takes conditional saves.
@@ -26,3 +27,7 @@ pub const HOST: &str = "TIDEGATE_PLUGIN_HOST";
 /// no other, in the clear; the host in its turn talks to nobody but the process it started. A
 /// certificate is far longer, so no host takes this for one.
 pub const BY_PROCESS: &str = "by-process";
+
+/// A word among the operations of a kind in its capability declaration: of such resources an old one
+/// and its new one, under the same name, can be there at once.
+pub const CREATE_BEFORE_DESTROY: &str = "create_before_destroy";

@@ -4,8 +4,11 @@
 //! its class and a message that begins with the class's fixed words.
 
 use std::fmt;
+use std::time::Duration;
 
 use tonic::{Code, Status};
+
+use crate::retry;
 
 /// Result of everything a plugin does.
 pub type Result<T> = std::result::Result<T, Error>;
@@ -97,6 +100,7 @@ impl ErrorClass {
 pub struct Error {
     class: ErrorClass,
     message: String,
+    retry_after: Option<Duration>,
 }
 
 macro_rules! constructors {
@@ -114,7 +118,16 @@ impl Error {
         Self {
             class,
             message: message.into(),
+            retry_after: None,
         }
+    }
+
+    /// Asks the host to leave the provider alone for this long: what `Retry-After` of an HTTP API
+    /// says, for instance. It counts for [`Error::rate_limited`] and [`Error::transient`].
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 
     constructors! {
@@ -142,6 +155,11 @@ impl Error {
         &self.message
     }
 
+    /// How long to leave the provider alone, when the error says so.
+    pub fn wait(&self) -> Option<Duration> {
+        self.retry_after
+    }
+
     /// True for [`ErrorClass::NotFound`]: what a delete or a lookup asks most often.
     pub fn is_not_found(&self) -> bool {
         self.class == ErrorClass::NotFound
@@ -151,6 +169,13 @@ impl Error {
     /// the code `Unknown`, and the code `NotFound` alone may just as well speak of a resource *type*
     /// nobody knows.
     pub fn from_status(status: &Status) -> Self {
+        Self {
+            retry_after: retry::after(status),
+            ..Self::classified(status)
+        }
+    }
+
+    fn classified(status: &Status) -> Self {
         let message = status.message();
         for class in ErrorClass::ALL {
             if let Some((before, after)) = class.words().and_then(|words| message.split_once(words))
@@ -194,7 +219,11 @@ impl std::error::Error for Error {}
 
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
-        Self::new(error.class.code(), error.to_string())
+        let (code, text) = (error.class.code(), error.to_string());
+        match error.retry_after {
+            Some(wait) => retry::status(code, &text, wait),
+            None => Self::new(code, text),
+        }
     }
 }
 
@@ -235,6 +264,15 @@ mod tests {
                 assert_eq!(Error::from_status(&Status::unknown(status.message())), sent);
             }
         }
+    }
+
+    #[test]
+    fn how_long_to_wait_survives_the_wire() {
+        let wait = Duration::from_secs(17);
+        let sent = Error::rate_limited("120 requests a minute").retry_after(wait);
+        let received = Error::from_status(&Status::from(sent.clone()));
+        assert_eq!((received.wait(), &received), (Some(wait), &sent));
+        assert_eq!(Error::transient("x").wait(), None);
     }
 
     #[test]

@@ -25,6 +25,7 @@
 
 pub mod convention;
 mod error;
+pub mod retry;
 #[cfg(feature = "tls")]
 pub mod tls;
 mod wire;

@@ -24,6 +24,8 @@ pub struct Kind {
     pub tier: Tier,
     /// Whether its driver implements `scale`.
     pub can_scale: bool,
+    /// Whether two live resources of one name do not collide.
+    pub can_create_before_destroy: bool,
 }
 
 /// Where a resource stands in a system.
@@ -44,6 +46,7 @@ impl Kind {
             name: name.into(),
             tier: Tier::Infrastructure,
             can_scale: false,
+            can_create_before_destroy: false,
         }
     }
 
@@ -51,6 +54,15 @@ impl Kind {
     #[must_use]
     pub fn tier(mut self, tier: Tier) -> Self {
         self.tier = tier;
+        self
+    }
+
+    /// Says that two live resources of one name do not collide: `create` makes a second one beside an
+    /// old one, and every call with an id means the one of that id. A host may then replace without
+    /// a gap (`lifecycle: {create_before_destroy: true}`).
+    #[must_use]
+    pub fn creates_before_destroy(mut self) -> Self {
+        self.can_create_before_destroy = true;
         self
     }
 

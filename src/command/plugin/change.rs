@@ -346,6 +346,7 @@ pub(super) fn locked_json(locked: &Locked) -> Value {
                 "sha256": artifact.sha256,
                 "binary_sha256": artifact.binary_sha256,
                 "manifest_sha256": artifact.manifest_sha256,
+                "files_sha256": artifact.files_sha256,
             });
             (platform.clone(), value)
         })

@@ -20,6 +20,7 @@ use crate::package::download::Fetcher;
 use crate::package::lockfile::Lock;
 use crate::package::manifest::Manifest;
 use crate::package::{self, Workshop, disk_failed, name, read_text};
+use crate::provider::plugin;
 use crate::report::{Exit, Report, Reporter as _};
 pub(super) use change::{relock, write_both};
 
@@ -76,7 +77,7 @@ impl Desk {
                 "package/bad-engine-version",
                 "the engine version is not three numbers",
             )
-            .fix("write it like 0.85.4")
+            .fix("write it like 0.86.0")
             .exit(Exit::Usage)
             .into());
         }
@@ -193,13 +194,8 @@ impl Desk {
         if place.global {
             return package::global_folder(variables);
         }
-        Ok(place.plugin_dir.clone().unwrap_or_else(|| {
-            PathBuf::from(
-                variables
-                    .non_empty(package::PLUGIN_DIR_VARIABLE)
-                    .unwrap_or(package::DEFAULT_PLUGIN_DIR),
-            )
-        }))
+        // Where it is looked for is where it has to be installed.
+        Ok(plugin::folder(place.plugin_dir.as_deref(), variables))
     }
 
     /// The one document every `plugin` command prints.

@@ -85,6 +85,7 @@ impl Row<'_> {
                 "version": self.installed_version(),
                 "binary_sha256": installed.binary_sha256,
                 "manifest_sha256": installed.manifest_sha256,
+                "files_sha256": installed.parts.list_sha256,
                 "description": match &installed.descriptor {
                     Some(Ok(descriptor)) => Value::from(descriptor.description.clone()),
                     _ => Value::Null,
@@ -356,6 +357,17 @@ pub(super) fn compare(
             "{} checked: everything is what the lock pins, byte for byte.",
             crate::face::count(checked.len(), "plugin")
         ));
+        let older: Vec<&str> = checked
+            .iter()
+            .filter(|row| row.artifact().is_some_and(|it| it.files_sha256.is_none()))
+            .map(|row| row.name.as_str())
+            .collect();
+        if !older.is_empty() {
+            desk.ui.note(format!(
+                "Of {} the lock pins the executable and plugin.json only; `tidegate plugin lock` pins every file.",
+                older.join(", ")
+            ));
+        }
     }
     Ok(exit)
 }
@@ -406,6 +418,22 @@ fn not_verified(row: &Row<'_>, plugin_dir: &Path) -> Report {
                     ));
             }
         }
+    }
+    if let Some(Artifact {
+        files_sha256: Some(locked),
+        ..
+    }) = row.artifact()
+        && let Some(installed) = &row.installed
+        && !installed.parts.are(locked)
+    {
+        let changed = &installed.parts.changed;
+        report = report.because(match (&installed.parts.list_sha256, changed.is_empty()) {
+            (None, _) => {
+                "it has no list of its files, so it was not installed from this lock".to_owned()
+            }
+            (Some(_), true) => "the list of its files is not the locked one".to_owned(),
+            (Some(_), false) => format!("changed: {}", changed.join(", ")),
+        });
     }
     match row.status() {
         "extra" => report.fix(format!("remove `{}`", place.display())),

@@ -17,15 +17,16 @@ use tidegate_plugin::iac::ia_c_provider_requirement_mapper_client::IaCProviderRe
 use tidegate_plugin::iac::ia_c_provider_runner_client::IaCProviderRunnerClient;
 use tidegate_plugin::iac::ia_c_provider_validator_client::IaCProviderValidatorClient;
 
-use super::connection::{ANSWER_BYTES_MAX, unary};
+use super::connection::{ANSWER_BYTES_MAX, Limit, unary};
 use super::convert::{self, observed, reference};
 use super::driver::evidence;
 use super::services::{FOLLOW_SPARE, SERVICES, drift_requests, handle};
-use super::{Plugin, words};
+use super::{Plugin, derived, proposal, words};
 use crate::provider::ability::{
     Ability, Advice, BootstrappedState, Derivation, DerivedModule, Drift, FinalizeFailure, Found,
     Hints, Job, JobHandle, JobState, JobStatus, LogKind, LogTaker, LogWish, MigrationRepair,
-    MigrationRepaired, Owned, Region, Rejection, Remark, RemarkSeverity, Requirement, Sizing,
+    MigrationRepaired, Owned, Proposal, Region, Rejection, Remark, RemarkSeverity, Requirement,
+    Sizing,
 };
 use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Provider, lacks};
 use crate::resource::{Address, Kind, Map, Observed, Recorded, Spec};
@@ -68,6 +69,10 @@ impl Provider for Plugin {
         abilities.insert(Ability::Status);
         abilities.insert(Ability::BootstrapState);
         abilities
+    }
+
+    fn parallelism(&self) -> Option<usize> {
+        self.parallelism
     }
 
     async fn sizing(&self, kind: &Kind, size: &str, hints: &Hints) -> DriverResult<Sizing> {
@@ -229,21 +234,10 @@ impl Provider for Plugin {
         self.verdicts(recorded, drifts)
     }
 
-    async fn validate(&self, desired: &[Spec]) -> DriverResult<Vec<Remark>> {
+    async fn validate(&self, plan: &Proposal) -> DriverResult<Vec<Remark>> {
         self.needs(Ability::Validate)?;
-        let actions = desired
-            .iter()
-            .map(|spec| iac::PlanAction {
-                action: "create".to_owned(),
-                resource: Some(convert::spec(spec, &mut Vec::new())),
-                ..iac::PlanAction::default()
-            })
-            .collect();
         let request = iac::ValidatePlanRequest {
-            plan: Some(iac::IaCPlan {
-                actions,
-                ..iac::IaCPlan::default()
-            }),
+            plan: Some(proposal::plan(plan)),
         };
         let answer = unary!(
             self.connection,
@@ -452,7 +446,9 @@ impl Provider for Plugin {
                 .map_or(0, |time| i64::try_from(time.as_secs()).unwrap_or(i64::MAX)),
             deployment_id: wish.deployment.clone(),
         };
-        let limit = wish.follow.map_or(self.look(), |time| time + FOLLOW_SPARE);
+        let limit = wish
+            .follow
+            .map_or(self.look(), |time| Limit::look(time + FOLLOW_SPARE));
         let mut client = IaCProviderLogCaptureClient::new(self.connection.channel())
             .max_decoding_message_size(ANSWER_BYTES_MAX);
         self.take_logs(
@@ -563,6 +559,16 @@ impl Provider for Plugin {
                 let config = convert::object(&module.config_json, "derived config")?;
                 // It is meant for a file that is shared: never with a secret in it.
                 let config_text = serde_json::Value::Object(config.clone()).to_string();
+                if let Some(why) = derived::refusal(&config, masker) {
+                    return Err(DriverError::new(
+                        ErrorClass::Invalid,
+                        format!(
+                            "the module `{}` that the plugin suggests is refused: {}",
+                            self.said(&module.name),
+                            self.said(&why)
+                        ),
+                    ));
+                }
                 let texts = [&config_text, &module.name, &module.r#type];
                 let keys = module.depends_on.iter().chain(&module.satisfies);
                 if texts

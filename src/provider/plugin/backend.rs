@@ -11,7 +11,7 @@ use tonic::Code;
 use super::connection::{CallError, Connection, unary};
 use super::find::{self, Found};
 use super::launch::Running;
-use super::{Tools, convert, environment, gates, start};
+use super::{Tools, convert, environment, gates, start, unless_stopped};
 use crate::provider::{DriverError, ErrorClass};
 use crate::report::{Exit, Report};
 use crate::resource::{Map, Value};
@@ -188,6 +188,20 @@ impl StateBackend {
     /// # Errors
     /// Every gate has a code of its own. Whatever was started is gone.
     pub async fn open(
+        wanted: &str,
+        settings: &Map,
+        places: Places<'_>,
+        base: &Path,
+        tools: Tools,
+    ) -> Result<Self, Report> {
+        unless_stopped(
+            &tools.cancel.clone(),
+            Self::opened(wanted, settings, places, base, tools),
+        )
+        .await
+    }
+
+    async fn opened(
         wanted: &str,
         settings: &Map,
         places: Places<'_>,

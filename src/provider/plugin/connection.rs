@@ -9,7 +9,7 @@ use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tidegate_plugin::launch::grpc_controller_client::GrpcControllerClient;
 use tidegate_plugin::launch::grpc_stdio_client::GrpcStdioClient;
-use tidegate_plugin::tls;
+use tidegate_plugin::{retry, tls};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Uri};
@@ -34,6 +34,77 @@ const ANSWER_TOO_LARGE: &str = "Error, decoded message length too large";
 const REQUEST_TOO_LARGE: &str = "grpc: received message larger than max";
 const STDOUT: i32 = 1;
 
+/// How much longer an effect that is going on may take once the run is stopped. A little more than the
+/// engine gives its steps: where that is what ends it, more is known of what is left open.
+const GRACE: Duration = Duration::from_millis(5_500);
+
+/// How long a call may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limit {
+    time: Duration,
+    when_stopped: WhenStopped,
+}
+
+/// What the wish to stop does to a call.
+#[derive(Clone, Copy, Debug)]
+enum WhenStopped {
+    /// It only looks: nothing is lost when it is dropped at once.
+    Drop,
+    /// What it does must not be cut off sooner than it has to be.
+    Grace,
+    /// It is what stopping itself needs, such as giving a lock back.
+    GoOn,
+}
+
+impl Limit {
+    /// Of a call that only looks.
+    pub(super) fn look(time: Duration) -> Self {
+        Self {
+            time,
+            when_stopped: WhenStopped::Drop,
+        }
+    }
+
+    /// Of a call that makes, changes or removes something.
+    pub(super) fn effect(time: Duration) -> Self {
+        Self {
+            time,
+            when_stopped: WhenStopped::Grace,
+        }
+    }
+
+    /// Waits until a stopped run must wait no longer.
+    async fn stopped(self, tools: &Tools) {
+        match self.when_stopped {
+            WhenStopped::Drop => tools.cancel.cancelled().await,
+            WhenStopped::Grace => {
+                tools.cancel.cancelled().await;
+                tools.clock.sleep(GRACE).await;
+            }
+            WhenStopped::GoOn => std::future::pending().await,
+        }
+    }
+
+    /// Ends with the limit, or with the run; never well.
+    pub(super) async fn over(self, tools: &Tools) -> CallError {
+        tokio::select! {
+            biased;
+            () = self.stopped(tools) => CallError::Stopped,
+            () = tools.clock.sleep(self.time) => CallError::Late(self.time),
+        }
+    }
+}
+
+/// Of a call that stopping does not end.
+impl From<Duration> for Limit {
+    fn from(time: Duration) -> Self {
+        Self {
+            time,
+            when_stopped: WhenStopped::GoOn,
+        }
+    }
+}
+
 /// A connection to one plugin. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
@@ -56,6 +127,8 @@ pub(super) enum CallError {
     AnswerTooLarge,
     /// No answer in time.
     Late(Duration),
+    /// The run was stopped before there was an answer.
+    Stopped,
 }
 
 impl CallError {
@@ -81,7 +154,7 @@ impl CallError {
     }
 }
 
-/// Calls one method: `unary!(connection, Client.method(request), deadline)`.
+/// Calls one method: `unary!(connection, Client.method(request), limit)`.
 macro_rules! unary {
     ($connection:expr, $client:ident.$method:ident($request:expr), $deadline:expr) => {
         $connection.unary($deadline, $request, |channel, request| async move {
@@ -138,10 +211,10 @@ impl Connection {
         })
     }
 
-    /// One call within a deadline. Use [`unary!`].
+    /// One call within a limit. Use [`unary!`].
     pub(super) async fn unary<Q, A, F>(
         &self,
-        deadline: Duration,
+        limit: impl Into<Limit>,
         request: Q,
         call: impl FnOnce(Channel, Request<Q>) -> F,
     ) -> Result<A, CallError>
@@ -154,11 +227,12 @@ impl Connection {
             return Err(CallError::RequestTooLarge(bytes));
         }
         tokio::select! {
+            biased;
+            // Dropping the call resets its stream, which tells the plugin.
+            over = limit.into().over(&self.tools) => Err(over),
             answer = call(self.channel.clone(), Request::new(request)) => {
                 answer.map(Response::into_inner).map_err(CallError::of)
             }
-            // Dropping the call resets its stream, which tells the plugin.
-            () = self.tools.clock.sleep(deadline) => Err(CallError::Late(deadline)),
         }
     }
 
@@ -208,6 +282,7 @@ impl Connection {
                 let (class, message) = classify(status);
                 DriverError {
                     answered: true,
+                    retry_after: retry::after(status),
                     ..DriverError::new(class, self.tools.excerpt(&message))
                 }
             }
@@ -233,6 +308,10 @@ impl Connection {
                     "plugin `{plugin}` did not answer within {} s",
                     limit.as_secs()
                 ),
+            ),
+            CallError::Stopped => DriverError::new(
+                ErrorClass::Unknown,
+                format!("the run was stopped before plugin `{plugin}` answered"),
             ),
         }
     }

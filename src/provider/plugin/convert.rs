@@ -1,6 +1,8 @@
 //! Between our values and the wire's JSON bytes.
 
-use serde_json::{Map as Object, Number, Value as Json};
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map as Object, Number, Value as Json, json};
 use tidegate_plugin::iac;
 
 use super::Tools;
@@ -9,6 +11,8 @@ use crate::resource::{
     Address, Kind, Map, Observed, Output, Outputs, Private, PublicMap, Recorded, Spec, Value,
 };
 
+/// The member of the bytes kept with a resource that names the outputs its plugin flagged.
+const FLAGGED: &str = "flagged";
 /// Whole numbers beyond this are not exact in a 64-bit float, which is what Go reads.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 
@@ -163,20 +167,21 @@ pub(super) fn reference(prior: &Recorded) -> iac::ResourceRef {
     }
 }
 
-/// What is recorded, as `Diff` takes it. Outputs that are secret by their name or by the driver's word
-/// are placeholders, as its own host makes them. One that was only sealed to be on the safe side is
+/// What is recorded, as `Diff` takes it. Outputs that are secret by their name, by the driver's word or
+/// by the flag they came with are placeholders, as its own host makes them. One that was only sealed to be on the safe side is
 /// said as it is: the plugin made it, and compares it with the config.
 pub(super) fn recorded_output(
     prior: &Recorded,
     is_sensitive: impl Fn(&str) -> bool,
 ) -> iac::ResourceOutput {
+    let flagged = flagged(&prior.private);
     let outputs: PublicMap = prior
         .outputs
         .iter()
         .map(|(name, output)| {
             let value = match output {
                 Output::Public(value) => value.clone(),
-                Output::Sensitive(_) if is_sensitive(name) => {
+                Output::Sensitive(_) if is_sensitive(name) || flagged.contains(name) => {
                     Json::String(format!("secret_ref://{}_{name}", prior.address))
                 }
                 Output::Sensitive(secret) => unsealed(secret.expose()),
@@ -191,6 +196,23 @@ pub(super) fn recorded_output(
         outputs_json: object_bytes(&outputs),
         ..iac::ResourceOutput::default()
     }
+}
+
+/// What is kept with a resource of a plugin: which outputs it flagged as sensitive. Another one may be
+/// sealed too, without the plugin knowing of it.
+fn kept(flagged: BTreeSet<String>) -> Private {
+    if flagged.is_empty() {
+        return Private::default();
+    }
+    Private::new(json!({ FLAGGED: flagged }).to_string().into_bytes())
+}
+
+fn flagged(private: &Private) -> BTreeSet<String> {
+    // Nothing is kept, or by an older version: then names and the driver's word decide alone.
+    serde_json::from_slice::<BTreeMap<String, BTreeSet<String>>>(private.as_bytes())
+        .ok()
+        .and_then(|mut kept| kept.remove(FLAGGED))
+        .unwrap_or_default()
 }
 
 /// Lists and maps are sealed as their JSON text.
@@ -232,8 +254,12 @@ pub(super) fn observed(
     let all = object(&output.outputs_json, "outputs")?;
     let mut outputs = Outputs::new();
     let mut wrong = None;
+    let mut marked = BTreeSet::new();
     for (name, value) in all {
         let flagged = output.sensitive.get(&name).copied().unwrap_or(false);
+        if flagged {
+            marked.insert(name.clone());
+        }
         let label = format!("{address}.{name}");
         let kept = match value {
             Json::String(text) if flagged => Output::Sensitive(tools.masker.admit(&label, text)),
@@ -256,7 +282,7 @@ pub(super) fn observed(
         provider_id: output.provider_id,
         outputs,
         status: output.status,
-        private: Private::default(),
+        private: kept(marked),
     };
     match wrong {
         None => Ok(observed),
@@ -284,7 +310,6 @@ pub(super) fn time_text(at: Option<&prost_types::Timestamp>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn h30_nothing_and_null_are_no_members_and_a_list_is_an_error() {
@@ -314,6 +339,31 @@ mod tests {
             String::from_utf8(bytes).unwrap(),
             r#"{"a":1,"b":"\u003ca \u0026 b\u003e"}"#
         );
+    }
+
+    #[test]
+    fn what_was_flagged_is_a_placeholder_and_what_was_only_sealed_is_not() {
+        let secret = |text: &str| {
+            let masker = crate::secret::Masker::default();
+            Output::Sensitive(masker.admit("x", text.to_owned()))
+        };
+        let mut prior = Recorded::by_name(Address::new("db"), Kind::new("infra.database"));
+        prior.outputs = Outputs::from([
+            ("admin_phrase".to_owned(), secret("hunter-2-hunter")),
+            ("echo".to_owned(), secret("from the config")),
+        ]);
+        let said = |prior: &Recorded| {
+            let output = recorded_output(prior, |_| false);
+            String::from_utf8(output.outputs_json).unwrap()
+        };
+        assert!(said(&prior).contains("hunter-2-hunter"));
+        prior.private = kept(BTreeSet::from(["admin_phrase".to_owned()]));
+        assert_eq!(
+            said(&prior),
+            r#"{"admin_phrase":"secret_ref://db_admin_phrase","echo":"from the config"}"#
+        );
+        prior.private = Private::new(vec![0, 159]);
+        assert!(said(&prior).contains("hunter-2-hunter"));
     }
 
     #[test]

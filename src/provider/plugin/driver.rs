@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use tidegate_plugin::iac;
 use tidegate_plugin::iac::resource_driver_client::ResourceDriverClient;
 
-use super::connection::{Connection, unary};
+use super::connection::{Connection, Limit, unary};
 use super::convert::{self, observed, reference};
 use crate::provider::ability::Evidence;
 use crate::provider::hide::shown;
@@ -38,6 +38,13 @@ const CREDENTIAL_WORDS: [&str; 11] = [
 /// Whole output names of the same sort: addresses with a password in them.
 const CREDENTIAL_NAMES: [&str; 4] = ["uri", "private_uri", "connection_uri", "dsn"];
 
+/// True for a name that stands for a credential.
+pub(super) fn promises_secret(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    CREDENTIAL_NAMES.contains(&lower.as_str())
+        || CREDENTIAL_WORDS.iter().any(|word| lower.contains(word))
+}
+
 /// The driver of one kind.
 #[derive(Debug)]
 pub(super) struct PluginDriver {
@@ -45,6 +52,8 @@ pub(super) struct PluginDriver {
     connection: Connection,
     /// Outputs the driver calls sensitive; `None` when it did not say.
     sensitive: Option<BTreeSet<String>>,
+    /// An old one and its new one can be there at once, says the plugin.
+    create_before_destroy: bool,
 }
 
 impl PluginDriver {
@@ -52,20 +61,22 @@ impl PluginDriver {
         kind: Kind,
         connection: Connection,
         sensitive: Option<BTreeSet<String>>,
+        create_before_destroy: bool,
     ) -> Self {
         Self {
             kind,
             connection,
             sensitive,
+            create_before_destroy,
         }
     }
 
-    fn look(&self) -> Duration {
-        self.connection.tools().deadlines.look
+    fn look(&self) -> Limit {
+        Limit::look(self.connection.tools().deadlines.look)
     }
 
-    fn effect(&self) -> Duration {
-        self.connection.tools().deadlines.effect
+    fn effect(&self) -> Limit {
+        Limit::effect(self.connection.tools().deadlines.effect)
     }
 
     fn failed(&self) -> impl Fn(super::connection::CallError) -> DriverError + '_ {
@@ -156,6 +167,10 @@ impl Driver for PluginDriver {
     // that works.
     fn finds_by_name(&self) -> bool {
         false
+    }
+
+    fn can_create_before_destroy(&self) -> bool {
+        self.create_before_destroy
     }
 
     async fn read(&self, prior: &Recorded) -> DriverResult<Observed> {
@@ -299,10 +314,7 @@ impl Driver for PluginDriver {
     }
 
     fn is_sensitive(&self, output: &str) -> Option<bool> {
-        let lower = output.to_ascii_lowercase();
-        if CREDENTIAL_NAMES.contains(&lower.as_str())
-            || CREDENTIAL_WORDS.iter().any(|word| lower.contains(word))
-        {
+        if promises_secret(output) {
             return Some(true);
         }
         self.sensitive.as_ref().map(|keys| keys.contains(output))
@@ -322,7 +334,7 @@ impl Driver for PluginDriver {
         let answer = unary!(
             self.connection,
             ResourceDriverClient.troubleshoot(request),
-            TROUBLESHOOT
+            Limit::look(TROUBLESHOOT)
         )
         .await
         .map_err(self.failed())?;

@@ -168,6 +168,11 @@ fn refused(name: &str) -> bool {
         || (forbidden_variable(name).is_some() && !upper.starts_with("GITHUB_"))
 }
 
+/// True for what reaches a plugin only when somebody wrote it into the config by hand, or never.
+pub(super) fn is_never_given(name: &str) -> bool {
+    refused(name) || ONLY_BY_CONFIG.contains(&name.to_ascii_uppercase().as_str())
+}
+
 fn permitted(name: &str) -> Result<(), Report> {
     if !is_variable_name(name) {
         return Err(wrong("its names must be names of variables"));

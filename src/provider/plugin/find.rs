@@ -51,6 +51,21 @@ pub struct Skipped {
     pub name: String,
     /// Why, one clause.
     pub why: String,
+    /// The provider that a refused `plugin.json` speaks of, as far as that can be told.
+    pub provider: Option<String>,
+    /// There is a `plugin.json`, and it is refused.
+    pub is_refused: bool,
+}
+
+impl Skipped {
+    /// True for what would be the plugin of this provider, were it right.
+    fn is_meant_for(&self, wanted: &str) -> bool {
+        self.is_refused
+            && match &self.provider {
+                Some(name) => name == wanted,
+                None => self.name == wanted,
+            }
+    }
 }
 
 /// Every plugin in a folder, in the order of their names. A folder that is not there has none.
@@ -68,11 +83,17 @@ pub fn list(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Vec<Skipped>)
         Err(error) => return Err(broken(error)),
     };
     for name in disk.list(&folder).map_err(broken)? {
+        // On its way in or out.
+        if name.starts_with('.') {
+            continue;
+        }
         let directory = folder.join(&name);
         let mut skip = |why: &str| {
             skipped.push(Skipped {
                 name: name.clone(),
                 why: why.to_owned(),
+                provider: None,
+                is_refused: false,
             });
         };
         match disk.entry(&directory) {
@@ -91,38 +112,75 @@ pub fn list(disk: &dyn Disk, folder: &Path) -> Result<(Vec<Found>, Vec<Skipped>)
                 manifest,
             }),
             Ok(None) => {}
-            Err(why) => skip(&why),
+            Err(refused) => skipped.push(Skipped { name, ..refused }),
         }
     }
     Ok((found, skipped))
 }
 
-fn read_manifest(disk: &dyn Disk, directory: &Path) -> Result<Option<Descriptor>, String> {
+fn read_manifest(disk: &dyn Disk, directory: &Path) -> Result<Option<Descriptor>, Skipped> {
     let path = directory.join("plugin.json");
+    let refused = |why: String, bytes: &[u8]| Skipped {
+        name: String::new(),
+        why,
+        provider: provider_in(bytes),
+        is_refused: true,
+    };
     match disk.entry(&path) {
         Ok(Some(EntryKind::File { .. })) => {}
         Ok(None) => return Ok(None),
-        Ok(Some(_)) => return Err("its plugin.json is not a file".to_owned()),
-        Err(error) => return Err(error.to_string()),
+        Ok(Some(_)) => return Err(refused("its plugin.json is not a file".to_owned(), &[])),
+        Err(error) => return Err(refused(error.to_string(), &[])),
     }
     let bytes = disk
         .read(&path, descriptor::BYTES_MAX)
-        .map_err(|error| error.to_string())?;
+        .map_err(|error| refused(error.to_string(), &[]))?;
     Descriptor::parse(&bytes)
         .map(Some)
-        .map_err(|error| format!("its plugin.json is refused: {error}"))
+        .map_err(|error| refused(format!("its plugin.json is refused: {error}"), &bytes))
+}
+
+/// The provider that a manifest names, whatever else is wrong with it.
+fn provider_in(manifest: &[u8]) -> Option<String> {
+    let manifest: serde_json::Value = serde_json::from_slice(manifest).ok()?;
+    let name = manifest.pointer("/capabilities/iacProvider/name")?;
+    name.as_str().map(str::to_owned)
+}
+
+/// The plugin is there and cannot be used as it is.
+fn refused(skipped: &Skipped, folder: &Path) -> Report {
+    Report::error(
+        "plugin/manifest",
+        format!("the plugin `{}` is refused", skipped.name),
+    )
+    .because(skipped.why.clone())
+    .because(format!(
+        "it is in `{}`",
+        folder.join(&skipped.name).display()
+    ))
+    .fix("install a release of it whose plugin.json is right")
+    .fix("if it is your own, `docs/plugins.md` says what its plugin.json holds")
+    .exit(Exit::Usage)
 }
 
 /// The first plugin whose manifest says it is the provider `wanted`.
 pub fn provider(disk: &dyn Disk, folder: &Path, wanted: &str) -> Result<Found, Report> {
     let (found, skipped) = list(disk, folder)?;
     let mut seen: Vec<String> = Vec::new();
+    let meant = skipped.iter().find(|skipped| skipped.is_meant_for(wanted));
     for plugin in found {
         match &plugin.manifest.provider {
-            Some(name) if name == wanted => return Ok(plugin),
+            // One that stands before it and is refused is not passed over in silence.
+            Some(name) if name == wanted => match meant {
+                Some(meant) if meant.name < plugin.name => break,
+                _ => return Ok(plugin),
+            },
             Some(name) => seen.push(format!("`{}` (provider {name})", plugin.name)),
             None => seen.push(format!("`{}` (no provider)", plugin.name)),
         }
+    }
+    if let Some(meant) = meant {
+        return Err(refused(meant, folder));
     }
     let mut report = Report::error(
         "plugin/not-found",

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use tidegate_plugin::convention;
 use tidegate_plugin::iac::ia_c_provider_required_client::IaCProviderRequiredClient;
 use tidegate_plugin::iac::resource_driver_client::ResourceDriverClient;
 use tidegate_plugin::iac::{CapabilitiesRequest, InitializeRequest, SensitiveKeysRequest};
@@ -11,6 +12,7 @@ use tonic::Code;
 
 use super::connection::{Connection, unary};
 use super::find::Found;
+use crate::package::descriptor::ENGINE_VERSION;
 use crate::package::name::version_numbers;
 use crate::report::Report;
 use crate::resource::Kind;
@@ -23,9 +25,6 @@ const REQUIRED: &str = "IaCProviderRequired";
 pub(super) const DRIVER: &str = "ResourceDriver";
 /// The only way of driving plans that is spoken.
 const PLAN_VERSION: &str = "v2";
-
-/// The release of the engine whose plugin contract `proto/` is; `minEngineVersion` counts those.
-const CONTRACT_VERSION: [u32; 3] = [0, 86, 0];
 
 /// Config keys every resource may have at a provider that does not say which.
 pub const DEFAULT_CANONICAL_KEYS: [&str; 32] = [
@@ -72,9 +71,8 @@ pub(super) fn manifest(plugin: &Found) -> Result<Option<Report>, Report> {
         |wanted: &String| version_numbers(wanted.split(['-', '+']).next().unwrap_or_default());
     if let Some(wanted) = &manifest.min_engine_version
         && let Some(numbers) = release(wanted)
-        && numbers > CONTRACT_VERSION
+        && version_numbers(ENGINE_VERSION).is_some_and(|spoken| numbers > spoken)
     {
-        let [major, minor, patch] = CONTRACT_VERSION;
         return Err(Report::error(
             "plugin/engine-too-old",
             format!(
@@ -83,7 +81,7 @@ pub(super) fn manifest(plugin: &Found) -> Result<Option<Report>, Report> {
             ),
         )
         .because(format!(
-            "tidegate {} speaks the plugin contract of engine {major}.{minor}.{patch}",
+            "tidegate {} speaks the plugin contract of engine {ENGINE_VERSION}",
             env!("CARGO_PKG_VERSION"),
         ))
         .fix("use a newer tidegate, or an older release of the plugin"));
@@ -123,6 +121,8 @@ pub(super) struct Loaded {
     pub(super) services: BTreeSet<String>,
     /// The kinds it handles.
     pub(super) kinds: BTreeSet<Kind>,
+    /// Those of which an old one and its new one can be there at once.
+    pub(super) create_before_destroy: BTreeSet<Kind>,
     /// Config keys its resources may have.
     pub(super) canonical_keys: Vec<String>,
 }
@@ -230,10 +230,20 @@ pub(super) async fn provider(
         )
         .fix("install a newer release of the plugin"));
     }
+    let create_before_destroy = said
+        .capabilities
+        .iter()
+        .filter(|capability| {
+            let mut operations = capability.operations.iter();
+            operations.any(|word| word == convention::CREATE_BEFORE_DESTROY)
+        })
+        .map(|capability| Kind::new(capability.resource_type.clone()))
+        .collect();
     Ok(Loaded {
         version,
         services,
         kinds,
+        create_before_destroy,
         canonical_keys: canonical_keys(said.canonical_keys, &connection.plugin)?,
     })
 }

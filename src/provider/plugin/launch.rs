@@ -21,6 +21,7 @@ use super::handshake::{self, Greeting, HandshakeError, LINE_BYTES_MAX};
 use super::lock;
 use super::relay::{Relay, drain};
 use crate::disk::{Disk, EntryKind};
+use crate::package::name::this_platform;
 use crate::process::{Launch, Processes, Signal};
 use crate::random::hex_of;
 use crate::report::Report;
@@ -135,6 +136,7 @@ impl Running {
         }
         let pins = lock::pins(tools.disk.as_ref(), base, plugin)?;
         lock::check(tools.disk.as_ref(), &pins, &plugin.name, &executable)?;
+        lock::check_files(tools.disk.as_ref(), &pins, plugin)?;
         let folder = SocketFolder::make(tools)?;
         let environment = environment(
             &tools.variables,
@@ -183,7 +185,15 @@ impl Running {
             is_gone: false,
         };
         // From here on, dropping `running` kills.
-        let greeting = running.handshake(stdout, identity.is_some()).await?;
+        let greeting = running
+            .handshake(stdout, identity.is_some())
+            .await
+            .map_err(|report| match built_for(tools.disk.as_ref(), &executable) {
+                Some(other) => report
+                    .because(other)
+                    .fix(format!("install the build of it for {}", this_platform())),
+                None => report,
+            })?;
         // What was compared is a file; what counts is what runs. Between the two somebody may have
         // put another file there, so the running image is compared as well.
         let image = PathBuf::from(format!("/proc/{pid}/exe"));
@@ -367,6 +377,40 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Where a program starts that says for which machines it was built (ELF), and where it says it.
+const ELF: &[u8] = b"\x7fELF";
+const ELF_IS_BIG_ENDIAN: usize = 5;
+const ELF_MACHINE: usize = 18;
+/// Numbers of machines, and what they are called in the names of packages.
+const MACHINES: [(u16, &str); 5] = [
+    (0x03, "386"),
+    (0x28, "arm"),
+    (0x3e, "amd64"),
+    (0xb7, "arm64"),
+    (0xf3, "riscv64"),
+];
+
+/// A sentence about an executable for other machines than this one.
+fn built_for(disk: &dyn Disk, executable: &Path) -> Option<String> {
+    let bytes = disk.read(executable, lock::EXECUTABLE_BYTES_MAX).ok()?;
+    let machine = machine(&bytes)?;
+    let here = this_platform();
+    let (_, here) = here.split_once('-')?;
+    (machine != here).then(|| format!("it is built for {machine}, and this machine is {here}"))
+}
+
+fn machine(bytes: &[u8]) -> Option<&'static str> {
+    let two = [*bytes.get(ELF_MACHINE)?, *bytes.get(ELF_MACHINE + 1)?];
+    let number = if *bytes.get(ELF_IS_BIG_ENDIAN)? == 2 {
+        u16::from_be_bytes(two)
+    } else {
+        u16::from_le_bytes(two)
+    };
+    bytes.starts_with(ELF).then_some(())?;
+    let mut known = MACHINES.iter();
+    known.find(|(of, _)| *of == number).map(|(_, name)| *name)
 }
 
 enum FirstLine {

@@ -13,11 +13,12 @@ use super::find::Found;
 use crate::disk::Disk;
 use crate::package::lockfile::{self, DEFAULT_LOCK, Lock};
 use crate::package::name::this_platform;
+use crate::package::parts::Parts;
 use crate::random::encode_hex;
 use crate::report::Report;
 
 const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
-const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+pub(super) const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What an older tool wrote.
 const OLDER: &str = ".wfctl.yaml";
 /// How far above a folder the files are looked for.
@@ -27,6 +28,8 @@ const PARENTS_MAX: usize = 3;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pin {
     sha256: String,
+    /// Of the list of all its files, where the lock knows that.
+    files_sha256: Option<String>,
     said_by: PathBuf,
 }
 
@@ -46,7 +49,8 @@ fn text_of(disk: &dyn Disk, path: &Path) -> Result<Option<String>, Report> {
         Ok(bytes) => String::from_utf8(bytes)
             .map(Some)
             .map_err(|error| unreadable(path, std::iter::once(error.to_string()))),
-        Err(error) if error.is_not_found() => Ok(None),
+        // A link that leads nowhere is there all the same.
+        Err(error) if error.is_not_found() && matches!(disk.entry(path), Ok(None)) => Ok(None),
         Err(error) => Err(unreadable(path, std::iter::once(error.to_string()))),
     }
 }
@@ -77,9 +81,10 @@ pub fn pins(disk: &dyn Disk, base: &Path, plugin: &Found) -> Result<Vec<Pin>, Re
     };
     let names = [plugin.name.as_str(), plugin.manifest.name.as_str()];
     let mut pins = Vec::new();
-    let mut pin = |sha256: Option<&str>, said_by: PathBuf| {
+    let mut pin = |sha256: Option<&str>, files_sha256: Option<&str>, said_by: PathBuf| {
         pins.extend(sha256.map(|sha256| Pin {
             sha256: sha256.to_owned(),
+            files_sha256: files_sha256.map(str::to_owned),
             said_by,
         }));
     };
@@ -90,7 +95,8 @@ pub fn pins(disk: &dyn Disk, base: &Path, plugin: &Found) -> Result<Vec<Pin>, Re
             let found = names
                 .iter()
                 .find_map(|name| lock.binary_sha256(name, &here));
-            pin(found, path);
+            let files = names.iter().find_map(|name| lock.files_sha256(name, &here));
+            pin(found, files, path);
         }
     }
     for path in files(disk, base, OLDER) {
@@ -98,7 +104,7 @@ pub fn pins(disk: &dyn Disk, base: &Path, plugin: &Found) -> Result<Vec<Pin>, Re
             let digests = lockfile::older_digests(&path, &text)
                 .map_err(|problems| refused(&path, problems))?;
             let found = names.iter().find_map(|name| digests.get(*name));
-            pin(found.map(String::as_str), path);
+            pin(found.map(String::as_str), None, path);
         }
     }
     Ok(pins)
@@ -135,4 +141,37 @@ pub fn check(disk: &dyn Disk, pins: &[Pin], plugin: &str, executable: &Path) -> 
         }
     }
     Ok(())
+}
+
+/// Refuses a plugin of which another file is not the one that was locked: what stands beside an
+/// executable may be as good as it.
+pub fn check_files(disk: &dyn Disk, pins: &[Pin], plugin: &Found) -> Result<(), Report> {
+    let locked: Vec<(&Pin, &String)> = pins
+        .iter()
+        .filter_map(|pin| Some((pin, pin.files_sha256.as_ref()?)))
+        .collect();
+    if locked.is_empty() {
+        return Ok(());
+    }
+    // The executable is compared by itself, and its running image too.
+    let parts = Parts::look(disk, &plugin.directory, &[])?;
+    let Some((pin, _)) = locked.iter().find(|(_, sha256)| !parts.are(sha256)) else {
+        return Ok(());
+    };
+    let why = if parts.changed.is_empty() {
+        "the list of its files is not there, or not the locked one".to_owned()
+    } else {
+        format!("changed: {}", parts.changed.join(", "))
+    };
+    Err(Report::error(
+        "plugin/digest-mismatch",
+        format!(
+            "the files of plugin `{}` are not the locked ones",
+            plugin.name
+        ),
+    )
+    .because(why)
+    .because(format!("`{}` says what they are", pin.said_by.display()))
+    .fix("install it again with `tidegate plugin install`")
+    .fix("if the change is meant, lock it with `tidegate plugin lock`"))
 }

@@ -9,6 +9,7 @@ mod abilities;
 mod backend;
 mod connection;
 mod convert;
+mod derived;
 mod driver;
 pub mod environment;
 pub mod find;
@@ -17,6 +18,7 @@ pub mod handshake;
 mod launch;
 pub mod lock;
 pub mod needs;
+mod proposal;
 mod relay;
 mod services;
 mod words;
@@ -30,11 +32,12 @@ use std::time::Duration;
 use tidegate_plugin::tls::{Identity, TlsError};
 use tokio::sync::Mutex;
 
+use crate::cancel::{Cancel, stopped};
 use crate::clock::Clock;
 use crate::disk::Disk;
 use crate::process::Processes;
 use crate::random::Random;
-use crate::report::{Event, Report, Reporter};
+use crate::report::{Event, Exit, Report, Reporter};
 use crate::resource::{Kind, Map, Value};
 use crate::secret::Masker;
 use crate::variables::Variables;
@@ -47,6 +50,11 @@ pub use backend::{BackendError, Places, StateBackend};
 pub use connection::{ANSWER_BYTES_MAX, REQUEST_BYTES_MAX};
 pub use gates::DEFAULT_CANONICAL_KEYS;
 
+/// The setting of a provider's module that says how many of its actions run at once. It is ours: the
+/// plugin does not see it.
+pub const PARALLELISM_KEY: &str = "parallelism";
+/// As many as `--parallelism` takes.
+const PARALLELISM_MAX: u64 = 256;
 /// How much of a plugin's words stands in one of our sentences.
 const EXCERPT_CHARACTERS_MAX: usize = 1000;
 
@@ -99,6 +107,8 @@ pub struct Tools {
     pub variables: Variables,
     /// How long things may take.
     pub deadlines: Deadlines,
+    /// The wish to stop.
+    pub cancel: Cancel,
 }
 
 impl fmt::Debug for Tools {
@@ -133,6 +143,7 @@ pub struct Plugin {
     canonical_keys: Vec<String>,
     drivers: BTreeMap<Kind, PluginDriver>,
     connection: Connection,
+    parallelism: Option<usize>,
     running: Mutex<Option<Running>>,
 }
 
@@ -150,12 +161,30 @@ impl Plugin {
         base: &Path,
         tools: Tools,
     ) -> Result<Self, Report> {
+        unless_stopped(
+            &tools.cancel.clone(),
+            Self::opened(wanted, settings, folder, base, tools),
+        )
+        .await
+    }
+
+    async fn opened(
+        wanted: &str,
+        settings: &Map,
+        folder: &Path,
+        base: &Path,
+        tools: Tools,
+    ) -> Result<Self, Report> {
         let found = find::provider(tools.disk.as_ref(), folder, wanted)?;
         if let Some(warning) = gates::manifest(&found)? {
             tools.reporter.say(Event::Problem(Box::new(warning)));
         }
         let mut settings = settings.clone();
         let declared = settings.remove(environment::CONFIG_KEY);
+        let parallelism = settings
+            .remove(PARALLELISM_KEY)
+            .map(|value| at_once(&value))
+            .transpose()?;
         settings.insert("provider".to_owned(), Value::String(wanted.to_owned()));
         let mut unknown = Vec::new();
         let config_json = convert::config_json(&settings, &mut unknown);
@@ -178,8 +207,12 @@ impl Plugin {
             .kinds
             .iter()
             .map(|kind| {
-                let driver =
-                    PluginDriver::new(kind.clone(), connection.clone(), sensitive.remove(kind));
+                let driver = PluginDriver::new(
+                    kind.clone(),
+                    connection.clone(),
+                    sensitive.remove(kind),
+                    loaded.create_before_destroy.contains(kind),
+                );
                 (kind.clone(), driver)
             })
             .collect();
@@ -190,6 +223,7 @@ impl Plugin {
             canonical_keys: loaded.canonical_keys,
             drivers,
             connection,
+            parallelism,
             running: Mutex::new(Some(running)),
         })
     }
@@ -197,6 +231,41 @@ impl Plugin {
     /// Config keys its resources may have.
     pub fn canonical_keys(&self) -> &[String] {
         &self.canonical_keys
+    }
+}
+
+/// How many actions at once `parallelism` asks for.
+fn at_once(value: &Value) -> Result<usize, Report> {
+    let asked = match value {
+        Value::Number(number) => number.as_u64(),
+        // From a variable.
+        Value::String(text) => text.trim().parse().ok(),
+        _ => None,
+    };
+    asked
+        .filter(|count| (1..=PARALLELISM_MAX).contains(count))
+        .and_then(|count| usize::try_from(count).ok())
+        .ok_or_else(|| {
+            Report::error(
+                "plugin/parallelism",
+                format!(
+                    "`{PARALLELISM_KEY}` of a provider module is a number from 1 to {PARALLELISM_MAX}"
+                ),
+            )
+            .fix("say how many of its actions may run at once, or leave it out")
+            .exit(Exit::Usage)
+        })
+}
+
+/// A plugin on its way up has done nothing yet: when the run is stopped, it is killed where it stands.
+async fn unless_stopped<T>(
+    cancel: &Cancel,
+    opening: impl Future<Output = Result<T, Report>>,
+) -> Result<T, Report> {
+    tokio::select! {
+        biased;
+        () = cancel.cancelled() => Err(stopped()),
+        opened = opening => opened,
     }
 }
 

@@ -11,7 +11,7 @@ use tidegate_plugin::iac::ia_c_provider_drift_detector_client::IaCProviderDriftD
 use tonic::{Code, Response, Status, Streaming};
 
 use super::Plugin;
-use super::connection::{CallError, REQUEST_BYTES_MAX, unary};
+use super::connection::{CallError, Limit, REQUEST_BYTES_MAX, unary};
 use super::convert::{self, reference};
 use crate::provider::ability::{Ability, Drift, DriftClass, JobHandle, LogTaker};
 use crate::provider::{DriverError, DriverResult, Provider as _, lacks};
@@ -55,12 +55,12 @@ impl Plugin {
         self.services.contains(service)
     }
 
-    pub(super) fn look(&self) -> Duration {
-        self.connection.tools().deadlines.look
+    pub(super) fn look(&self) -> Limit {
+        Limit::look(self.connection.tools().deadlines.look)
     }
 
-    pub(super) fn effect(&self) -> Duration {
-        self.connection.tools().deadlines.effect
+    pub(super) fn effect(&self) -> Limit {
+        Limit::effect(self.connection.tools().deadlines.effect)
     }
 
     pub(super) fn said(&self, text: &str) -> String {
@@ -71,11 +71,10 @@ impl Plugin {
     pub(super) async fn take_logs(
         &self,
         opening: impl Future<Output = Result<Response<Streaming<iac::LogChunk>>, Status>> + Send,
-        limit: Duration,
+        limit: Limit,
         take: LogTaker<'_>,
     ) -> DriverResult<()> {
         let refused = |status| self.connection.driver_error(&CallError::of(status));
-        let clock = &self.connection.tools().clock;
         let reading = async {
             let mut stream = opening.await.map_err(refused)?.into_inner();
             while let Some(chunk) = stream.message().await.map_err(refused)? {
@@ -89,7 +88,7 @@ impl Plugin {
         };
         tokio::select! {
             done = reading => done,
-            () = clock.sleep(limit) => Err(self.connection.driver_error(&CallError::Late(limit))),
+            over = limit.over(self.connection.tools()) => Err(self.connection.driver_error(&over)),
         }
     }
 
@@ -162,8 +161,9 @@ impl Plugin {
                     Ok(Wire::Ghost) => DriftClass::Ghost,
                     Ok(Wire::Config) => DriftClass::Config,
                     // Older plugins only know the flag.
-                    Ok(Wire::Unknown) | Err(_) if drift.drifted => DriftClass::Config,
-                    Ok(Wire::Unknown) | Err(_) => DriftClass::Unknown,
+                    Ok(Wire::Unknown) if drift.drifted => DriftClass::Config,
+                    Ok(Wire::Unknown) => DriftClass::InSync,
+                    Err(_) => DriftClass::Unknown,
                 };
                 Ok(Drift {
                     address: Address::new(drift.name),

@@ -21,7 +21,8 @@ use tidegate::clock::{Clock, rfc3339};
 use tidegate::config::{self, Config, Files};
 use tidegate::disk::Disk;
 use tidegate::provider::ability::{
-    Ability, Evidence, FinalizeFailure, Found, Hints, Remark, RemarkSeverity, Sizing,
+    Ability, Evidence, FinalizeFailure, Found, Hints, Proposal, ProposedStep, Remark,
+    RemarkSeverity, Sizing,
 };
 use tidegate::provider::identity::IdFormat;
 use tidegate::provider::{
@@ -150,6 +151,8 @@ pub(super) struct Inner {
     /// (name, id) of everything that is there.
     pub(super) live: BTreeSet<(String, String)>,
     pub(super) calls: Vec<String>,
+    /// What the provider was last asked to look at.
+    pub(super) proposed: Vec<String>,
     acts: BTreeMap<String, VecDeque<Act>>,
     made: u64,
     pub(super) diffs: usize,
@@ -202,6 +205,10 @@ impl Cloud {
     /// The calls that change something, and reads, since the last time.
     pub(super) fn calls(&self) -> Vec<String> {
         std::mem::take(&mut lock(&self.inner).calls)
+    }
+
+    pub(super) fn proposed(&self) -> Vec<String> {
+        std::mem::take(&mut lock(&self.inner).proposed)
     }
 
     pub(super) fn names(&self) -> Vec<String> {
@@ -477,10 +484,18 @@ impl Provider for Cloud {
             specs,
         })
     }
-    async fn validate(&self, desired: &[Spec]) -> DriverResult<Vec<Remark>> {
-        Ok(desired
+    async fn validate(&self, plan: &Proposal) -> DriverResult<Vec<Remark>> {
+        let proposed = |step: &ProposedStep| {
+            let current = step.current.as_ref();
+            let id = current.map_or("nothing", |current| current.provider_id.as_str());
+            format!("{} {} of {id}", step.action.word(), step.desired.address)
+        };
+        lock(&self.inner).proposed = plan.steps.iter().map(proposed).collect();
+        Ok(plan
+            .steps
             .iter()
-            .filter_map(|spec| {
+            .filter_map(|step| {
+                let spec = &step.desired;
                 let severity = match spec.public_config.get("remark").and_then(Value::as_str)? {
                     "error" => RemarkSeverity::Error,
                     _ => RemarkSeverity::Warning,

@@ -173,10 +173,19 @@ fn what_was_built_here_is_installed_from_a_folder_or_an_archive() {
     assert_eq!(
         tree(&world.installed("demo")),
         [
+            (".package-files".to_owned(), 0o644),
             ("demo".to_owned(), 0o755),
             ("plugin.json".to_owned(), 0o644),
             ("schemas/a.json".to_owned(), 0o644),
         ]
+    );
+    // What the plugin made in its folder is not part of what was built, and stays.
+    fs::create_dir(world.installed("demo/out")).unwrap();
+    fs::write(world.installed("demo/out/hello"), "mine").unwrap();
+    world.ok(&["plugin", "install", "--local", "built"]);
+    assert_eq!(
+        fs::read(world.installed("demo/out/hello")).unwrap(),
+        b"mine"
     );
     let archive = plugin("demo", "v2.1.0", b"#!/bin/sh\nexit 1\n");
     fs::write(world.path().join("demo.tar.gz"), archive).unwrap();

@@ -182,6 +182,50 @@ fn a_power_cut_at_any_operation_leaves_the_old_plugin_or_the_new_one() {
 }
 
 #[test]
+fn what_a_plugin_keeps_in_its_folder_survives_a_power_cut_at_any_operation() {
+    let (old, new) = (package("1.0.0"), package("10.0.0"));
+    let platform = this_platform();
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("demo");
+    let install =
+        |package: &Package, disk: &dyn Disk| package.install(disk, place.path(), &platform);
+    let own = ["out/a/hello", "ui/mine.txt", "top.txt"];
+    // With the list of what belongs to the package, and without, as older versions left it.
+    for is_listed in [true, false] {
+        let mut left = 0;
+        loop {
+            drop(SystemDisk.remove_tree(&target));
+            install(&old, &SystemDisk).unwrap();
+            if !is_listed {
+                fs::remove_file(target.join(".package-files")).unwrap();
+            }
+            for path in own {
+                let path = target.join(path);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, "mine").unwrap();
+            }
+            let is_whole = install(&new, &DyingDisk::new(left)).is_ok();
+            sweep(&SystemDisk, place.path()).unwrap();
+            install(&new, &SystemDisk).unwrap();
+            for path in own {
+                let kept = fs::read_to_string(target.join(path));
+                assert_eq!(
+                    kept.unwrap_or_default(),
+                    "mine",
+                    "{path} after {left} operations"
+                );
+            }
+            assert_eq!(SystemDisk.list(place.path()).unwrap(), ["demo"]);
+            if is_whole {
+                break;
+            }
+            left += 1;
+        }
+        assert!(left > 10, "{left}");
+    }
+}
+
+#[test]
 fn a_killed_install_leaves_the_old_plugin_or_the_new_one() {
     let world = World::with_demo("v1.0.0");
     world.add_demo("v1.0.0");

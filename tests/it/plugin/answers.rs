@@ -1,6 +1,7 @@
 //! Answers of a plugin that are not what was hoped for: what becomes of a run, and what is said.
 
 use serde_json::{Value as Json, json};
+use tidegate::provider::ErrorClass;
 
 use super::apply::Project;
 use super::*;
@@ -52,6 +53,26 @@ fn a_job_is_looked_at_again_and_its_handle_is_never_lost() {
     let text = never.run(&run[..4]).output().expect_code(1);
     assert!(text.stdout().contains("it's ours"), "{}", text.stdout());
     assert!(text.stderr().contains("job status"), "{}", text.stderr());
+
+    // Its end decides, not whether its log can be had.
+    for (text, problems) in [
+        ("iac: forbidden: no log", 1),
+        ("iac: provider method unimplemented", 0),
+    ] {
+        let no_log = mode(json!({
+            "serves": "IaCProviderRunner", "refuse_on": "IaCProviderRunner/JobLogs", "text": text,
+        }));
+        let said = document(&no_log.run(&run).output().expect_code(0));
+        assert_eq!(
+            (&said["state"], &said["failed"]),
+            (&json!("succeeded"), &json!(false))
+        );
+        assert_eq!(
+            said["problems"].as_array().unwrap().len(),
+            problems,
+            "{said:#}"
+        );
+    }
 
     let refused = mode(json!({
         "serves": "IaCProviderRunner", "refuse_on": "IaCProviderRunner/RunJob", "text": "no",
@@ -215,4 +236,118 @@ async fn a_plugin_of_another_protocol_is_not_started_by_hand() {
     let fixes = report.fix.join("; ");
     assert!(fixes.contains("release of the plugin"), "{fixes}");
     assert!(!fixes.contains("by hand"), "{fixes}");
+}
+
+/// Older plugins only know a flag, and it is believed either way.
+#[test]
+fn a_plugin_that_only_knows_the_older_flag_is_believed() {
+    for (drifted, code, class) in [(false, 0, "in-sync"), (true, 3, "config")] {
+        let project = mode(json!({"serves": "IaCProviderDriftDetector", "drifted": drifted}));
+        project.apply().output().expect_code(0);
+        let said = document(
+            &project
+                .run(&["infra", "drift", "--json"])
+                .output()
+                .expect_code(code),
+        );
+        assert_eq!(said["resources"][0]["class"], class, "{said:#}");
+    }
+}
+
+/// One resource has one record: two would change, and delete, each other's.
+#[test]
+fn what_is_on_record_is_not_imported_under_another_name() {
+    let project = mode(json!({}));
+    project.apply().output().expect_code(0);
+    let path = project.0.path().join("infra.yaml");
+    let text = fs::read_to_string(&path).unwrap();
+    let second = "  - {name: again, type: infra.vpc, config: {provider: cloud}}\n";
+    fs::write(&path, format!("{text}{second}")).unwrap();
+    let import = |more: &[&str]| {
+        let arguments = ["infra", "import", "--json", "--name"];
+        let ended = project.run(&[&arguments, more].concat()).output();
+        (ended.code(), document(&ended))
+    };
+    for force in [
+        &["again", "--id", "id-1"][..],
+        &["again", "--id", "id-1", "--force"],
+    ] {
+        let (code, said) = import(force);
+        assert_eq!(
+            (code, &said["problems"][0]["code"]),
+            (2, &json!("import/taken"))
+        );
+        assert!(
+            said["problems"][0]["fix"][0]
+                .as_str()
+                .unwrap()
+                .contains("state mv web again")
+        );
+    }
+    // Its own record may be made anew.
+    let (code, said) = import(&["web", "--id", "id-1", "--force"]);
+    assert_eq!(code, 0, "{said:#}");
+    // Another environment of the same state is somebody else too.
+    fs::write(
+        &path,
+        format!("{text}{second}environments: {{dev: {{}}}}\n"),
+    )
+    .unwrap();
+    let (code, said) = import(&["again", "--id", "id-1", "--env", "dev"]);
+    assert_eq!(
+        (code, &said["problems"][0]["code"]),
+        (2, &json!("import/taken"))
+    );
+}
+
+/// What only the provider can know about the pace: how long to wait, how many at once, and whether an old
+/// one and its new one may be there together.
+#[tokio::test]
+async fn a_provider_says_how_it_wants_to_be_driven() {
+    let lab = Lab::new("bad", Path::new(env!("CARGO_BIN_EXE_hostile-plugin")));
+    let behave = |mode: Json| {
+        fs::write(lab.plugins().join("bad/mode.json"), mode.to_string()).unwrap();
+    };
+    behave(json!({
+        "serve": true, "refuse_on": "ResourceDriver/Create", "code": 8, "text": "120 a minute",
+        "retry_after": "7",
+    }));
+    let plugin = lab.open("bad", Map::new()).await.unwrap();
+    let web = lab.spec("infra.vpc", "web", &[]);
+    let vpc = driver(&plugin, "infra.vpc");
+    let slower = vpc.create(&operation(), &web).await.unwrap_err();
+    assert_eq!(slower.class, ErrorClass::Throttled);
+    assert_eq!(slower.retry_after, Some(Duration::from_secs(7)));
+    // It did not say so.
+    assert!(!vpc.can_create_before_destroy());
+    assert_eq!(plugin.parallelism(), None);
+    plugin.close().await;
+
+    behave(json!({"serve": true, "operations": ["create", "create_before_destroy"]}));
+    let plugin = lab.open("bad", Map::new()).await.unwrap();
+    assert!(driver(&plugin, "infra.vpc").can_create_before_destroy());
+    plugin.close().await;
+}
+
+#[tokio::test]
+async fn the_module_says_how_many_run_at_once_and_the_plugin_does_not_hear_of_it() {
+    let lab = Lab::new("files", go::own_executable());
+    let root = lab.folder.path().join("root");
+    let settings = |parallelism: Value| {
+        Map::from([
+            ("root".to_owned(), text(&root.display().to_string())),
+            ("parallelism".to_owned(), parallelism),
+        ])
+    };
+    for three in [number(3), text("3")] {
+        let plugin = lab.open("files", settings(three)).await.unwrap();
+        assert_eq!(plugin.parallelism(), Some(3));
+        plugin.close().await;
+        let seen = fs::read_to_string(root.join("seen.txt")).unwrap();
+        assert!(!seen.contains("parallelism"), "{seen}");
+    }
+    for wrong in [number(0), number(257), text("many"), Value::Bool(true)] {
+        let refused = lab.open("files", settings(wrong)).await.unwrap_err();
+        assert_eq!(refused.code, "plugin/parallelism");
+    }
 }

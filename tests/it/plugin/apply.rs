@@ -137,3 +137,76 @@ fn h29_what_could_not_be_finished_fails_the_apply_and_is_named() {
         "{said}"
     );
 }
+
+/// Whose a resource is, at a provider that keeps it: nobody changes or deletes what is somebody else's.
+#[test]
+fn what_is_somebody_elses_is_neither_changed_nor_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let plugins = folder.path().join("data/plugins");
+    install(&plugins, "files", go::own_executable());
+    let root = folder.path().join("root");
+    let write = |size: &str| {
+        let config = CONFIG.replace(
+            "provider: bad",
+            &format!("provider: files, region: here1, root: {}", root.display()),
+        );
+        let web = format!("provider: cloud, region: here1, size: {size}}}");
+        let config = config.replace("provider: cloud}", &web);
+        fs::write(folder.path().join("infra.yaml"), config).unwrap();
+    };
+    let run = |arguments: &[&str], owner: &str| {
+        let run = Run::new(folder.path(), arguments);
+        match owner {
+            "" => run.output(),
+            owner => run.env("WORKFLOW_RESOURCE_OWNER", owner).output(),
+        }
+    };
+    let web = || -> Json {
+        let text = fs::read(root.join("infra.vpc__web.json")).unwrap();
+        serde_json::from_slice(&text).unwrap()
+    };
+    write("s");
+    // Nobody in particular: as it was before there were owners.
+    run(&["up"], "").expect_code(0);
+    assert_eq!(web()["owner"], "");
+    // What is nobody's becomes ours before it is changed.
+    write("m");
+    run(&["up", "--owner", "team-a"], "").expect_code(0);
+    assert_eq!(
+        (&web()["owner"], &web()["config"]["size"]),
+        (&json!("team-a"), &json!("m"))
+    );
+
+    write("l");
+    for (arguments, owner) in [
+        (&["up", "--yes"][..], ""),
+        (&["up", "--yes"], "team-b"),
+        (&["up", "--yes", "--owner", "team-b"], "team-a"),
+        (&["infra", "apply", "--yes"], "team-b"),
+        (&["infra", "destroy", "--yes"], "team-b"),
+    ] {
+        let refused = run(arguments, owner).expect_code(1);
+        assert!(
+            refused.stderr().contains("apply/owned"),
+            "{}",
+            refused.stderr()
+        );
+        assert!(
+            refused.stderr().contains("`team-a`"),
+            "{}",
+            refused.stderr()
+        );
+        assert_eq!(web()["config"]["size"], "m");
+    }
+    run(&["up", "--force-owner"], "").expect_code(2);
+    run(&["up", "--force-owner"], "team-b").expect_code(0);
+    assert_eq!(
+        (&web()["owner"], &web()["config"]["size"]),
+        (&json!("team-b"), &json!("l"))
+    );
+
+    run(&["infra", "destroy", "--yes"], "team-b").expect_code(0);
+    // What is made is ours from the start.
+    run(&["up"], "team-b").expect_code(0);
+    assert_eq!(web()["owner"], "team-b");
+}

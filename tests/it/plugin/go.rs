@@ -8,10 +8,10 @@ use std::sync::OnceLock;
 use tidegate::provider::ErrorClass;
 use tidegate::provider::ability::{
     Ability, DriftClass, Hints, Job, JobHandle, JobState, LogKind, LogWish, MigrationRepair,
-    RemarkSeverity, Requirement,
+    Proposal, ProposedStep, RemarkSeverity, Requirement,
 };
 use tidegate::provider::plugin::REQUEST_BYTES_MAX;
-use tidegate::resource::{Output, Reference};
+use tidegate::resource::{ActionKind, Output, Reference};
 
 use super::*;
 
@@ -466,7 +466,17 @@ async fn every_optional_service_answers() {
         assert_eq!(denied.class, ErrorClass::Denied);
 
         let remarks = plugin
-            .validate(&[lab.spec("infra.vpc", "net", &[("size", text("absurd"))])])
+            .validate(&Proposal {
+                id: "plan-1".to_owned(),
+                created_at: String::new(),
+                desired_hash: String::new(),
+                steps: vec![ProposedStep {
+                    action: ActionKind::Create,
+                    desired: lab.spec("infra.vpc", "net", &[("size", text("absurd"))]),
+                    current: None,
+                    changes: Vec::new(),
+                }],
+            })
             .await
             .unwrap();
         assert_eq!(

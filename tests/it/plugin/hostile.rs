@@ -425,16 +425,22 @@ async fn what_the_manifest_says_is_checked_before_anything_starts() {
         "plugin/plan-version",
     )
     .await;
-    // A manifest that breaks its schema names no provider, and the report says why.
+    // A manifest that breaks its schema is no reason to say that there is no plugin, nor to take another
+    // one that comes after it.
     let lab = hostile(&json!({"exit": 3}));
+    let other = install(
+        &lab.plugins(),
+        "worse",
+        Path::new(env!("CARGO_BIN_EXE_hostile-plugin")),
+    );
+    let manifest = fs::read_to_string(lab.plugins().join("bad/plugin.json")).unwrap();
+    fs::write(other.join("plugin.json"), manifest).unwrap();
     lab.manifest(|manifest| manifest["iacProvider"] = json!({"resourceReplacer": "yes"}));
     let opened = lab.bad().await;
-    let problem = lab.refused(opened, "plugin/not-found");
+    let problem = lab.refused(opened, "plugin/manifest");
+    assert!(problem.message.contains("`bad`"), "{problem:?}");
     assert!(
-        problem
-            .because
-            .iter()
-            .any(|why| why.contains("resourceReplacer")),
+        problem.because[0].contains("resourceReplacer"),
         "{problem:?}"
     );
     for (minimum, code) in [
@@ -581,6 +587,39 @@ async fn h38_a_locked_digest_is_held_at_launch() {
             }
         }
     }
+}
+
+/// A lock that leads nowhere is there all the same: nobody knows what it trusts.
+#[tokio::test]
+async fn h38_a_lock_that_is_a_dangling_link_stops_everything() {
+    let lab = hostile(&json!({"serve": true}));
+    symlink(
+        "/nowhere/at-all",
+        lab.folder.path().join(".wfctl-lock.yaml"),
+    )
+    .unwrap();
+    let opened = lab.bad().await;
+    lab.refused(opened, "plugin/lock-unreadable");
+}
+
+#[tokio::test]
+async fn an_executable_for_another_machine_is_said_to_be_one() {
+    let lab = hostile(&json!({"serve": true}));
+    let path = lab.plugins().join("bad/bad");
+    let mut bytes = fs::read(&path).unwrap();
+    // An arm, wherever this runs.
+    bytes.splice(18..20, 0x28_u16.to_le_bytes());
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, bytes).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let problem = lab.bad().await.unwrap_err();
+    assert!(
+        problem
+            .because
+            .iter()
+            .any(|why| why.contains("built for arm, and this machine is")),
+        "{problem:?}"
+    );
 }
 
 #[tokio::test]

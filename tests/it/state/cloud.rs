@@ -307,6 +307,7 @@ impl Account {
             reporter: Arc::new(Deaf),
             variables: self.variables.clone(),
             deadlines: Deadlines::default(),
+            cancel: tidegate::cancel::pair().1,
         };
         let folder = self.folder.path();
         StateBackend::open(

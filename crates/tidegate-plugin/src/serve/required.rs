@@ -10,7 +10,7 @@ use super::core::{Core, Ready, driver};
 use crate::iac::ia_c_provider_required_server::IaCProviderRequired;
 use crate::iac::{self, IaCCapabilityDeclaration, PlanAction};
 use crate::noun::{map_from, map_to};
-use crate::{Action, Error, Observed, Recorded, Spec};
+use crate::{Action, Error, Observed, Recorded, Spec, convention};
 
 #[tonic::async_trait]
 impl IaCProviderRequired for Core {
@@ -60,6 +60,9 @@ impl IaCProviderRequired for Core {
                 let mut operations = vec!["create", "read", "update", "delete"];
                 if kind.can_scale {
                     operations.push("scale");
+                }
+                if kind.can_create_before_destroy {
+                    operations.push(convention::CREATE_BEFORE_DESTROY);
                 }
                 IaCCapabilityDeclaration {
                     resource_type: kind.name.clone(),
