@@ -3,9 +3,11 @@
 //! fenced, calls to a provider cannot be, so before each of them the age of the lease is looked at.
 
 use std::cell::Cell;
+use std::pin::pin;
 use std::time::Duration;
 
 use super::Engine;
+use super::execute::{GRACE, RENEW_EVERY};
 use crate::clock::Clock;
 use crate::state::{Lease, Renewal, Store, StoreError, StoreResult};
 
@@ -70,6 +72,44 @@ impl<'a> Hold<'a> {
         Err(StoreError::Storage(
             "each renewal of the lock takes longer than it is good for".to_owned(),
         ))
+    }
+}
+
+/// Why something was given up before it came to its end.
+#[derive(Debug)]
+pub(super) enum GivenUp {
+    /// The run was stopped, and it did not end within the grace.
+    Stopped,
+    /// The lock is not ours any more.
+    Lost(StoreError),
+}
+
+/// Waits for what may take minutes, with the lock renewed all the while. The first wish to stop leaves
+/// it as long as a running action.
+pub(super) async fn attended<T>(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    work: impl Future<Output = T>,
+) -> Result<T, GivenUp> {
+    let mut work = pin!(work);
+    let stopped = async {
+        engine.cancel.cancelled().await;
+        engine.clock.sleep(GRACE).await;
+    };
+    let mut stopped = pin!(stopped);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return Ok(done),
+            () = &mut stopped => return Err(GivenUp::Stopped),
+            () = engine.clock.sleep(RENEW_EVERY) => {
+                match engine.store.renew(lease).await {
+                    Err(error @ StoreError::LostLock { .. }) => return Err(GivenUp::Lost(error)),
+                    // Another try comes; what is written after it proves the lock for itself.
+                    Ok(()) | Err(_) => {}
+                }
+            }
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::Engine;
+use super::hold::{GivenUp, attended};
 use super::secrets::{output_of, value_of};
 use super::shared::{Claim, Others, Sharing, claim};
 use super::survey::REFRESH;
@@ -250,9 +251,26 @@ async fn write_one(
         let there = engine.keyring.fingerprint_text(value);
         there == fingerprint || before.as_ref().is_some_and(|old| old.fingerprint == there)
     };
-    // What cannot be looked at cannot be written either, which says so itself.
-    let standing = target.standing(&declaration.name, &is_ours).await;
-    match target.put(&declaration.name, &value).await {
+    let work = async {
+        // What cannot be looked at cannot be written either, which says so itself.
+        let standing = target.standing(&declaration.name, &is_ours).await;
+        let put = target.put(&declaration.name, &value).await;
+        (standing, put)
+    };
+    let (standing, put) = match attended(engine, lease, work).await {
+        Ok(done) => done,
+        Err(GivenUp::Stopped) => {
+            "the run was stopped while it was being written; the next run writes it"
+                .clone_into(&mut result.message);
+            return result;
+        }
+        Err(GivenUp::Lost(error)) => {
+            result.outcome = SinkOutcome::Failed;
+            result.message = error.to_string();
+            return result;
+        }
+    };
+    match put {
         Ok(put) => {
             if put == Put::Written
                 && writers.is_empty()
@@ -306,11 +324,13 @@ async fn remove(
     let destination = target.destination();
     let key = keepsake_key(&destination, name);
     let removed = match claim(engine, others, target, name, &key).await {
-        Claim::Ours => target
-            .remove(name)
-            .await
-            .map(|()| (SinkOutcome::Removed, String::new()))
-            .map_err(|error| error.to_string()),
+        Claim::Ours => match attended(engine, lease, target.remove(name)).await {
+            Ok(removed) => removed
+                .map(|()| (SinkOutcome::Removed, String::new()))
+                .map_err(|error| error.to_string()),
+            Err(GivenUp::Stopped) => Err("the run was stopped while it was removed".to_owned()),
+            Err(GivenUp::Lost(error)) => Err(error.to_string()),
+        },
         Claim::Stays(why) => Ok((SinkOutcome::Skipped, why)),
         Claim::Unclear(why) => Err(why),
     };
@@ -413,6 +433,25 @@ fn left_there(destination: &str, name: &str) -> String {
     )
 }
 
+/// What [`remove_all`] would take out again: destination and name of everything declared that an earlier
+/// run wrote.
+pub async fn written(engine: &Engine<'_>, sinks: &Sinks) -> Vec<(String, String)> {
+    let mut written = Vec::new();
+    for declaration in declarations(engine.config) {
+        let Some(target) = sinks.get(&declaration.target) else {
+            continue;
+        };
+        let destination = target.destination();
+        let key = keepsake_key(&destination, &declaration.name);
+        if matches!(engine.store.keepsake(&key).await, Ok(Some(_))) {
+            written.push((destination, declaration.name.clone()));
+        }
+    }
+    written.sort();
+    written.dedup();
+    written
+}
+
 /// After destroy: takes every declared value out of its destination again.
 pub async fn remove_all(engine: &Engine<'_>, lease: &Lease, sinks: &Sinks) -> Vec<SinkResult> {
     for sink in sinks.values() {
@@ -434,7 +473,9 @@ pub async fn remove_all(engine: &Engine<'_>, lease: &Lease, sinks: &Sinks) -> Ve
             continue;
         }
         let what = (declaration.name.as_str(), declaration.on_failure);
-        results.push(remove(engine, lease, &others, target.as_ref(), what).await);
+        let result = remove(engine, lease, &others, target.as_ref(), what).await;
+        say(engine, &result);
+        results.push(result);
     }
     let keys = match engine.store.keepsakes().await {
         Ok(keys) => keys,

@@ -9,7 +9,7 @@ use super::open::Opened;
 use super::up::{ask, protected_problem};
 use super::{CommandResult, Desk, Problems, summary};
 use crate::apply::execute::execute;
-use crate::apply::sinks::{SinkResult, remove_all};
+use crate::apply::sinks::{SinkResult, remove_all, written};
 use crate::apply::survey::{Survey, delete_action};
 use crate::apply::{ApplyReport, Engine, credential, ownership, recover, remarks, saved, secrets};
 use crate::cli::DestroyArgs;
@@ -40,7 +40,13 @@ async fn opened_run(
     if arguments.dry_run || is_empty {
         let engine = opened.engine(desk, config, parallelism, false).await?;
         let survey = survey(&engine).await?;
-        preview(desk, &survey.plan, &credential::in_use(&engine).await?);
+        let written = written(&engine, &opened.sinks).await;
+        preview(
+            desk,
+            &survey.plan,
+            &credential::in_use(&engine).await?,
+            &written,
+        );
         if !arguments.dry_run && opened.store.has_remains().await.map_err(problem)? {
             let lease = opened
                 .lock(desk, "infra destroy", arguments.run.lock_timeout)
@@ -76,7 +82,12 @@ async fn opened_run(
     result
 }
 
-fn preview(desk: &Desk, plan: &Plan, credentials: &[(String, credential::Label)]) {
+fn preview(
+    desk: &Desk,
+    plan: &Plan,
+    credentials: &[(String, credential::Label)],
+    written: &[(String, String)],
+) {
     desk.ui.say(Event::Section {
         title: format!("Destroy ({})", plan.environment),
     });
@@ -92,6 +103,10 @@ fn preview(desk: &Desk, plan: &Plan, credentials: &[(String, credential::Label)]
             "Revokes the credential `{}` of the secret `{key}`.",
             label.name
         ));
+    }
+    for (destination, name) in written {
+        desk.ui
+            .note(format!("Removes `{name}` from {destination}."));
     }
 }
 
@@ -164,7 +179,8 @@ async fn under_lock(
     let survey = survey(&engine).await?;
     let owner = desk.owner(&arguments.owner)?;
     let credentials = credential::in_use(&engine).await?;
-    preview(desk, &survey.plan, &credentials);
+    let written = written(&engine, &opened.sinks).await;
+    preview(desk, &survey.plan, &credentials, &written);
     let (plan, plan_id) = (survey.plan.clone(), survey.id.clone());
     let allowed: BTreeSet<String> = arguments.approval.allow_replace.iter().cloned().collect();
     let blocked = plan.blocked(&allowed);

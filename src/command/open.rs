@@ -269,7 +269,13 @@ impl Opened {
             let Some(sink) = self.sinks.get(&declaration.target) else {
                 continue;
             };
-            if let Err(error) = sink.check(&names).await {
+            let checked = tokio::select! {
+                biased;
+                checked = sink.check(&names) => checked,
+                // Nothing has happened yet: there is nothing to wait for.
+                () = desk.cancel.cancelled() => return Ok(warned),
+            };
+            if let Err(error) = checked {
                 let mut report = Report::error(
                     "sink/not-ready",
                     format!(

@@ -1,5 +1,5 @@
-//! `infra outputs`: what resources answered. Sensitive and undeclared outputs stay hidden unless
-//! `--show-sensitive` is given, which only a flag can do.
+//! `infra outputs`: what resources answered. Sensitive outputs, and undeclared ones of which nobody
+//! says that they are not, stay hidden unless `--show-sensitive` is given, which only a flag can do.
 
 use std::collections::BTreeMap;
 

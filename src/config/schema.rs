@@ -146,7 +146,8 @@ shape! {
 }
 
 shape! {
-    /// One declared output. An output that is not declared counts as sensitive.
+    /// One declared output. An output that is not declared counts as sensitive, unless its provider says
+    /// that it is not.
     OutputShape, "output";
     required {}
     optional {

@@ -2,11 +2,13 @@
 //! records that came from elsewhere.
 
 use std::fs;
+use std::process::Stdio;
 
 use tempfile::TempDir;
 
-use crate::github::fake::{Fake, Options};
-use crate::harness::{Finished, Run};
+use crate::action::{interrupt, wait};
+use crate::github::fake::{Fake, Options, Scripted};
+use crate::harness::{Finished, Run, wait_for};
 use crate::main_job::dotenv;
 
 const CONFIG: &str = "\
@@ -213,4 +215,57 @@ fn a_step_whose_inputs_make_no_command_says_so_to_the_steps_after_it() {
     // What later steps decide by is not there: that is no success.
     run("config validate", "outputs").expect_code(0);
     run("config validate", "no/such/folder").expect_code(1);
+}
+
+/// A sink that waits hears the first signal, and what it did not write the next run does.
+#[test]
+fn a_sink_that_waits_for_a_rate_limit_is_stopped() {
+    let github = Fake::start(Options::default());
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(
+        folder.path().join("infra.yaml"),
+        "modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: ./resources}}
+secrets:
+  generate:
+    - {key: SESSION, type: random_hex, sinks: [{type: github_secret, name: SESSION, repo: acme/shop}]}
+",
+    )
+    .unwrap();
+    let up = |arguments: &[&str]| {
+        Run::new(folder.path(), arguments)
+            .env("GITHUB_API_URL", github.url())
+            .env("GH_TOKEN", "github_pat_11TESTTOKEN_for_the_fake")
+    };
+    github.script([
+        Scripted::message("PUT", 429, "You have exceeded a secondary rate limit")
+            .header("retry-after", "120"),
+    ]);
+    let mut child = up(&["up"])
+        .into_command()
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for("the write is refused", || {
+        github.seen().iter().any(|seen| seen.status == 429)
+    });
+    interrupt(&child);
+    assert_eq!(wait(&mut child), Some(130));
+    let writes = |status: u16| {
+        let seen = github.seen();
+        seen.iter()
+            .filter(|seen| seen.method == "PUT" && seen.status == status)
+            .count()
+    };
+    assert_eq!((writes(429), writes(201)), (1, 0));
+    let next = up(&["up", "--json"]).output().expect_code(0);
+    assert!(next.stdout().contains("\"written\""), "{}", next.stdout());
+    assert_eq!(writes(201), 1);
+    // What a destroy takes away is said before and after.
+    let preview = up(&["infra", "destroy", "--dry-run"])
+        .output()
+        .expect_code(0);
+    let line = "Removes `SESSION` from github_secret acme/shop.";
+    assert!(preview.stderr().contains(line), "{}", preview.stderr());
 }

@@ -31,6 +31,8 @@ pub(in crate::provider::local) const KEYS: &[&str] = &[
 ];
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long a server that took the connection may take to greet.
+const GREETING_WAIT: Duration = Duration::from_secs(10);
 
 /// A server and the administrator we are on it.
 #[derive(Clone)]
@@ -178,9 +180,19 @@ impl Server {
         if let Some(password) = &self.password {
             config.password(password.expose());
         }
-        connect(config, self.protection, self.tls.as_deref())
-            .await
-            .map_err(|error| self.failed(&error))
+        let greeted = connect(config, self.protection, self.tls.as_deref());
+        match tokio::time::timeout(CONNECT_WAIT + GREETING_WAIT, greeted).await {
+            Ok(greeted) => greeted.map_err(|error| self.failed(&error)),
+            Err(_) => Err(DriverError::new(
+                ErrorClass::Transient,
+                format!(
+                    "PostgreSQL at `{}` takes connections and did not answer for {} s; check that \
+                     `postgres:` in the provider's config names a PostgreSQL server that runs",
+                    self.place(),
+                    (CONNECT_WAIT + GREETING_WAIT).as_secs()
+                ),
+            )),
+        }
     }
 
     /// What a failed connection or statement means.
