@@ -523,5 +523,9 @@ fn driver_problem(resource: &Resource, verb: &str, error: &crate::provider::Driv
     )
     .at(resource.at.clone())
     .because(format!("{} ({})", error.message, error.class.word()))
-    .fix("nothing was changed; remove the cause, then run the command again")
+    .fix(if error.class == ErrorClass::NotFound {
+        "it is gone at its provider: `tidegate infra refresh --prune` forgets it, and the next apply makes it anew"
+    } else {
+        "nothing was changed; remove the cause, then run the command again"
+    })
 }

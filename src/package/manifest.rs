@@ -182,6 +182,7 @@ impl Reader<'_> {
                 "a version is exact, such as `v1.4.2`: a range would make two runs of one commit differ",
             );
         }
+        let before_credentials = self.problems.len();
         let source = match self.optional(item, "source") {
             None => None,
             Some(text) => match Source::parse(&text) {
@@ -202,6 +203,12 @@ impl Reader<'_> {
                 tree,
                 "`auth.env` is the name of a variable, never a token itself",
             );
+        }
+        // What stands there by mistake may well be a credential: its place is told, and not the line.
+        for problem in &mut self.problems[before_credentials..] {
+            if let Some(at) = &mut problem.at {
+                at.excerpt.clear();
+            }
         }
         let identity = self.inner(item, "verify", "identity");
         if self.problems.len() > before {

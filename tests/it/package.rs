@@ -347,6 +347,33 @@ fn what_is_installed_is_hashed_again() {
     world.run(&["plugin", "verify"]).output().expect_code(1);
 }
 
+/// A credential that stands where none belongs is refused, and not shown for it.
+#[test]
+fn a_credential_in_the_manifest_is_refused_and_not_repeated() {
+    let world = World::new();
+    for line in [
+        "source: \"https://user:hunter2-pass@example.net/x\"",
+        "source: github.com/acme/x\n    auth: {env: RELEASES_TOKEN, token: ghp_hunter2-pass}",
+        "source: github.com/acme/x\n    auth: {env: \"ghp hunter2-pass\"}",
+    ] {
+        world.write(
+            "wfctl.yaml",
+            &format!("version: 1\nplugins:\n  - name: demo\n    version: v1.0.0\n    {line}\n"),
+        );
+        let refused = world.run(&["plugin", "lock"]).output().expect_code(2);
+        assert!(
+            !refused.stderr().contains("hunter2-pass"),
+            "{}",
+            refused.stderr()
+        );
+        assert!(
+            refused.stderr().contains("wfctl.yaml:"),
+            "{}",
+            refused.stderr()
+        );
+    }
+}
+
 /// Locks that do not know of all files yet are good for what they know, and it is said what that is.
 #[test]
 fn an_older_lock_guards_less_and_says_so() {

@@ -196,7 +196,12 @@ impl Running {
             })?;
         // What was compared is a file; what counts is what runs. Between the two somebody may have
         // put another file there, so the running image is compared as well.
-        let image = PathBuf::from(format!("/proc/{pid}/exe"));
+        let image = if lock::is_script(tools.disk.as_ref(), &pins, &executable) {
+            // What runs is its interpreter; the script itself is compared once more.
+            executable.clone()
+        } else {
+            PathBuf::from(format!("/proc/{pid}/exe"))
+        };
         lock::check(tools.disk.as_ref(), &pins, &plugin.name, &image)?;
         Ok((running, greeting))
     }

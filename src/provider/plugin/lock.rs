@@ -143,6 +143,14 @@ pub fn check(disk: &dyn Disk, pins: &[Pin], plugin: &str, executable: &Path) -> 
     Ok(())
 }
 
+/// True for a pinned executable that an interpreter runs.
+pub fn is_script(disk: &dyn Disk, pins: &[Pin], executable: &Path) -> bool {
+    !pins.is_empty()
+        && disk
+            .read(executable, EXECUTABLE_BYTES_MAX)
+            .is_ok_and(|bytes| bytes.starts_with(b"#!"))
+}
+
 /// Refuses a plugin of which another file is not the one that was locked: what stands beside an
 /// executable may be as good as it.
 pub fn check_files(disk: &dyn Disk, pins: &[Pin], plugin: &Found) -> Result<(), Report> {

@@ -189,7 +189,7 @@ mod tests {
                 address: Address::new("db"),
                 kind: Kind::new("infra.database"),
                 config,
-                public_config: PublicMap::new(),
+                public_config: PublicMap::from_iter([("n".to_owned(), json!(2))]),
                 dependencies: BTreeSet::new(),
             },
             current,

@@ -589,6 +589,28 @@ async fn h38_a_locked_digest_is_held_at_launch() {
     }
 }
 
+/// What runs of a script is its interpreter: the script is what is locked, and what is compared.
+#[tokio::test]
+async fn h38_a_script_can_be_locked_too() {
+    use sha2::Digest as _;
+    let lab = hostile(&json!({"serve": true}));
+    let path = lab.plugins().join("bad/bad");
+    let script = format!("#!/bin/sh\nexec {}\n", env!("CARGO_BIN_EXE_hostile-plugin"));
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &script).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    let digest: String = sha2::Sha256::digest(&script)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let lock = format!("version: 1\nplugins: {{bad: {{version: v1.0.0, sha256: \"{digest}\"}}}}\n");
+    fs::write(lab.folder.path().join(".wfctl-lock.yaml"), lock).unwrap();
+    lab.bad().await.unwrap().close().await;
+    fs::write(&path, script + "# changed\n").unwrap();
+    let opened = lab.bad().await;
+    lab.refused(opened, "plugin/digest-mismatch");
+}
+
 /// A lock that leads nowhere is there all the same: nobody knows what it trusts.
 #[tokio::test]
 async fn h38_a_lock_that_is_a_dangling_link_stops_everything() {
