@@ -12,6 +12,7 @@ mod decode;
 mod document;
 mod expression;
 mod files;
+mod hide;
 mod keys;
 mod loose;
 mod problems;
@@ -82,7 +83,7 @@ pub fn load(
         && !resolve::knows_environment(&merged, environment, &mut problems)
     {
         // What follows from a wrong environment is not the file's fault.
-        return Err(problems.finish().0);
+        return Err(refused(problems, masker));
     }
     let config = resolve::resolve(
         path,
@@ -93,12 +94,21 @@ pub fn load(
         None,
         &mut problems,
     );
+    if problems.has_errors() {
+        problems.admit_written_out(masker);
+    }
     let (errors, warnings) = problems.finish();
     if errors.is_empty() {
         Ok(Loaded { config, warnings })
     } else {
         Err(errors)
     }
+}
+
+/// The problems of a file that is not looked at further.
+fn refused(mut problems: Problems, masker: &Masker) -> Vec<Report> {
+    problems.admit_written_out(masker);
+    problems.finish().0
 }
 
 /// A module of any type, as far as it can be told without resolving it.
@@ -154,7 +164,7 @@ pub fn check(
     let environments = match environment {
         Some(environment) => {
             if !resolve::knows_environment(&merged, environment, &mut problems) {
-                return Err(problems.finish().0);
+                return Err(refused(problems, masker));
             }
             vec![environment.to_owned()]
         }
@@ -185,6 +195,9 @@ pub fn check(
         let before = problems.count();
         resolve_for(Some(environment), &mut problems);
         problems.forget_repeats(before);
+    }
+    if problems.has_errors() {
+        problems.admit_written_out(masker);
     }
     let (errors, warnings) = problems.finish();
     if errors.is_empty() {

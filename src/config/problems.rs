@@ -3,8 +3,12 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 
+use zeroize::Zeroizing;
+
+use super::hide::Hidden;
 use super::source::{Mark, Sources};
 use crate::report::{Exit, Report, Severity, Span};
+use crate::secret::Masker;
 
 /// Names compared per run to find a nearest one. Beyond that a hint helps nobody, and the search
 /// would make the time grow with the square of the file.
@@ -17,6 +21,8 @@ pub(super) struct Problems {
     pub(super) sources: Sources,
     found: Vec<(Option<Mark>, Report)>,
     comparisons_left: Cell<usize>,
+    /// Secrets written out in the files, each with its key.
+    written_out: Vec<(String, Zeroizing<String>)>,
 }
 
 impl Default for Problems {
@@ -25,11 +31,26 @@ impl Default for Problems {
             sources: Sources::default(),
             found: Vec::new(),
             comparisons_left: Cell::new(COMPARISONS_MAX),
+            written_out: Vec::new(),
         }
     }
 }
 
 impl Problems {
+    /// Keeps what was found in a file out of every excerpt.
+    pub(super) fn hide(&mut self, hidden: Hidden) {
+        self.sources.hide(&hidden.places);
+        self.written_out.extend(hidden.written_out);
+    }
+
+    /// Tells the masker of every secret that is written out. For files that are refused: of others,
+    /// whoever resolves them does.
+    pub(super) fn admit_written_out(&mut self, masker: &Masker) {
+        for (key, text) in self.written_out.drain(..) {
+            masker.admit(&key, text.as_str().to_owned());
+        }
+    }
+
     /// Adds an error at a place.
     pub(super) fn error(&mut self, at: Mark, report: Report) {
         let report = report.at(self.sources.span(at)).exit(Exit::Usage);
@@ -104,7 +125,11 @@ impl Problems {
             .sort_by_key(|(mark, _)| mark.map(|mark| (mark.source, mark.start)));
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
-        for (_, report) in self.found {
+        for (mark, mut report) in self.found {
+            if let Some(mark) = mark {
+                // What must not be shown is known only when the whole file was looked through.
+                report.at = Some(self.sources.span(mark));
+            }
             match report.severity {
                 Severity::Error => errors.push(report),
                 Severity::Warning | Severity::Notice => warnings.push(report),

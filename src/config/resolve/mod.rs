@@ -51,9 +51,19 @@ struct Resolver<'a> {
     /// References met in the resource in hand.
     links: Vec<(Address, Mark)>,
     /// The first `$NAME` kept as it is, and how many there are.
-    bare: Option<(Mark, String, usize)>,
+    bare: Option<Bare>,
     /// Destinations of sinks, and where each was first named.
     destinations: BTreeMap<String, Mark>,
+}
+
+/// A `$` that looks like a variable and is none.
+struct Bare {
+    at: Mark,
+    /// The text, or, where that may be a secret, the place of the text.
+    what: String,
+    /// What to write between braces.
+    name: String,
+    count: usize,
 }
 
 /// Every environment a config knows, sorted.
@@ -171,13 +181,18 @@ pub(super) fn resolve(
 
 impl Resolver<'_> {
     fn say_bare(&mut self) {
-        let Some((at, bare, count)) = self.bare.take() else {
+        let Some(bare) = self.bare.take() else {
             return;
         };
-        let name = bare.trim_start_matches('$').to_owned();
+        let Bare {
+            at,
+            what,
+            name,
+            count,
+        } = bare;
         let mut report = Report::warning(
             "config/bare-variable",
-            format!("`{bare}` is kept as it is, not replaced by a variable"),
+            format!("{what} is kept as it is, not replaced by a variable"),
         )
         .fix(format!("write `${{{name}}}` if the variable is meant"));
         if count > 1 {
