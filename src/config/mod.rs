@@ -41,6 +41,7 @@ pub use keys::{KeyRules, Keys, Shape};
 pub use loose::from_yaml;
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
+pub use resolve::gates::CONNECTION_HEADERS;
 pub(crate) use resolve::sensitive::is_sensitive as is_sensitive_name;
 pub use resolved::*;
 pub use schema::schema;
