@@ -37,7 +37,7 @@ use crate::variables::Variables;
 
 pub use document::{Document, Field, Tree, TreeKind};
 pub use files::{FILE_BYTES_MAX, Files};
-pub use keys::{KeyRules, Keys, Shape};
+pub use keys::{Fault, KeyRules, Keys, Rules, Shape};
 pub use loose::from_yaml;
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
@@ -56,6 +56,17 @@ pub struct Loaded {
     pub config: Config,
     /// Warnings, in file order.
     pub warnings: Vec<Report>,
+    /// Warnings about types, in file order.
+    pub unfamiliar: Vec<Unfamiliar>,
+}
+
+/// A warning about a type that is close to a well-known one. Whoever knows it after all drops it.
+#[derive(Debug)]
+pub struct Unfamiliar {
+    /// The type.
+    pub kind: String,
+    /// The warning.
+    pub report: Report,
 }
 
 /// A config that was checked and found good.
@@ -67,6 +78,8 @@ pub struct Checked {
     pub resources: usize,
     /// Warnings, in file order, each once.
     pub warnings: Vec<Report>,
+    /// Warnings about types, in file order, each once.
+    pub unfamiliar: Vec<Unfamiliar>,
 }
 
 /// Reads a config and resolves it for one environment (`None`: as written, without any
@@ -98,9 +111,14 @@ pub fn load(
     if problems.has_errors() {
         problems.admit_written_out(masker);
     }
+    let unfamiliar = problems.take_unfamiliar();
     let (errors, warnings) = problems.finish();
     if errors.is_empty() {
-        Ok(Loaded { config, warnings })
+        Ok(Loaded {
+            config,
+            warnings,
+            unfamiliar,
+        })
     } else {
         Err(errors)
     }
@@ -150,15 +168,15 @@ pub fn list_to_yaml<T: serde::Serialize>(items: &[T]) -> Option<String> {
 }
 
 /// Reads a config and checks it for one environment, or, with `None`, for every environment it
-/// knows. A problem that several environments share is reported once. `rules` say which settings
-/// providers take.
+/// knows. A problem that several environments share is reported once. `rules` say what
+/// the rooms that will read it have against it.
 pub fn check(
     path: &Path,
     environment: Option<&str>,
     files: Files<'_>,
     variables: &Variables,
     masker: &Masker,
-    rules: KeyRules<'_>,
+    rules: Rules<'_>,
 ) -> Result<Checked, Vec<Report>> {
     let mut problems = Problems::default();
     let merged = files::read(path, files, &mut problems);
@@ -200,12 +218,14 @@ pub fn check(
     if problems.has_errors() {
         problems.admit_written_out(masker);
     }
+    let unfamiliar = problems.take_unfamiliar();
     let (errors, warnings) = problems.finish();
     if errors.is_empty() {
         Ok(Checked {
             environments,
             resources: names.len(),
             warnings,
+            unfamiliar,
         })
     } else {
         Err(errors)

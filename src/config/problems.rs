@@ -5,6 +5,7 @@ use std::collections::HashSet;
 
 use zeroize::Zeroizing;
 
+use super::Unfamiliar;
 use super::hide::Hidden;
 use super::source::{Mark, Sources};
 use crate::report::{Exit, Report, Severity, Span};
@@ -21,6 +22,8 @@ pub(super) struct Problems {
     pub(super) sources: Sources,
     found: Vec<(Option<Mark>, Report)>,
     comparisons_left: Cell<usize>,
+    /// Warnings about types that somebody may know.
+    unfamiliar: Vec<(Mark, Unfamiliar)>,
     /// Secrets written out in the files, each with its key.
     written_out: Vec<(String, Zeroizing<String>)>,
 }
@@ -31,6 +34,7 @@ impl Default for Problems {
             sources: Sources::default(),
             found: Vec::new(),
             comparisons_left: Cell::new(COMPARISONS_MAX),
+            unfamiliar: Vec::new(),
             written_out: Vec::new(),
         }
     }
@@ -66,6 +70,45 @@ impl Problems {
     /// Adds an error that has no place in a file.
     pub(super) fn unplaced(&mut self, report: Report) {
         self.found.push((None, report.exit(Exit::Usage)));
+    }
+
+    /// Adds a problem that knows its place, unless an error stands there already.
+    pub(super) fn placed(&mut self, report: Report) {
+        let is_said = report.at.is_some()
+            && self
+                .found
+                .iter()
+                .any(|(_, said)| said.severity == Severity::Error && said.at == report.at);
+        if !is_said {
+            self.found.push((None, report));
+        }
+    }
+
+    /// True when an error stands inside a range of a file.
+    pub(super) fn has_error_within(&self, range: Mark) -> bool {
+        self.found.iter().any(|(at, report)| {
+            report.severity == Severity::Error
+                && at.is_some_and(|at| {
+                    at.source == range.source
+                        && (range.start..range.end.max(range.start + 1)).contains(&at.start)
+                })
+        })
+    }
+
+    /// Adds a warning about a type, once for each place.
+    pub(super) fn unfamiliar(&mut self, at: Mark, kind: &str, report: Report) {
+        if self.unfamiliar.iter().all(|(known, _)| *known != at) {
+            let report = report.at(self.sources.span(at));
+            let kind = kind.to_owned();
+            self.unfamiliar.push((at, Unfamiliar { kind, report }));
+        }
+    }
+
+    /// The warnings about types, in file order.
+    pub(super) fn take_unfamiliar(&mut self) -> Vec<Unfamiliar> {
+        self.unfamiliar
+            .sort_by_key(|(mark, _)| (mark.source, mark.start));
+        self.unfamiliar.drain(..).map(|(_, one)| one).collect()
     }
 
     /// True when an error was found.

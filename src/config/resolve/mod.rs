@@ -20,7 +20,7 @@ use names::Names;
 
 use super::decode::printable;
 use super::files::Merged;
-use super::keys::KeyRules;
+use super::keys::Rules;
 use super::problems::Problems;
 use super::resolved::Config;
 use super::source::Mark;
@@ -128,7 +128,7 @@ pub(super) fn resolve(
     environment: Option<&str>,
     variables: &Variables,
     masker: &Masker,
-    rules: Option<KeyRules<'_>>,
+    rules: Option<Rules<'_>>,
     problems: &mut Problems,
 ) -> Config {
     let mut resolver = Resolver {
@@ -156,6 +156,13 @@ pub(super) fn resolve(
     }
     let secrets = resolver.secrets(secret_sets);
     let gates = resolver.gates();
+    if let Some(rules) = rules {
+        resolver.check_state(&prepared, state.as_ref(), rules);
+        resolver.check_stores(&secrets, rules);
+        for report in gates.iter().flat_map(rules.gate) {
+            resolver.problems.placed(report);
+        }
+    }
     resolver.say_bare();
     resolver.hide_twofold(&mut resources);
     Config {

@@ -37,6 +37,17 @@ pub(super) struct Secrets {
     pub(super) entries: Vec<Entry>,
 }
 
+impl Secrets {
+    /// True when something comes from a store, or is kept in it: only such a store is opened.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.store == name)
+            || self
+                .generate
+                .iter()
+                .any(|item| item.store.as_deref() == Some(name))
+    }
+}
+
 /// The names that a generated secret is known by: its own, or those of its halves.
 fn names_of(item: &GenerateShape) -> Vec<Text> {
     let Some(key) = &item.key else {
