@@ -22,6 +22,7 @@ mod resolved;
 mod scalar;
 mod schema;
 mod source;
+mod strict;
 mod yaml;
 
 use std::collections::HashSet;

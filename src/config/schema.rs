@@ -536,8 +536,10 @@ shape! {
 
 /// The JSON Schema (draft 2020-12) of a config file.
 pub fn schema() -> serde_json::Value {
-    schemars::generate::SchemaSettings::draft2020_12()
+    let mut schema = schemars::generate::SchemaSettings::draft2020_12()
         .into_generator()
         .into_root_schema_for::<Document>()
-        .to_value()
+        .to_value();
+    super::strict::tighten(&mut schema);
+    schema
 }

@@ -10,6 +10,7 @@ mod properties;
 mod secrets;
 mod showing;
 mod sinks;
+mod snippets;
 mod texts;
 mod warnings;
 mod whole;

@@ -18,7 +18,7 @@ const RETRY_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 const MAX_RETRIES_DEFAULT: u32 = 30;
 const STATUS_DEFAULT: u16 = 200;
 /// Nobody waits longer than a day.
-const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(in crate::config) const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Headers that belong to the connection; setting them would tear the request.
 pub const CONNECTION_HEADERS: [&str; 5] = [

@@ -7,7 +7,7 @@ mod keys;
 mod modules;
 mod names;
 mod resources;
-mod secrets;
+pub(super) mod secrets;
 pub(super) mod sensitive;
 mod sinks;
 mod sizes;
@@ -17,6 +17,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
 
 use names::Names;
+
+pub(super) use modules::OWN_TYPES;
 
 use super::decode::printable;
 use super::files::Merged;

@@ -39,7 +39,7 @@ const KINDS: [&str; 20] = [
 ];
 
 /// Types that are ours and no resources.
-const OWN_TYPES: [&str; 4] = [
+pub(in crate::config) const OWN_TYPES: [&str; 4] = [
     "iac.provider",
     "iac.state",
     "secrets.generate",

@@ -16,10 +16,10 @@ use crate::report::Report;
 const DEFAULT_STORE: &str = "default";
 
 /// Keys of a `secrets.*` module under which its items stand.
-const ITEM_KEYS: [&str; 4] = ["secrets", "generate", "requires", "entries"];
+pub(in crate::config) const ITEM_KEYS: [&str; 4] = ["secrets", "generate", "requires", "entries"];
 
 const LENGTH_DEFAULT: u32 = 32;
-const LENGTH_MAX: u32 = 16_384;
+pub(in crate::config) const LENGTH_MAX: u32 = 16_384;
 
 /// Generated secrets and secrets from stores, of `secrets:` and of modules.
 #[derive(Debug, Default)]
