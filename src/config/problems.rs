@@ -72,16 +72,9 @@ impl Problems {
         self.found.push((None, report.exit(Exit::Usage)));
     }
 
-    /// Adds a problem that knows its place, unless an error stands there already.
+    /// Adds a problem that knows its place.
     pub(super) fn placed(&mut self, report: Report) {
-        let is_said = report.at.is_some()
-            && self
-                .found
-                .iter()
-                .any(|(_, said)| said.severity == Severity::Error && said.at == report.at);
-        if !is_said {
-            self.found.push((None, report));
-        }
+        self.found.push((None, report));
     }
 
     /// True when an error stands inside a range of a file.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Resolver;
 use super::values::{KeyPath, Place};
 use crate::config::decode::{Lasting, Marked, Table, Text, printable};
+use crate::config::keys::Rules;
 use crate::config::resolved::{Gate, Target};
 use crate::config::schema::{GATE_STEPS, GateShape, GateStep, Method, Step, TargetShape};
 use crate::config::source::Mark;
@@ -47,7 +48,7 @@ fn is_misspelt_gate(kind: &str) -> bool {
 
 impl Resolver<'_> {
     /// The gates of all pipelines, in file order.
-    pub(super) fn gates(&mut self) -> Vec<Gate> {
+    pub(super) fn gates(&mut self, rules: Option<Rules<'_>>) -> Vec<Gate> {
         let merged = self.merged;
         let mut gates = Vec::new();
         let mut ignored: Vec<&str> = Vec::new();
@@ -59,7 +60,17 @@ impl Resolver<'_> {
                         if let Some(step_name) = &step.name {
                             self.check_step_name(step_name, &mut steps);
                         }
-                        gates.extend(self.gate(name, step));
+                        let before = self.problems.count();
+                        let gate = self.gate(name, step);
+                        // Of a gate that is wrong by its own words, nobody else is asked.
+                        if let (Some(rules), Some(gate)) = (rules, &gate)
+                            && self.problems.count() == before
+                        {
+                            for report in (rules.gate)(gate) {
+                                self.problems.placed(report);
+                            }
+                        }
+                        gates.extend(gate);
                     }
                     Step::Other(kind, at) if is_misspelt_gate(kind) => {
                         self.problems.error(

@@ -157,13 +157,10 @@ pub(super) fn resolve(
         resolver.check_keys(&prepared, &providers, &resources, rules);
     }
     let secrets = resolver.secrets(secret_sets);
-    let gates = resolver.gates();
+    let gates = resolver.gates(rules);
     if let Some(rules) = rules {
         resolver.check_state(&prepared, state.as_ref(), rules);
         resolver.check_stores(&secrets, rules);
-        for report in gates.iter().flat_map(rules.gate) {
-            resolver.problems.placed(report);
-        }
     }
     resolver.say_bare();
     resolver.hide_twofold(&mut resources);

@@ -294,10 +294,7 @@ fn texts(forms: &mut Forms, value: &str) {
         add(forms, markup(value, apostrophe, quote));
     }
     // Templates of Go.
-    add(
-        forms,
-        markup(value, "&#39;", "&#34;").replace('+', "&#43;"),
-    );
+    add(forms, markup(value, "&#39;", "&#34;").replace('+', "&#43;"));
     add(forms, shell_single(value));
     add(forms, value.replace('\'', "'\"'\"'"));
     add(forms, shell_double(value));

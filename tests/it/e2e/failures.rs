@@ -125,6 +125,12 @@ fn a_gate_that_could_never_open_is_refused_before_anything_is_made() {
         fs::write(folder.path().join("infra.yaml"), with_gate(target)).unwrap();
         for command in [&["config", "validate"][..], &["up"]] {
             let run = Run::new(folder.path(), command).output().expect_code(2);
+            assert_eq!(
+                run.stderr().matches("error[").count(),
+                1,
+                "{}",
+                run.stderr()
+            );
             assert!(
                 run.stderr().contains("infra.yaml:4:"),
                 "{target}: {}",
