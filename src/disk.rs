@@ -49,7 +49,11 @@ pub enum EntryKind {
 }
 
 /// An exclusive advisory lock on a file, held until dropped (or until the process dies).
-pub trait FileLock: Send + Sync + fmt::Debug {}
+pub trait FileLock: Send + Sync + fmt::Debug {
+    /// True while the path that was locked still leads to the locked file: not after it, or the folder
+    /// it is in, was taken away or replaced.
+    fn is_in_place(&self) -> bool;
+}
 
 /// Primitive file operations. [`DiskExt`] builds the safe compounds on top of them.
 pub trait Disk: Send + Sync + fmt::Debug {
@@ -263,11 +267,6 @@ fn failed(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Dis
     }
 }
 
-#[derive(Debug)]
-struct SystemLock(#[expect(dead_code, reason = "held for its drop")] std::fs::File);
-
-impl FileLock for SystemLock {}
-
 #[expect(
     clippy::disallowed_methods,
     reason = "this type is the one owner of the machine's files"
@@ -279,6 +278,26 @@ mod system {
     };
 
     use super::*;
+
+    #[derive(Debug)]
+    struct SystemLock {
+        file: fs::File,
+        path: PathBuf,
+    }
+
+    impl FileLock for SystemLock {
+        fn is_in_place(&self) -> bool {
+            matches!(
+                (self.file.metadata(), fs::metadata(&self.path)),
+                (Ok(locked), Ok(standing)) if is_same(&locked, &standing)
+            )
+        }
+    }
+
+    /// Two looks at one file.
+    fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
+        (one.dev(), one.ino()) == (other.dev(), other.ino())
+    }
 
     fn too_large(limit_bytes: u64) -> io::Error {
         io::Error::new(
@@ -516,10 +535,9 @@ mod system {
                 }
                 let locked = file.metadata().map_err(failed("lock", path))?;
                 match fs::metadata(path) {
-                    Ok(standing)
-                        if (standing.dev(), standing.ino()) == (locked.dev(), locked.ino()) =>
-                    {
-                        return Ok(Some(Box::new(SystemLock(file))));
+                    Ok(standing) if is_same(&standing, &locked) => {
+                        let path = path.to_path_buf();
+                        return Ok(Some(Box::new(SystemLock { file, path })));
                     }
                     // Removed or replaced between our open and our lock: try the new one.
                     Ok(_) => {}
@@ -539,6 +557,24 @@ mod system {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a test may look at its files directly"
+    )]
+    fn a_lock_knows_when_its_folder_was_replaced() {
+        let lab = tempfile::tempdir().unwrap();
+        let folder = lab.path().join("f");
+        std::fs::create_dir(&folder).unwrap();
+        let lock = SystemDisk.try_lock(&folder.join("lock")).unwrap().unwrap();
+        assert!(lock.is_in_place());
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(!lock.is_in_place());
+        std::fs::create_dir(&folder).unwrap();
+        let other = SystemDisk.try_lock(&folder.join("lock")).unwrap().unwrap();
+        assert!(other.is_in_place() && !lock.is_in_place());
+    }
 
     #[test]
     #[allow(

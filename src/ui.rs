@@ -228,7 +228,7 @@ impl Ui {
 
     /// Writes a JSON document to standard output, indented, masked, and still valid JSON.
     pub fn json(&self, value: &serde_json::Value) {
-        let mut text = masked_json(value, &self.inner.masker);
+        let mut text = masked_json(value, &self.inner.masker, indented);
         if self.inner.is_in_actions {
             // The same JSON, without anything the runner could take for a command.
             text = text.replace("##[", "#\\u0023[");
@@ -335,6 +335,11 @@ impl Ui {
                 )));
             }
         }
+    }
+
+    /// A document on one line, with `***` where a secret stands in it.
+    pub fn masked(&self, document: &serde_json::Value) -> String {
+        masked_json(document, &self.inner.masker, |value| value.to_string())
     }
 
     /// Sets an output of the step. Outside Actions this does nothing.
@@ -555,9 +560,17 @@ fn mask_event(mut event: Event, masker: &Masker) -> Event {
     event
 }
 
-/// Indented JSON with secrets replaced inside strings, keys and numbers, so that it stays JSON.
-fn masked_json(value: &serde_json::Value, masker: &Masker) -> String {
-    let text = format!("{:#}", mask_value(value, masker));
+fn indented(value: &serde_json::Value) -> String {
+    format!("{value:#}")
+}
+
+/// JSON with secrets replaced inside strings, keys and numbers, so that it stays JSON.
+fn masked_json(
+    value: &serde_json::Value,
+    masker: &Masker,
+    write: fn(&serde_json::Value) -> String,
+) -> String {
+    let text = write(&mask_value(value, masker));
     // A secret with quotes and commas in it could still stand across several strings.
     let masked = masker.mask(&text);
     if masked == text || serde_json::from_str::<serde::de::IgnoredAny>(&masked).is_ok() {
@@ -648,14 +661,14 @@ mod tests {
             json!({"quote\"quote": "a\",\n  \"b"}),
             json!("plain"),
         ] {
-            let text = masked_json(&value, &masker);
+            let text = masked_json(&value, &masker, indented);
             let back: serde_json::Value = serde_json::from_str(&text).expect("still JSON");
             for secret in ["hunter2", "12345678", "quote"] {
                 assert!(!back.to_string().contains(secret), "{text}");
             }
         }
         assert_eq!(
-            masked_json(&json!({"n": 12345678}), &masker),
+            masked_json(&json!({"n": 12345678}), &masker, indented),
             "{\n  \"n\": \"***\"\n}"
         );
     }

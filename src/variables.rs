@@ -46,54 +46,57 @@ pub fn is_variable_name(name: &str) -> bool {
         && bytes.all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// Each makes some interpreter, loader or shell of a later step run what it names.
+pub(crate) const CODE: &[&str] = &[
+    "BASH_ENV",
+    "BASHOPTS",
+    "CDPATH",
+    "CLASSPATH",
+    "COMSPEC",
+    "EDITOR",
+    "ENV",
+    "GCONV_PATH",
+    "HOME",
+    "IFS",
+    "JAVA_TOOL_OPTIONS",
+    "LESSOPEN",
+    "NODE_OPTIONS",
+    "NODE_PATH",
+    "PAGER",
+    "PATH",
+    "PATHEXT",
+    "PROMPT_COMMAND",
+    "PS4",
+    "PSMODULEPATH",
+    "RUBYLIB",
+    "RUBYOPT",
+    "SHELL",
+    "SHELLOPTS",
+    "TMPDIR",
+    "VISUAL",
+    "ZDOTDIR",
+    "_JAVA_OPTIONS",
+    "ALL_PROXY",
+];
+/// The same for every name that begins so.
+pub(crate) const CODE_PREFIXES: &[&str] = &[
+    "BASH_FUNC_",
+    "CARGO_",
+    "DYLD_",
+    "GIT_",
+    "LD_",
+    "NPM_CONFIG_",
+    "PERL5",
+    "PIP_",
+    "PYTHON",
+    "RUSTC",
+    "RUSTUP_",
+];
+/// What belongs to the runner.
+pub(crate) const RUNNER_PREFIXES: &[&str] = &["ACTIONS_", "GITHUB_", "RUNNER_", "INPUT_", "STATE_"];
+
 /// Why a variable of this name must not be set for later steps; `None` when it may.
 pub fn forbidden_variable(name: &str) -> Option<&'static str> {
-    /// Each makes some interpreter, loader or shell of a later step run what it names.
-    const CODE: &[&str] = &[
-        "BASH_ENV",
-        "BASHOPTS",
-        "CDPATH",
-        "CLASSPATH",
-        "COMSPEC",
-        "EDITOR",
-        "ENV",
-        "GCONV_PATH",
-        "HOME",
-        "IFS",
-        "JAVA_TOOL_OPTIONS",
-        "LESSOPEN",
-        "NODE_OPTIONS",
-        "NODE_PATH",
-        "PAGER",
-        "PATH",
-        "PATHEXT",
-        "PROMPT_COMMAND",
-        "PS4",
-        "PSMODULEPATH",
-        "RUBYLIB",
-        "RUBYOPT",
-        "SHELL",
-        "SHELLOPTS",
-        "TMPDIR",
-        "VISUAL",
-        "ZDOTDIR",
-        "_JAVA_OPTIONS",
-        "ALL_PROXY",
-    ];
-    const CODE_PREFIXES: &[&str] = &[
-        "BASH_FUNC_",
-        "CARGO_",
-        "DYLD_",
-        "GIT_",
-        "LD_",
-        "NPM_CONFIG_",
-        "PERL5",
-        "PIP_",
-        "PYTHON",
-        "RUSTC",
-        "RUSTUP_",
-    ];
-    const RUNNER_PREFIXES: &[&str] = &["ACTIONS_", "GITHUB_", "RUNNER_", "INPUT_", "STATE_"];
     let upper = name.to_ascii_uppercase();
     let begins = |prefixes: &[&str]| prefixes.iter().any(|prefix| upper.starts_with(prefix));
     if CODE.contains(&upper.as_str()) || begins(CODE_PREFIXES) {

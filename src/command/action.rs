@@ -82,34 +82,48 @@ pub fn write_outputs(ui: &Ui, document: Option<serde_json::Value>, exit: Exit) -
         .as_ref()
         .and_then(|document| document["changed"].as_bool())
         .unwrap_or(false);
-    let failed = !matches!(exit, Exit::Done | Exit::Changes);
-    let text = document.map_or_else(|| "{}".to_owned(), |document| document.to_string());
+    // As with `--json`: what is in the document and is a secret stands there as `***`.
+    let text = document.map_or_else(|| "{}".to_owned(), |document| ui.masked(&document));
     let text = if text.len() > SUMMARY_JSON_BYTES {
         serde_json::json!({
             "exit_code": exit as u8,
             "changed": changed,
-            "failed": failed,
+            "failed": is_failure(exit),
             "cut": format!("the full document has {} bytes; the limit is {SUMMARY_JSON_BYTES}", text.len()),
         })
         .to_string()
     } else {
         text
     };
+    let mut refused = None;
     for (name, value) in [
-        ("changed", if changed { "true" } else { "false" }),
-        ("failed", if failed { "true" } else { "false" }),
-        ("summary-json", &text),
+        ("changed", word(changed)),
+        ("failed", word(is_failure(exit))),
+        ("summary-json", text.as_str()),
     ] {
         if let Err(problem) = ui.output(name, value) {
-            // One cause, said once.
-            ui.say(Event::Problem(problem));
-            return match exit {
-                Exit::Done | Exit::Changes => Exit::Failed,
-                other => other,
-            };
+            refused.get_or_insert(problem);
         }
     }
-    exit
+    let Some(problem) = refused else {
+        return exit;
+    };
+    // One cause, said once.
+    ui.say(Event::Problem(problem));
+    if is_failure(exit) {
+        return exit;
+    }
+    // Of two values the runner takes the later one. Where nothing can be written, nothing is lost.
+    drop(ui.output("failed", word(true)));
+    Exit::Failed
+}
+
+fn is_failure(exit: Exit) -> bool {
+    !matches!(exit, Exit::Done | Exit::Changes)
+}
+
+fn word(flag: bool) -> &'static str {
+    if flag { "true" } else { "false" }
 }
 
 #[cfg(test)]

@@ -1,16 +1,20 @@
 //! `config validate`, `config resolve`, `config schema`.
 
 use std::cell::OnceCell;
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
 use serde_json::json;
 
+use super::stores::Declared;
 use super::{CommandResult, Desk, problem_json};
 use crate::cli::ConfigArgs;
-use crate::config::{self, Files, Keys};
+use crate::config::{self, Fault, Files, Keys, Unfamiliar};
 use crate::provider::local;
 use crate::provider::plugin::{self, find};
-use crate::report::{Event, Exit, Reporter as _};
+use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::secret::source;
+use crate::verify::foresee;
 
 impl Desk {
     /// Lends the config room a way to reach files.
@@ -37,6 +41,31 @@ impl Desk {
 }
 
 impl Desk {
+    /// The plugins that are installed. Whether their folder can be read is a question for whoever needs
+    /// one.
+    fn installed(&self) -> Vec<find::Found> {
+        let flag = self.global.plugin_dir.as_deref();
+        let folder = plugin::folder(flag, &self.settings.variables);
+        find::list(&*self.disk, &folder).map_or_else(|_| Vec::new(), |(found, _)| found)
+    }
+
+    /// The warnings about types that no installed plugin has either.
+    pub(super) fn unfamiliar(&self, unfamiliar: Vec<Unfamiliar>) -> Vec<Report> {
+        if unfamiliar.is_empty() {
+            return Vec::new();
+        }
+        let known: BTreeSet<String> = self
+            .installed()
+            .into_iter()
+            .flat_map(|plugin| plugin.manifest.resource_types)
+            .collect();
+        unfamiliar
+            .into_iter()
+            .filter(|one| !known.contains(&one.kind))
+            .map(|one| one.report)
+            .collect()
+    }
+
     /// The settings a provider takes, as far as they are known without starting anything.
     fn keys_of(
         &self,
@@ -47,12 +76,7 @@ impl Desk {
         if provider == "local" {
             return local::keys(kind);
         }
-        // Whether the folder can be read is a question for whoever needs a plugin.
-        let plugins = plugins.get_or_init(|| {
-            let flag = self.global.plugin_dir.as_deref();
-            let folder = plugin::folder(flag, &self.settings.variables);
-            find::list(&*self.disk, &folder).map_or_else(|_| Vec::new(), |(found, _)| found)
-        });
+        let plugins = plugins.get_or_init(|| self.installed());
         let mut names = plugins
             .iter()
             .filter_map(|plugin| plugin.manifest.provider.as_deref());
@@ -81,6 +105,20 @@ impl Desk {
     }
 }
 
+/// What the `local` provider has against a resource.
+fn local_faults(resource: &config::Resource) -> Vec<Fault> {
+    local::faults(resource.kind.as_str(), &resource.config)
+        .into_iter()
+        .map(|(path, sentence)| Fault {
+            report: Report::error(
+                "config/bad-value",
+                format!("`{}`: `{path}`: {sentence}", resource.base_name),
+            ),
+            path,
+        })
+        .collect()
+}
+
 /// `config validate`
 pub fn validate(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
     let path = desk.find_config(arguments)?;
@@ -92,9 +130,20 @@ pub fn validate(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
             files,
             &desk.settings.variables,
             &desk.masker,
-            &|provider, kind| desk.keys_of(provider, kind, &plugins),
+            config::Rules {
+                keys: &|provider, kind| desk.keys_of(provider, kind, &plugins),
+                resource: &|provider, resource| match provider {
+                    "local" => local_faults(resource),
+                    _ => Vec::new(),
+                },
+                state: &|state| Declared::written(state).faults(),
+                store: &source::faults,
+                gate: &foresee,
+            },
         )
     })?;
+    let mut warnings = checked.warnings;
+    warnings.extend(desk.unfamiliar(checked.unfamiliar));
     desk.emit(&json!({
             "command": "config validate",
             "config": path,
@@ -102,9 +151,9 @@ pub fn validate(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
             "failed": false,
             "environments": checked.environments,
             "resources": checked.resources,
-            "problems": checked.warnings.iter().map(problem_json).collect::<Vec<_>>(),
+            "problems": warnings.iter().map(problem_json).collect::<Vec<_>>(),
     }));
-    for warning in checked.warnings {
+    for warning in warnings {
         desk.ui.say(Event::Problem(Box::new(warning)));
     }
     desk.ui.note(format!(

@@ -6,6 +6,7 @@ use super::up::Story;
 use crate::apply::execute::sentence;
 use crate::config::{OnFailure, SinkDeclaration};
 use crate::report::{Exit, Report, Severity, SinkOutcome};
+use crate::verify::Evidence;
 
 /// One problem for each action, sink and gate target that failed.
 pub fn reports(story: &Story<'_>) -> Vec<Report> {
@@ -87,17 +88,19 @@ fn targets<'a>(story: &'a Story<'_>) -> impl Iterator<Item = Report> + 'a {
             .enumerate()
             .filter(move |(_, target)| is_closed && !target.passed)
             .map(move |(index, target)| {
-                let why = target
-                    .last
-                    .as_ref()
-                    .map_or("it was never looked at", |last| last.message.as_str());
-                Report::error(
+                let last = target.last.as_ref();
+                let why = last.map_or("it was never looked at", |last| last.message.as_str());
+                let report = Report::error(
                     "verify/gate-closed",
                     format!(
                         "the gate `{}` stayed closed: {}: {why}",
                         gate.name, target.target
                     ),
-                )
+                );
+                match last.and_then(Evidence::excerpt) {
+                    Some(excerpt) => report.because(format!("it answered: {excerpt}")),
+                    None => report,
+                }
                 .at_maybe(
                     declared
                         .and_then(|gate| gate.targets.get(index))

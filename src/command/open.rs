@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::stores::Declared;
 use super::{Desk, Problems};
 use crate::apply::execute::CALL_TIMEOUT;
 use crate::apply::secrets::SecretStores;
@@ -22,6 +23,7 @@ use crate::secret::Keyring;
 use crate::secret::source;
 use crate::sink::{self, SinkTools};
 use crate::state::{Lease, Store};
+use crate::verify::foresee;
 
 /// Everything a command works on, open.
 pub struct Opened {
@@ -59,7 +61,21 @@ impl Desk {
                 &self.masker,
             )
         })?;
-        for warning in loaded.warnings {
+        // What the state and the gates are known to lack, before anybody makes anything for them.
+        let lacking: Vec<Report> = loaded
+            .config
+            .state
+            .iter()
+            .flat_map(|state| Declared::written(state).faults())
+            .map(|fault| fault.report)
+            .filter(|report| report.severity == Severity::Error)
+            .chain(loaded.config.gates.iter().flat_map(foresee))
+            .collect();
+        if !lacking.is_empty() {
+            return Err(lacking.into());
+        }
+        let unfamiliar = self.unfamiliar(loaded.unfamiliar);
+        for warning in loaded.warnings.into_iter().chain(unfamiliar) {
             self.ui.say(Event::Problem(Box::new(warning)));
         }
         Ok(loaded.config)

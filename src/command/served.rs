@@ -48,17 +48,7 @@ impl Desk {
         // A storage is shared; two configs without names would take each other's resources for
         // their own. A prefix of its own does as well.
         if project.is_none() && declared.text("prefix", "state/setting")?.is_none() {
-            return Err(declared
-                .problem(
-                    "state/project",
-                    format!("`backend: {}` needs a `project`", declared.backend),
-                )
-                .because(
-                    "a bucket is shared; two configs without names would take each other's \
-                     resources for their own",
-                )
-                .fix("add `project: <name>`, the same for every environment of this config")
-                .fix("or give this config a `prefix` of its own"));
+            return Err(declared.no_project());
         }
         let mut settings = declared.settings.clone();
         settings.retain(|name, _| !OUR_KEYS.contains(&name.as_str()));

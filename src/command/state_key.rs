@@ -116,7 +116,7 @@ pub(super) fn encrypts(declared: &Declared, has_key: bool) -> Result<bool, Repor
                 "`encrypt: true` needs a key that is kept outside the store",
             )
             .fix("set TIDEGATE_STATE_KEY (64 hexadecimal digits), or name a `key_file`")),
-        Some(_) => Err(declared.problem("state/setting", "`encrypt` must be true or false")),
+        Some(_) => Err(declared.wrong_encrypt()),
     }
 }
 

@@ -9,11 +9,10 @@ use super::{Desk, Problems};
 use crate::actions::{self, context::RunnerEnvironment};
 use crate::apply::Providers;
 use crate::clock::rfc3339;
-use crate::config::Config;
+use crate::config::{Config, Fault, StateDeclaration};
 use crate::random::hex_of;
 use crate::report::{Event, Exit, Report, Reporter as _, Severity, Span};
 use crate::resource::{Address, Map, Value};
-use crate::secret::Secret;
 use crate::state::lease::{Neighbours, Renewal};
 use crate::state::postgres::{DEFAULT_SCHEMA, Server};
 use crate::state::{
@@ -48,6 +47,16 @@ pub(super) struct Declared {
 }
 
 impl Declared {
+    /// As it is written: without the values of references, which the state cannot have.
+    pub(super) fn written(state: &StateDeclaration) -> Self {
+        Self {
+            backend: state.backend.clone(),
+            settings: state.config.clone(),
+            ephemeral: state.ephemeral,
+            at: Some(state.at.clone()),
+        }
+    }
+
     pub(super) fn problem(&self, code: &'static str, message: impl Into<String>) -> Report {
         Report::error(code, message)
             .at_maybe(self.at.clone())
@@ -65,13 +74,149 @@ impl Declared {
         }
     }
 
-    /// Text that may be a secret.
-    fn secret(&self, key: &str, desk: &Desk) -> Result<Option<Secret>, Report> {
-        match self.settings.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::Secret(secret)) => Ok(Some(secret.clone())),
-            Some(Value::String(text)) => Ok(Some(desk.masker.admit(key, text.clone()))),
-            Some(_) => Err(self.problem(
+    /// Everything that is wrong with the settings as they are written, and the settings that mean
+    /// nothing to this backend, as warnings. Nothing is opened.
+    pub(super) fn faults(&self) -> Vec<Fault> {
+        let mut faults = Vec::new();
+        let mut fault = |key: &str, report: Report| {
+            faults.push(Fault {
+                path: key.to_owned(),
+                report,
+            });
+        };
+        for key in ["key_file", "identity_file"] {
+            if let Err(report) = self.text(key, "state/setting") {
+                fault(key, report);
+            }
+        }
+        if !matches!(
+            self.settings.get("encrypt"),
+            None | Some(Value::Null | Value::Bool(_))
+        ) {
+            fault("encrypt", self.wrong_encrypt());
+        }
+        let known = match self.backend.as_str() {
+            "filesystem" => {
+                if let Err(report) = self.text("directory", "state/directory") {
+                    fault("directory", report);
+                }
+                FILESYSTEM_KEYS
+            }
+            "memory" => &[],
+            "postgres" => {
+                if let Err(report) = self.connection() {
+                    fault("dsn", report);
+                }
+                match self.text("project", "state/setting") {
+                    Ok(Some(_)) => {}
+                    Ok(None) => fault("project", self.no_project()),
+                    Err(report) => fault("project", report),
+                }
+                for key in ["schema", "sslrootcert"] {
+                    if let Err(report) = self.text(key, "state/setting") {
+                        fault(key, report);
+                    }
+                }
+                POSTGRES_KEYS
+            }
+            _ => {
+                match (
+                    self.text("project", "state/setting"),
+                    self.text("prefix", "state/setting"),
+                ) {
+                    (Ok(None), Ok(None)) => fault("project", self.no_project()),
+                    (project, prefix) => {
+                        for (key, text) in [("project", project), ("prefix", prefix)] {
+                            if let Err(report) = text {
+                                fault(key, report);
+                            }
+                        }
+                    }
+                }
+                return faults;
+            }
+        };
+        for key in self.unknown(known) {
+            let warning = self.ignored(key);
+            fault(key, warning);
+        }
+        faults
+    }
+
+    /// Settings that mean nothing to the backend.
+    fn unknown<'s>(&'s self, known: &'s [&str]) -> impl Iterator<Item = &'s str> {
+        self.settings
+            .keys()
+            .map(String::as_str)
+            .filter(move |key| !known.contains(key) && !COMMON_KEYS.contains(key))
+    }
+
+    fn ignored(&self, key: &str) -> Report {
+        Report::warning(
+            "state/setting",
+            format!(
+                "the {} state has no setting `{key}`; it is ignored",
+                self.backend
+            ),
+        )
+        .at_maybe(self.at.clone())
+    }
+
+    pub(super) fn wrong_encrypt(&self) -> Report {
+        self.problem("state/setting", "`encrypt` must be true or false")
+    }
+
+    /// What a storage that others use too is refused without.
+    pub(super) fn no_project(&self) -> Report {
+        let problem = self.problem(
+            "state/project",
+            format!("`backend: {}` needs a `project`", self.backend),
+        );
+        let name = "add `project: <name>`, the same for every environment of this config";
+        if self.backend == "postgres" {
+            return problem
+                .because(
+                    "a database is shared; two configs without names would take each other's \
+                     resources for their own",
+                )
+                .fix(name);
+        }
+        problem
+            .because(
+                "a bucket is shared; two configs without names would take each other's resources \
+                 for their own",
+            )
+            .fix(name)
+            .fix("or give this config a `prefix` of its own")
+    }
+
+    /// The one setting that says where the database is, and its value.
+    fn connection(&self) -> Result<(&'static str, &Value), Report> {
+        let given = |key: &'static str| {
+            self.settings
+                .get(key)
+                .filter(|value| !matches!(value, Value::Null))
+                .map(|value| (key, value))
+        };
+        let (key, value) = match (given("dsn"), given("connection_string")) {
+            (Some(given), None) | (None, Some(given)) => given,
+            (Some(_), Some(_)) => {
+                return Err(self
+                    .problem(
+                        "state/connection",
+                        "`iac.state` has both `dsn` and `connection_string`",
+                    )
+                    .fix("keep one"));
+            }
+            (None, None) => {
+                return Err(self
+                    .problem("state/connection", "`backend: postgres` needs a `dsn`")
+                    .fix("for example `dsn: ${STATE_DATABASE_URL}`, set from a secret"));
+            }
+        };
+        match value {
+            Value::Secret(_) | Value::String(_) => Ok((key, value)),
+            _ => Err(self.problem(
                 "state/setting",
                 format!("`{key}` of `iac.state` must be text"),
             )),
@@ -273,34 +418,16 @@ impl Desk {
         key: Option<Key>,
         encrypts: bool,
     ) -> Result<Arc<dyn Store>, Report> {
-        let text = match (
-            declared.secret("dsn", self)?,
-            declared.secret("connection_string", self)?,
-        ) {
-            (Some(text), None) | (None, Some(text)) => text,
-            (Some(_), Some(_)) => {
-                return Err(declared
-                    .problem(
-                        "state/connection",
-                        "`iac.state` has both `dsn` and `connection_string`",
-                    )
-                    .fix("keep one"));
-            }
-            (None, None) => {
-                return Err(declared
-                    .problem("state/connection", "`backend: postgres` needs a `dsn`")
-                    .fix("for example `dsn: ${STATE_DATABASE_URL}`, set from a secret"));
+        let text = match declared.connection()? {
+            (key, Value::String(text)) => self.masker.admit(key, text.clone()),
+            (_, Value::Secret(secret)) => secret.clone(),
+            (key, _) => {
+                return Err(declared.problem("state/setting", format!("`{key}` must be text")));
             }
         };
-        let project = declared.text("project", "state/setting")?.ok_or_else(|| {
-            declared
-                .problem("state/project", "`backend: postgres` needs a `project`")
-                .because(
-                    "a database is shared; two configs without names would take each other's \
-                     resources for their own",
-                )
-                .fix("add `project: <name>`, the same for every environment of this config")
-        })?;
+        let project = declared
+            .text("project", "state/setting")?
+            .ok_or_else(|| declared.no_project())?;
         let server = Server::from_connection_string(
             &text,
             declared.text("sslrootcert", "state/setting")?,
@@ -434,19 +561,8 @@ impl Desk {
 
     /// Settings nobody reads are said, not refused: a config may be shared with another tool.
     fn warn_of_unknown(&self, declared: &Declared, known: &[&str]) {
-        for key in declared.settings.keys() {
-            if !known.contains(&key.as_str()) && !COMMON_KEYS.contains(&key.as_str()) {
-                let mut warning = Report::error(
-                    "state/setting",
-                    format!(
-                        "the {} state has no setting `{key}`; it is ignored",
-                        declared.backend
-                    ),
-                )
-                .at_maybe(declared.at.clone());
-                warning.severity = Severity::Warning;
-                self.ui.say(Event::Problem(Box::new(warning)));
-            }
+        for key in declared.unknown(known) {
+            self.ui.say(Event::Problem(Box::new(declared.ignored(key))));
         }
     }
 

@@ -691,6 +691,11 @@ fn tell(desk: &Desk, story: &Story<'_>) {
         for failure in failures::reports(story) {
             desk.ui.say(Event::Problem(Box::new(failure)));
         }
+    } else if !desk.global.json {
+        // What happened to actions and sinks, their own lines say; the last answer to a gate, only this.
+        for problem in story.gates.iter().flatten().filter_map(GateReport::problem) {
+            desk.ui.say(Event::Problem(Box::new(problem)));
+        }
     }
     desk.ui.say(Event::Result {
         text: summary::terminal(story),

@@ -28,7 +28,8 @@ pub async fn run(desk: &Desk, arguments: &VerifyArgs) -> CommandResult {
     desk.ui.say(Event::Section {
         title: "Gate".to_owned(),
     });
-    let reports = look(desk, &gates).await?;
+    let declared = place.as_ref().map_or(&[][..], |config| &config.gates);
+    let reports = look(desk, &gates, declared).await?;
     let mut exit = Exit::Done;
     for report in &reports {
         if let Some(problem) = report.problem() {
@@ -182,12 +183,34 @@ pub async fn hold(
     gates: &[config::Gate],
     values: &Values,
 ) -> Result<Vec<GateReport>, Vec<Report>> {
-    let gates = resolve(gates, values, |_| {})?;
-    look(desk, &gates).await
+    let held = match resolve(gates, values, |_| {}) {
+        Ok(ready) => look(desk, &ready, gates).await,
+        Err(problems) => Err(problems),
+    };
+    // What the config says was right before the apply; what it turned out to mean closes the gate.
+    held.map_err(|problems| problems.into_iter().map(after_apply).collect())
+}
+
+/// A gate that cannot be tried after everything was made has not opened; nothing is wrong with the
+/// command line, and to apply again would change nothing.
+fn after_apply(mut problem: Report) -> Report {
+    problem.exit = Exit::GateClosed;
+    if problem.code == "verify/unknown-value" {
+        problem.fix = vec![
+            "correct the reference: the apply was made, and nothing of that name came of it"
+                .to_owned(),
+        ];
+    }
+    problem
 }
 
 /// One gate after another; the first that stays closed ends it.
-async fn look(desk: &Desk, gates: &[Gate]) -> Result<Vec<GateReport>, Vec<Report>> {
+/// What is wrong with one is said where it was declared, if it was.
+async fn look(
+    desk: &Desk,
+    gates: &[Gate],
+    declared: &[config::Gate],
+) -> Result<Vec<GateReport>, Vec<Report>> {
     let http = Arc::new(Http::new(&desk.settings.variables).map_err(|problem| {
         vec![
             Report::error("http/proxy", problem.to_string())
@@ -202,9 +225,24 @@ async fn look(desk: &Desk, gates: &[Gate]) -> Result<Vec<GateReport>, Vec<Report
         reporter: &desk.ui,
         hide: &hide,
     };
+    let mut ready = Vec::new();
+    let mut problems = Vec::new();
+    for (index, gate) in gates.iter().enumerate() {
+        let at = declared.get(index).map(|gate| &gate.at);
+        match verify::probes(&http, gate) {
+            Ok(probes) => ready.push((gate, probes)),
+            Err(found) => problems.extend(
+                found
+                    .into_iter()
+                    .map(|problem| problem.at_maybe(at.cloned())),
+            ),
+        }
+    }
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     let mut reports = Vec::new();
-    for gate in gates {
-        let probes = verify::probes(&http, gate)?;
+    for (gate, probes) in ready {
         let report = verify::run(gate, &probes, &world, desk.cancel.cancelled()).await;
         let is_open = report.is_open();
         reports.push(report);

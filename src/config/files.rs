@@ -152,6 +152,10 @@ impl Reader<'_> {
         let Some(root) = yaml::read(source, self.problems) else {
             return;
         };
+        if !matches!(root.kind, yaml::NodeKind::Map(_)) {
+            // No config at all: whatever the file is, it was not written to be shown here.
+            self.problems.sources.hide_all(source);
+        }
         let Some(document) = Document::decode(root, "the config", self.problems) else {
             return;
         };
@@ -213,6 +217,7 @@ impl Reader<'_> {
         let wide = bytes.starts_with(&[0xff, 0xfe]) || bytes.starts_with(&[0xfe, 0xff]);
         let text = String::from_utf8_lossy(bytes).into_owned();
         let source = self.problems.sources.add(path, text);
+        self.problems.sources.hide_all(source);
         let start = u32::try_from(position).unwrap_or(u32::MAX);
         self.problems.error(
             Mark {

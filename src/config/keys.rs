@@ -1,5 +1,8 @@
-//! What providers say about the settings of their modules without being started. The words come
-//! from other rooms; the places, and what is said about a wrong one, from here.
+//! What other rooms say about a config without anything being opened. The words come from them; the
+//! places, and what is said about a wrong setting, from here.
+
+use super::resolved::{Gate, Resource, SecretStore, StateDeclaration};
+use crate::report::Report;
 
 /// The settings that one kind of module takes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,3 +44,46 @@ pub enum Shape {
 /// The settings a provider takes: for its own module (`None`), or for a resource of a type. `None`
 /// when nobody knows before the provider runs.
 pub type KeyRules<'a> = &'a dyn Fn(&str, Option<&str>) -> Option<Keys>;
+
+/// Something wrong with a setting, found by the room that reads it.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The setting: `env_vars.PORT`, `command[0]`.
+    pub path: String,
+    /// What is wrong; its place is found here.
+    pub report: Report,
+}
+
+/// Everything that can be said about a config by whoever will read it, without opening anything.
+#[derive(Clone, Copy)]
+pub struct Rules<'a> {
+    /// The settings a provider takes.
+    pub keys: KeyRules<'a>,
+    /// What a provider (named by its type) has against the settings of a resource.
+    pub resource: &'a dyn Fn(&str, &Resource) -> Vec<Fault>,
+    /// What the state's backend has against its settings.
+    pub state: &'a dyn Fn(&StateDeclaration) -> Vec<Fault>,
+    /// What a secret store (with its name) has against its options.
+    pub store: &'a dyn Fn(&str, &SecretStore) -> Vec<Fault>,
+    /// What is wrong with a gate, each with its place.
+    pub gate: &'a dyn Fn(&Gate) -> Vec<Report>,
+}
+
+impl std::fmt::Debug for Rules<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Rules")
+    }
+}
+
+impl<'a> Rules<'a> {
+    /// Only what is said about keys.
+    pub fn of_keys(keys: KeyRules<'a>) -> Self {
+        Self {
+            keys,
+            resource: &|_, _| Vec::new(),
+            state: &|_| Vec::new(),
+            store: &|_, _| Vec::new(),
+            gate: &|_| Vec::new(),
+        }
+    }
+}

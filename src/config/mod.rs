@@ -12,6 +12,7 @@ mod decode;
 mod document;
 mod expression;
 mod files;
+mod hide;
 mod keys;
 mod loose;
 mod problems;
@@ -21,6 +22,7 @@ mod resolved;
 mod scalar;
 mod schema;
 mod source;
+mod strict;
 mod yaml;
 
 use std::collections::HashSet;
@@ -36,10 +38,11 @@ use crate::variables::Variables;
 
 pub use document::{Document, Field, Tree, TreeKind};
 pub use files::{FILE_BYTES_MAX, Files};
-pub use keys::{KeyRules, Keys, Shape};
+pub use keys::{Fault, KeyRules, Keys, Rules, Shape};
 pub use loose::from_yaml;
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
+pub use resolve::gates::CONNECTION_HEADERS;
 pub(crate) use resolve::sensitive::is_sensitive as is_sensitive_name;
 pub use resolved::*;
 pub use schema::schema;
@@ -54,6 +57,17 @@ pub struct Loaded {
     pub config: Config,
     /// Warnings, in file order.
     pub warnings: Vec<Report>,
+    /// Warnings about types, in file order.
+    pub unfamiliar: Vec<Unfamiliar>,
+}
+
+/// A warning about a type that is close to a well-known one. Whoever knows it after all drops it.
+#[derive(Debug)]
+pub struct Unfamiliar {
+    /// The type.
+    pub kind: String,
+    /// The warning.
+    pub report: Report,
 }
 
 /// A config that was checked and found good.
@@ -65,6 +79,8 @@ pub struct Checked {
     pub resources: usize,
     /// Warnings, in file order, each once.
     pub warnings: Vec<Report>,
+    /// Warnings about types, in file order, each once.
+    pub unfamiliar: Vec<Unfamiliar>,
 }
 
 /// Reads a config and resolves it for one environment (`None`: as written, without any
@@ -82,7 +98,7 @@ pub fn load(
         && !resolve::knows_environment(&merged, environment, &mut problems)
     {
         // What follows from a wrong environment is not the file's fault.
-        return Err(problems.finish().0);
+        return Err(refused(problems, masker));
     }
     let config = resolve::resolve(
         path,
@@ -93,12 +109,26 @@ pub fn load(
         None,
         &mut problems,
     );
+    if problems.has_errors() {
+        problems.admit_written_out(masker);
+    }
+    let unfamiliar = problems.take_unfamiliar();
     let (errors, warnings) = problems.finish();
     if errors.is_empty() {
-        Ok(Loaded { config, warnings })
+        Ok(Loaded {
+            config,
+            warnings,
+            unfamiliar,
+        })
     } else {
         Err(errors)
     }
+}
+
+/// The problems of a file that is not looked at further.
+fn refused(mut problems: Problems, masker: &Masker) -> Vec<Report> {
+    problems.admit_written_out(masker);
+    problems.finish().0
 }
 
 /// A module of any type, as far as it can be told without resolving it.
@@ -139,22 +169,22 @@ pub fn list_to_yaml<T: serde::Serialize>(items: &[T]) -> Option<String> {
 }
 
 /// Reads a config and checks it for one environment, or, with `None`, for every environment it
-/// knows. A problem that several environments share is reported once. `rules` say which settings
-/// providers take.
+/// knows. A problem that several environments share is reported once. `rules` say what
+/// the rooms that will read it have against it.
 pub fn check(
     path: &Path,
     environment: Option<&str>,
     files: Files<'_>,
     variables: &Variables,
     masker: &Masker,
-    rules: KeyRules<'_>,
+    rules: Rules<'_>,
 ) -> Result<Checked, Vec<Report>> {
     let mut problems = Problems::default();
     let merged = files::read(path, files, &mut problems);
     let environments = match environment {
         Some(environment) => {
             if !resolve::knows_environment(&merged, environment, &mut problems) {
-                return Err(problems.finish().0);
+                return Err(refused(problems, masker));
             }
             vec![environment.to_owned()]
         }
@@ -186,12 +216,17 @@ pub fn check(
         resolve_for(Some(environment), &mut problems);
         problems.forget_repeats(before);
     }
+    if problems.has_errors() {
+        problems.admit_written_out(masker);
+    }
+    let unfamiliar = problems.take_unfamiliar();
     let (errors, warnings) = problems.finish();
     if errors.is_empty() {
         Ok(Checked {
             environments,
             resources: names.len(),
             warnings,
+            unfamiliar,
         })
     } else {
         Err(errors)

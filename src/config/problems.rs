@@ -3,8 +3,13 @@
 use std::cell::Cell;
 use std::collections::HashSet;
 
+use zeroize::Zeroizing;
+
+use super::Unfamiliar;
+use super::hide::Hidden;
 use super::source::{Mark, Sources};
 use crate::report::{Exit, Report, Severity, Span};
+use crate::secret::Masker;
 
 /// Names compared per run to find a nearest one. Beyond that a hint helps nobody, and the search
 /// would make the time grow with the square of the file.
@@ -17,6 +22,10 @@ pub(super) struct Problems {
     pub(super) sources: Sources,
     found: Vec<(Option<Mark>, Report)>,
     comparisons_left: Cell<usize>,
+    /// Warnings about types that somebody may know.
+    unfamiliar: Vec<(Mark, Unfamiliar)>,
+    /// Secrets written out in the files, each with its key.
+    written_out: Vec<(String, Zeroizing<String>)>,
 }
 
 impl Default for Problems {
@@ -25,11 +34,27 @@ impl Default for Problems {
             sources: Sources::default(),
             found: Vec::new(),
             comparisons_left: Cell::new(COMPARISONS_MAX),
+            unfamiliar: Vec::new(),
+            written_out: Vec::new(),
         }
     }
 }
 
 impl Problems {
+    /// Keeps what was found in a file out of every excerpt.
+    pub(super) fn hide(&mut self, hidden: Hidden) {
+        self.sources.hide(&hidden.places);
+        self.written_out.extend(hidden.written_out);
+    }
+
+    /// Tells the masker of every secret that is written out. For files that are refused: of others,
+    /// whoever resolves them does.
+    pub(super) fn admit_written_out(&mut self, masker: &Masker) {
+        for (key, text) in self.written_out.drain(..) {
+            masker.admit(&key, text.as_str().to_owned());
+        }
+    }
+
     /// Adds an error at a place.
     pub(super) fn error(&mut self, at: Mark, report: Report) {
         let report = report.at(self.sources.span(at)).exit(Exit::Usage);
@@ -45,6 +70,38 @@ impl Problems {
     /// Adds an error that has no place in a file.
     pub(super) fn unplaced(&mut self, report: Report) {
         self.found.push((None, report.exit(Exit::Usage)));
+    }
+
+    /// Adds a problem that knows its place.
+    pub(super) fn placed(&mut self, report: Report) {
+        self.found.push((None, report));
+    }
+
+    /// True when an error stands inside a range of a file.
+    pub(super) fn has_error_within(&self, range: Mark) -> bool {
+        self.found.iter().any(|(at, report)| {
+            report.severity == Severity::Error
+                && at.is_some_and(|at| {
+                    at.source == range.source
+                        && (range.start..range.end.max(range.start + 1)).contains(&at.start)
+                })
+        })
+    }
+
+    /// Adds a warning about a type, once for each place.
+    pub(super) fn unfamiliar(&mut self, at: Mark, kind: &str, report: Report) {
+        if self.unfamiliar.iter().all(|(known, _)| *known != at) {
+            let report = report.at(self.sources.span(at));
+            let kind = kind.to_owned();
+            self.unfamiliar.push((at, Unfamiliar { kind, report }));
+        }
+    }
+
+    /// The warnings about types, in file order.
+    pub(super) fn take_unfamiliar(&mut self) -> Vec<Unfamiliar> {
+        self.unfamiliar
+            .sort_by_key(|(mark, _)| (mark.source, mark.start));
+        self.unfamiliar.drain(..).map(|(_, one)| one).collect()
     }
 
     /// True when an error was found.
@@ -104,7 +161,11 @@ impl Problems {
             .sort_by_key(|(mark, _)| mark.map(|mark| (mark.source, mark.start)));
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
-        for (_, report) in self.found {
+        for (mark, mut report) in self.found {
+            if let Some(mark) = mark {
+                // What must not be shown is known only when the whole file was looked through.
+                report.at = Some(self.sources.span(mark));
+            }
             match report.severity {
                 Severity::Error => errors.push(report),
                 Severity::Warning | Severity::Notice => warnings.push(report),

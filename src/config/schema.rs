@@ -396,7 +396,7 @@ pub(super) const GATE_STEPS: [&str; 2] = ["step.deploy_verify", "deploy_verify"]
 pub(super) enum Step {
     /// A deploy gate.
     Gate(Box<GateStep>),
-    /// Someone else's: its type, and where it begins.
+    /// Someone else's: its type and where that stands (without one: where the step begins).
     Other(String, super::source::Mark),
 }
 
@@ -418,15 +418,13 @@ impl JsonSchema for Step {
 
 impl Decode for Step {
     fn decode(node: Node, what: &str, problems: &mut Problems) -> Option<Self> {
-        let kind = node
+        let named = node
             .entry("type")
-            .and_then(|entry| entry.value.as_text())
-            .unwrap_or("")
-            .to_owned();
+            .and_then(|entry| Some((entry.value.as_text()?.to_owned(), entry.value.at)));
+        let (kind, at) = named.unwrap_or_else(|| (String::new(), node.at));
         if GATE_STEPS.contains(&kind.as_str()) {
             return GateStep::decode(node, what, problems).map(|step| Self::Gate(Box::new(step)));
         }
-        let at = node.at;
         RawMap::decode(node, what, problems).map(|_| Self::Other(kind, at))
     }
 }
@@ -539,8 +537,10 @@ shape! {
 
 /// The JSON Schema (draft 2020-12) of a config file.
 pub fn schema() -> serde_json::Value {
-    schemars::generate::SchemaSettings::draft2020_12()
+    let mut schema = schemars::generate::SchemaSettings::draft2020_12()
         .into_generator()
         .into_root_schema_for::<Document>()
-        .to_value()
+        .to_value();
+    super::strict::tighten(&mut schema);
+    schema
 }

@@ -9,6 +9,9 @@ use crate::report::Span;
 /// Longest excerpt, in characters.
 const EXCERPT_CHARACTERS_MAX: usize = 200;
 
+/// What an excerpt shows of what it must not show.
+const HIDDEN: &str = "***";
+
 /// A range of bytes in one of the [`Sources`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Mark {
@@ -26,6 +29,8 @@ pub(super) struct Source {
     path: PathBuf,
     text: Rc<str>,
     line_starts: Vec<u32>,
+    /// Ranges that no excerpt shows, in order and apart.
+    hidden: Vec<(u32, u32)>,
 }
 
 /// Every file of one config, in the order they were read.
@@ -40,6 +45,7 @@ impl Sources {
             path: path.to_path_buf(),
             text: text.into(),
             line_starts,
+            hidden: Vec::new(),
         });
         u16::try_from(self.0.len() - 1).unwrap_or(u16::MAX)
     }
@@ -56,6 +62,56 @@ impl Sources {
         self.0
             .get(usize::from(source))
             .map_or_else(|| Rc::from(""), |source| Rc::clone(&source.text))
+    }
+
+    /// Keeps places out of every excerpt from now on.
+    pub(super) fn hide(&mut self, places: &[Mark]) {
+        for place in places {
+            if let Some(source) = self.0.get_mut(usize::from(place.source)) {
+                source.hidden.push((place.start, place.end));
+            }
+        }
+        for source in &mut self.0 {
+            source.hidden.sort_unstable();
+            source.hidden.dedup_by(|next, before| {
+                let touches = next.0 <= before.1;
+                if touches {
+                    before.1 = before.1.max(next.1);
+                }
+                touches
+            });
+        }
+    }
+
+    /// Keeps the line at a place out of every excerpt.
+    pub(super) fn hide_line(&mut self, at: Mark) {
+        let text = self.text(at.source);
+        let position = (at.start as usize).min(text.len());
+        let is_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        let bytes = text.as_bytes();
+        let start = bytes[..position]
+            .iter()
+            .rposition(is_end)
+            .map_or(0, |end| end + 1);
+        let end = bytes[position..]
+            .iter()
+            .position(is_end)
+            .map_or(bytes.len(), |length| position + length);
+        self.hide(&[Mark {
+            source: at.source,
+            start: byte(start),
+            end: byte(end),
+        }]);
+    }
+
+    /// Keeps a whole file out of every excerpt.
+    pub(super) fn hide_all(&mut self, source: u16) {
+        let end = byte(self.text(source).len());
+        self.hide(&[Mark {
+            source,
+            start: 0,
+            end,
+        }]);
     }
 
     /// The path of a file.
@@ -128,8 +184,34 @@ impl Sources {
             line: count(line),
             column: count(column + 1),
             width: count(width.clamp(1, visible)),
-            excerpt: cut(whole, EXCERPT_CHARACTERS_MAX).to_owned(),
+            excerpt: source.excerpt(line_start, line_end, start),
         }
+    }
+}
+
+impl Source {
+    /// A line, without what is hidden. Empty when something hidden begins before `start`: what is
+    /// left would not stand where the column says.
+    fn excerpt(&self, line_start: usize, line_end: usize, start: usize) -> String {
+        let first = self
+            .hidden
+            .partition_point(|(_, end)| *end as usize <= line_start);
+        let mut shown = String::new();
+        let mut from = line_start;
+        for (begin, end) in &self.hidden[first..] {
+            let begin = (*begin as usize).max(line_start);
+            if begin >= line_end {
+                break;
+            }
+            if begin < start {
+                return String::new();
+            }
+            shown.push_str(self.text.get(from..begin).unwrap_or_default());
+            shown.push_str(HIDDEN);
+            from = (*end as usize).min(line_end);
+        }
+        shown.push_str(self.text.get(from..line_end).unwrap_or_default());
+        cut(&shown, EXCERPT_CHARACTERS_MAX).to_owned()
     }
 }
 
@@ -140,6 +222,10 @@ fn cut(line: &str, characters_max: usize) -> &str {
     }
     let end = line.char_indices().nth(characters_max);
     end.map_or(line, |(end, _)| &line[..end])
+}
+
+fn byte(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
 }
 
 fn count(number: usize) -> u32 {

@@ -10,6 +10,7 @@ use std::ops::ControlFlow;
 use serde_json::Number;
 use tidegate_yaml::{ErrorKind, Event, ScalarStyle};
 
+use super::hide::{Above, Hidden, is_doubtful};
 use super::problems::Problems;
 use super::scalar::{is_null, plain_or_text, scalar};
 use super::source::Mark;
@@ -17,6 +18,8 @@ use crate::report::Report;
 
 /// The code of a file without content.
 pub(super) const EMPTY: &str = "config/empty";
+/// The code of a character that YAML does not allow.
+const BAD_CHARACTER: &str = "config/bad-character";
 /// Deepest nesting of lists and maps.
 pub(super) const DEPTH_MAX: usize = 64;
 /// Nodes any file may have; one more for every [`BYTES_PER_NODE`] bytes.
@@ -177,8 +180,19 @@ pub(super) fn read(source: u16, problems: &mut Problems) -> Option<Node> {
     };
     let outcome = builder.run(&text);
     let root = builder.root.take();
+    let mut hidden = Hidden::default();
+    let inside = builder.look_through(&mut hidden);
+    if let Some(root) = &root {
+        hidden.value(root, "", Above::default());
+    }
+    problems.hide(hidden);
     match outcome {
         Err(flaw) => {
+            if flaw.report.code == BAD_CHARACTER {
+                problems.sources.hide_all(source);
+            } else if inside.is_secret() || is_doubtful(&text, flaw.at.start as usize) {
+                problems.sources.hide_line(flaw.at);
+            }
             problems.error(flaw.at, flaw.report);
             None
         }
@@ -209,6 +223,31 @@ struct Flaw {
 }
 
 impl Builder<'_> {
+    /// Looks through what was read before a mistake; says in what the mistake stands.
+    fn look_through(&self, hidden: &mut Hidden) -> Above {
+        let mut above = Above::default();
+        for frame in &self.stack {
+            match &frame.content {
+                Content::List(items) => {
+                    for item in items {
+                        hidden.value(item, "", above);
+                    }
+                }
+                Content::Map {
+                    entries, pending, ..
+                } => {
+                    for entry in entries {
+                        hidden.entry(entry, above);
+                    }
+                    if let Some(key) = pending {
+                        above = above.under(&key.text, true);
+                    }
+                }
+            }
+        }
+        above
+    }
+
     fn mark(&self, span: &tidegate_yaml::Span) -> Mark {
         let start = span.start.byte_offset().unwrap_or(0);
         let end = span.end.byte_offset().unwrap_or(start).max(start);
@@ -230,7 +269,7 @@ impl Builder<'_> {
                     end: start + 1,
                 },
                 report: Report::error(
-                    "config/bad-character",
+                    BAD_CHARACTER,
                     format!("the control character U+{code:04X} may not stand in YAML"),
                 )
                 .fix("remove it, or write it as an escape inside double quotes"),

@@ -37,6 +37,8 @@ pub struct Descriptor {
     pub settings: Vec<String>,
     /// State backends it says it serves, sorted.
     pub state_backends: Vec<String>,
+    /// Types of resource it says it has.
+    pub resource_types: Vec<String>,
     /// The settings its provider module takes, when it says so: `configSchema`.
     pub config_keys: Option<Keys>,
     /// What modules of its types need, as it is written: `moduleInfraRequirementsV2`.
@@ -255,6 +257,14 @@ impl Descriptor {
             secrets: names(&root, "required_secrets")?,
             settings: names(&root, "required_config")?,
             state_backends,
+            resource_types: [nested, Some(capabilities), Some(&root)]
+                .into_iter()
+                .flatten()
+                .filter_map(|part| member(part, "resourceTypes")?.as_array())
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect(),
             config_keys: nested.and_then(|nested| config_keys(nested.get("configSchema")?)),
             requirements: object(&root, "moduleInfraRequirementsV2")?
                 .cloned()

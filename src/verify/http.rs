@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use super::gate::Look;
 use super::probe::{Observation, Probe};
 use super::target::{Target, Text};
+use crate::config::CONNECTION_HEADERS;
 use crate::http::{BodyLimit, Failure, Http, RedactedUrl, Request, Response, sensitive_header};
 use crate::report::{Exit, Report};
 
@@ -27,15 +28,6 @@ const QUOTED_CHARACTERS: usize = 80;
 /// What to do about a certificate.
 const CERTIFICATE_FIX: &str = "renew or replace it, name its authority in `SSL_CERT_FILE`, or say \
                                `tls_verify: false` for this target";
-
-/// Headers that belong to the connection; setting them would tear the request.
-const OWN_HEADERS: [&str; 5] = [
-    "connection",
-    "content-length",
-    "te",
-    "transfer-encoding",
-    "upgrade",
-];
 
 /// An HTTP target, checked and ready to be asked.
 pub struct HttpProbe {
@@ -67,9 +59,17 @@ impl fmt::Debug for HttpProbe {
     }
 }
 
-impl HttpProbe {
+/// What a target is asked with, once it is known to be right.
+struct Question {
+    url: RedactedUrl,
+    method: Method,
+    headers: HeaderMap,
+    status: StatusCode,
+}
+
+impl Question {
     /// Checks a target; every problem with it, not only the first.
-    pub fn new(http: Arc<Http>, target: &Target) -> Result<Self, Vec<Report>> {
+    fn of(target: &Target) -> Result<Self, Vec<Report>> {
         let mut problems = Vec::new();
         let mut wrong = |code, what: String, fix: &str| {
             problems.push(
@@ -129,7 +129,7 @@ impl HttpProbe {
         for (name, value) in &target.headers {
             let parsed = HeaderName::from_bytes(name.as_bytes())
                 .ok()
-                .filter(|name| !OWN_HEADERS.contains(&name.as_str()));
+                .filter(|name| !CONNECTION_HEADERS.contains(&name.as_str()));
             match (parsed, sensitive_header(value.expose())) {
                 (Some(name), Some(value)) => {
                     headers.insert(name, value);
@@ -148,22 +148,45 @@ impl HttpProbe {
         }
         match (url, method, status) {
             (Some(url), Some(method), Some(status)) if problems.is_empty() => Ok(Self {
-                http,
-                label: target.label.clone(),
-                is_address_secret: target.url.is_secret(),
                 url,
                 method,
                 headers,
-                body: target.body.clone(),
-                tls_verify: target.tls_verify,
-                limit: BodyLimit::default(),
-                expect: Expectation {
-                    status,
-                    body_contains: target.expect_body_contains.clone(),
-                },
+                status,
             }),
             _ => Err(problems),
         }
+    }
+}
+
+/// What is wrong with a target, as far as that can be told without asking it.
+pub(super) fn check(target: &Target) -> Vec<Report> {
+    Question::of(target).err().unwrap_or_default()
+}
+
+impl HttpProbe {
+    /// Checks a target; every problem with it, not only the first.
+    pub fn new(http: Arc<Http>, target: &Target) -> Result<Self, Vec<Report>> {
+        let Question {
+            url,
+            method,
+            headers,
+            status,
+        } = Question::of(target)?;
+        Ok(Self {
+            http,
+            label: target.label.clone(),
+            is_address_secret: target.url.is_secret(),
+            url,
+            method,
+            headers,
+            body: target.body.clone(),
+            tls_verify: target.tls_verify,
+            limit: BodyLimit::default(),
+            expect: Expectation {
+                status,
+                body_contains: target.expect_body_contains.clone(),
+            },
+        })
     }
 }
 

@@ -30,7 +30,7 @@ use crate::report::{Event, Exit, Report, Reporter};
 
 pub use http::HttpProbe;
 pub use probe::{Observation, Probe};
-pub use target::{Gate, Target, Text, defaults, from_flags};
+pub use target::{Gate, Target, Text, defaults, foresee, from_flags};
 pub use verdict::{Evidence, GateReport, GateVerdict, TargetReport};
 
 use gate::{Decision, Fold, Look, Rules};

@@ -206,6 +206,45 @@ impl Gate {
     }
 }
 
+/// What is wrong with a declared gate as far as its own words tell: before anything is made for it.
+/// A value that only an apply makes known is not looked at.
+pub fn foresee(declared: &config::Gate) -> Vec<Report> {
+    /// Stands in for what is not known, and is right everywhere.
+    const UNKNOWN: &str = "http://unknown.invalid/";
+    let known = |value: &Value| text_of(value.clone(), value).ok();
+    let mut problems = Vec::new();
+    for target in &declared.targets {
+        let url = known(&target.url);
+        let checked = Target {
+            label: match (&url, &target.url) {
+                (Some(url), declared) => label(declared, url),
+                (None, Value::Template(template)) if !has_credential_place(template) => {
+                    template.to_string()
+                }
+                (None, _) => "(not known yet)".to_owned(),
+            },
+            url: url.unwrap_or_else(|| UNKNOWN.into()),
+            expect_status: target.expect_status,
+            expect_body_contains: target
+                .expect_body_contains
+                .as_ref()
+                .map(|value| known(value).unwrap_or_else(|| UNKNOWN.into())),
+            method: target.method.clone(),
+            headers: target
+                .headers
+                .iter()
+                .map(|(name, value)| (name.clone(), known(value).unwrap_or_else(|| UNKNOWN.into())))
+                .collect(),
+            body: None,
+            tls_verify: target.tls_verify,
+            consecutive: target.consecutive,
+        };
+        let found = super::http::check(&checked);
+        problems.extend(found.into_iter().map(|report| report.at(target.at.clone())));
+    }
+    problems
+}
+
 fn label(declared: &Value, known: &Text) -> String {
     match (declared, known) {
         // References read better than what they stand for, but user, password and query may be

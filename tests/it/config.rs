@@ -10,6 +10,7 @@ mod properties;
 mod secrets;
 mod showing;
 mod sinks;
+mod snippets;
 mod texts;
 mod warnings;
 mod whole;
@@ -99,7 +100,8 @@ impl Case {
     fn check(&self) -> Result<Checked, Vec<Report>> {
         self.with(|path, environment, files, variables, masker| {
             // What providers take is `keys.rs`.
-            config::check(path, environment, files, variables, masker, &|_, _| None)
+            let rules = config::Rules::of_keys(&|_, _| None);
+            config::check(path, environment, files, variables, masker, rules)
         })
     }
 
@@ -127,13 +129,11 @@ impl Case {
 
     #[track_caller]
     fn warnings(&self) -> String {
-        plain(
-            &self
-                .load()
-                .map_err(|reports| plain(&reports))
-                .unwrap()
-                .warnings,
-        )
+        let loaded = self.load().map_err(|reports| plain(&reports)).unwrap();
+        let unfamiliar = loaded.unfamiliar.into_iter().map(|one| one.report);
+        let mut warnings: Vec<Report> = loaded.warnings.into_iter().chain(unfamiliar).collect();
+        warnings.sort_by_key(|report| report.at.as_ref().map(|at| (at.path.clone(), at.line)));
+        plain(&warnings)
     }
 }
 

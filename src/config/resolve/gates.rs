@@ -6,8 +6,9 @@ use std::time::Duration;
 use super::Resolver;
 use super::values::{KeyPath, Place};
 use crate::config::decode::{Lasting, Marked, Table, Text, printable};
+use crate::config::keys::Rules;
 use crate::config::resolved::{Gate, Target};
-use crate::config::schema::{GateShape, GateStep, Method, Step, TargetShape};
+use crate::config::schema::{GATE_STEPS, GateShape, GateStep, Method, Step, TargetShape};
 use crate::config::source::Mark;
 use crate::config::yaml::NodeKind;
 use crate::report::Report;
@@ -18,11 +19,36 @@ const RETRY_INTERVAL_DEFAULT: Duration = Duration::from_secs(10);
 const MAX_RETRIES_DEFAULT: u32 = 30;
 const STATUS_DEFAULT: u16 = 200;
 /// Nobody waits longer than a day.
-const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+pub(in crate::config) const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Headers that belong to the connection; setting them would tear the request.
+pub const CONNECTION_HEADERS: [&str; 5] = [
+    "connection",
+    "content-length",
+    "te",
+    "transfer-encoding",
+    "upgrade",
+];
+
+/// A type that nobody would write who means another step: a gate that is not one keeps nothing shut.
+fn is_misspelt_gate(kind: &str) -> bool {
+    const SLIPS_MAX: usize = 2;
+    let fold = |text: &str| -> String {
+        text.chars()
+            .filter(|character| character.is_alphanumeric())
+            .flat_map(char::to_lowercase)
+            .collect()
+    };
+    let kind = fold(kind.trim());
+    GATE_STEPS
+        .iter()
+        .any(|step| strsim::damerau_levenshtein(&fold(step), &kind) <= SLIPS_MAX)
+        || ["stepverify", "verifydeploy", "stepverifydeploy"].contains(&kind.as_str())
+}
 
 impl Resolver<'_> {
     /// The gates of all pipelines, in file order.
-    pub(super) fn gates(&mut self) -> Vec<Gate> {
+    pub(super) fn gates(&mut self, rules: Option<Rules<'_>>) -> Vec<Gate> {
         let merged = self.merged;
         let mut gates = Vec::new();
         let mut ignored: Vec<&str> = Vec::new();
@@ -34,7 +60,28 @@ impl Resolver<'_> {
                         if let Some(step_name) = &step.name {
                             self.check_step_name(step_name, &mut steps);
                         }
-                        gates.extend(self.gate(name, step));
+                        let before = self.problems.count();
+                        let gate = self.gate(name, step);
+                        // Of a gate that is wrong by its own words, nobody else is asked.
+                        if let (Some(rules), Some(gate)) = (rules, &gate)
+                            && self.problems.count() == before
+                        {
+                            for report in (rules.gate)(gate) {
+                                self.problems.placed(report);
+                            }
+                        }
+                        gates.extend(gate);
+                    }
+                    Step::Other(kind, at) if is_misspelt_gate(kind) => {
+                        self.problems.error(
+                            *at,
+                            Report::error(
+                                "config/bad-value",
+                                format!("there is no step type `{}`", printable(kind)),
+                            )
+                            .label(format!("did you mean `{}`?", GATE_STEPS[0]))
+                            .fix(format!("write `{}`", GATE_STEPS[0])),
+                        );
                     }
                     Step::Other(kind, at) => {
                         if !ignored.contains(&kind.as_str()) {
@@ -180,9 +227,16 @@ impl Resolver<'_> {
             path,
             "expect_body_contains",
         );
+        if let (Some(text), Some(value)) = (&shape.expect_body_contains, &contains) {
+            self.check_expected(text.at, value, method);
+        }
         let url = shape.url.as_ref()?;
+        let before = self.problems.count();
         let value = self.text_value(&url.value, url.at, &path.key("url"), Place::RESOURCE);
-        self.check_url(&value, url.at);
+        if self.problems.count() == before {
+            // Of an address with a part that is wrong by itself, the rest says nothing.
+            self.check_url(&value, url.at);
+        }
         Some(Target {
             url: value,
             expect_status: status,
@@ -196,6 +250,30 @@ impl Resolver<'_> {
         })
     }
 
+    /// What no answer can fail to hold, and what no answer can hold, is no expectation.
+    fn check_expected(&mut self, at: Mark, value: &Value, method: Method) {
+        if matches!(value, Value::String(text) if text.is_empty()) {
+            self.problems.error(
+                at,
+                Report::error(
+                    "config/bad-value",
+                    "`expect_body_contains` is empty, and every body contains that",
+                )
+                .fix("name the text, or leave `expect_body_contains` out"),
+            );
+        }
+        if method == Method::Head {
+            self.problems.error(
+                at,
+                Report::error(
+                    "config/bad-value",
+                    "the answer to HEAD has no body that could contain this text",
+                )
+                .fix("use GET, or leave `expect_body_contains` out"),
+            );
+        }
+    }
+
     fn gate_text(&mut self, text: Option<&Text>, path: &KeyPath<'_>, key: &str) -> Option<Value> {
         let text = text?;
         Some(self.text_value(&text.value, text.at, &path.key(key), Place::RESOURCE))
@@ -205,14 +283,24 @@ impl Resolver<'_> {
         let path = path.key("headers");
         let mut resolved = BTreeMap::new();
         for (name, text) in headers.iter() {
-            if !is_header_name(&name.value) {
-                self.problems.error(
-                    name.at,
+            let own = CONNECTION_HEADERS
+                .iter()
+                .any(|own| own.eq_ignore_ascii_case(&name.value));
+            if own || !is_header_name(&name.value) {
+                let shown = printable(&name.value);
+                let report = if own {
                     Report::error(
                         "config/bad-name",
-                        format!("`{}` cannot be a header's name", printable(&name.value)),
-                    ),
-                );
+                        format!("the header `{shown}` belongs to the connection"),
+                    )
+                    .fix("leave it out: Tidegate sets it")
+                } else {
+                    Report::error(
+                        "config/bad-name",
+                        format!("`{shown}` cannot be a header's name"),
+                    )
+                };
+                self.problems.error(name.at, report);
                 continue;
             }
             let value = self.text_value(
@@ -238,13 +326,14 @@ impl Resolver<'_> {
             return STATUS_DEFAULT;
         };
         match u16::try_from(given.value) {
-            Ok(status) if (100..=599).contains(&status) => status,
+            // What comes before 200 is no end of an answer.
+            Ok(status) if (200..=599).contains(&status) => status,
             _ => {
                 self.problems.error(
                     given.at,
                     Report::error(
                         "config/bad-value",
-                        "`expect_status` must be an HTTP status, from 100 to 599",
+                        "`expect_status` must be the status of an answer, from 200 to 599",
                     ),
                 );
                 STATUS_DEFAULT

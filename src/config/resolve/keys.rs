@@ -5,12 +5,13 @@ use std::collections::BTreeMap;
 use super::Resolver;
 use super::modules::{Category, Prepared};
 use super::resources::ENGINE_KEYS;
+use super::secrets::Secrets;
 use crate::config::decode::printable;
-use crate::config::keys::{KeyRules, Keys, Shape};
-use crate::config::resolved::{ProviderDeclaration, Resource};
+use crate::config::keys::{Fault, Keys, Rules, Shape};
+use crate::config::resolved::{ProviderDeclaration, Resource, StateDeclaration};
 use crate::config::source::Mark;
 use crate::config::yaml::{Entry, Node, NodeKind};
-use crate::report::Report;
+use crate::report::{Report, Severity};
 use crate::resource::ProviderId;
 
 /// What any resource may have: the engine takes it out, or it means something to some provider.
@@ -23,7 +24,7 @@ impl<'a> Resolver<'a> {
         prepared: &[Prepared<'a>],
         providers: &BTreeMap<ProviderId, ProviderDeclaration>,
         resources: &[Resource],
-        rules: KeyRules<'_>,
+        rules: Rules<'_>,
     ) {
         // As many resources as modules that are some, in the same order.
         let mut resources = resources.iter();
@@ -31,6 +32,7 @@ impl<'a> Resolver<'a> {
         let mut known: Vec<(&str, Option<&str>, Option<Keys>)> = Vec::new();
         for module in prepared.iter().filter(|module| module.present) {
             let declared = |id: &ProviderId| providers.get(id).map(|one| one.provider.as_str());
+            let mut faults = Vec::new();
             let (provider, kind, common): (_, _, &[&str]) = match module.category {
                 Category::Provider => {
                     let Some(provider) = declared(&ProviderId::new(module.name.value.clone()))
@@ -46,6 +48,7 @@ impl<'a> Resolver<'a> {
                     let Some(provider) = declared(&resource.provider) else {
                         continue;
                     };
+                    faults = (rules.resource)(provider, resource);
                     (provider, Some(resource.kind.as_str()), &COMMON_KEYS)
                 }
                 _ => continue,
@@ -54,7 +57,7 @@ impl<'a> Resolver<'a> {
                 .iter()
                 .position(|(one, other, _)| (*one, *other) == (provider, kind))
                 .unwrap_or_else(|| {
-                    known.push((provider, kind, rules(provider, kind)));
+                    known.push((provider, kind, (rules.keys)(provider, kind)));
                     known.len() - 1
                 });
             let Some((_, _, Some(keys))) = known.get(at) else {
@@ -78,6 +81,62 @@ impl<'a> Resolver<'a> {
                 )
             };
             self.check_map(&module.config, module.name.at, &what, keys, common);
+            for fault in faults {
+                self.fault(&module.config, module.name.at, fault);
+            }
+        }
+    }
+
+    /// Reports what the state's backend has against its settings.
+    pub(super) fn check_state(
+        &mut self,
+        prepared: &[Prepared<'a>],
+        state: Option<&StateDeclaration>,
+        rules: Rules<'_>,
+    ) {
+        let module = prepared
+            .iter()
+            .find(|module| module.present && matches!(module.category, Category::State));
+        if let (Some(module), Some(state)) = (module, state) {
+            for fault in (rules.state)(state) {
+                self.fault(&module.config, module.name.at, fault);
+            }
+        }
+    }
+
+    /// Reports what the stores that something is kept in have against their options.
+    pub(super) fn check_stores(&mut self, secrets: &Secrets, rules: Rules<'_>) {
+        let merged = self.merged;
+        for (name, store) in &secrets.stores {
+            if !secrets.uses(name) {
+                continue;
+            }
+            let declared = merged
+                .secret_stores
+                .iter()
+                .find(|(own, _)| own.value == *name);
+            let (config, owner) = match (declared, &merged.secrets.provider) {
+                (Some((own, store)), _) => (store.config.as_ref(), own.at),
+                (None, Some(provider)) => (merged.secrets.config.as_ref(), provider.at),
+                (None, None) => (None, merged.secrets.at),
+            };
+            let entries = config.map_or(&[][..], |config| config.0.entries());
+            for fault in (rules.store)(name, store) {
+                self.fault(entries, owner, fault);
+            }
+        }
+    }
+
+    /// A fault where its setting stands, unless something there is wrong in a plainer way.
+    fn fault(&mut self, entries: &[Entry], owner: Mark, fault: Fault) {
+        let (at, range) = place_of(entries, &fault.path).unwrap_or((owner, owner));
+        if range != owner && self.problems.has_error_within(range) {
+            return;
+        }
+        if fault.report.severity == Severity::Error {
+            self.problems.error(at, fault.report);
+        } else {
+            self.problems.warning(at, fault.report);
         }
     }
 
@@ -160,6 +219,49 @@ impl<'a> Resolver<'a> {
                 );
             }
         }
+    }
+}
+
+/// Where a setting such as `env_vars.PORT` or `command[0]` stands, or as much of it as is there; and
+/// everything that it holds.
+fn place_of(entries: &[Entry], path: &str) -> Option<(Mark, Mark)> {
+    // A key may have dots and brackets in it: the longest that fits is meant.
+    let entry = entries
+        .iter()
+        .filter(|entry| {
+            path.strip_prefix(entry.key.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+        .max_by_key(|entry| entry.key.len())?;
+    let rest = &path[entry.key.len()..];
+    let whole = |node: &Node, start: u32| Mark {
+        start,
+        end: end_of(node),
+        ..entry.key_at
+    };
+    let here = (entry.key_at, whole(&entry.value, entry.key_at.start));
+    if let Some(rest) = rest.strip_prefix('.') {
+        return place_of(entry.value.entries(), rest).or(Some(here));
+    }
+    let item = rest
+        .strip_prefix('[')
+        .and_then(|rest| rest.split(']').next()?.parse::<usize>().ok())
+        .and_then(|position| match &entry.value.kind {
+            NodeKind::List(items) => items.get(position),
+            _ => None,
+        });
+    Some(item.map_or(here, |item| (item.at, whole(item, item.at.start))))
+}
+
+/// Where a value ends.
+fn end_of(node: &Node) -> u32 {
+    match &node.kind {
+        NodeKind::List(items) => items.iter().map(end_of).fold(node.at.end, u32::max),
+        NodeKind::Map(entries) => entries
+            .iter()
+            .map(|entry| end_of(&entry.value))
+            .fold(node.at.end, u32::max),
+        _ => node.at.end,
     }
 }
 

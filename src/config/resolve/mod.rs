@@ -7,7 +7,7 @@ mod keys;
 mod modules;
 mod names;
 mod resources;
-mod secrets;
+pub(super) mod secrets;
 pub(super) mod sensitive;
 mod sinks;
 mod sizes;
@@ -18,9 +18,11 @@ use std::path::Path;
 
 use names::Names;
 
+pub(super) use modules::OWN_TYPES;
+
 use super::decode::printable;
 use super::files::Merged;
-use super::keys::KeyRules;
+use super::keys::Rules;
 use super::problems::Problems;
 use super::resolved::Config;
 use super::source::Mark;
@@ -51,9 +53,19 @@ struct Resolver<'a> {
     /// References met in the resource in hand.
     links: Vec<(Address, Mark)>,
     /// The first `$NAME` kept as it is, and how many there are.
-    bare: Option<(Mark, String, usize)>,
+    bare: Option<Bare>,
     /// Destinations of sinks, and where each was first named.
     destinations: BTreeMap<String, Mark>,
+}
+
+/// A `$` that looks like a variable and is none.
+struct Bare {
+    at: Mark,
+    /// The text, or, where that may be a secret, the place of the text.
+    what: String,
+    /// What to write between braces.
+    name: String,
+    count: usize,
 }
 
 /// Every environment a config knows, sorted.
@@ -118,7 +130,7 @@ pub(super) fn resolve(
     environment: Option<&str>,
     variables: &Variables,
     masker: &Masker,
-    rules: Option<KeyRules<'_>>,
+    rules: Option<Rules<'_>>,
     problems: &mut Problems,
 ) -> Config {
     let mut resolver = Resolver {
@@ -145,7 +157,11 @@ pub(super) fn resolve(
         resolver.check_keys(&prepared, &providers, &resources, rules);
     }
     let secrets = resolver.secrets(secret_sets);
-    let gates = resolver.gates();
+    let gates = resolver.gates(rules);
+    if let Some(rules) = rules {
+        resolver.check_state(&prepared, state.as_ref(), rules);
+        resolver.check_stores(&secrets, rules);
+    }
     resolver.say_bare();
     resolver.hide_twofold(&mut resources);
     Config {
@@ -171,13 +187,18 @@ pub(super) fn resolve(
 
 impl Resolver<'_> {
     fn say_bare(&mut self) {
-        let Some((at, bare, count)) = self.bare.take() else {
+        let Some(bare) = self.bare.take() else {
             return;
         };
-        let name = bare.trim_start_matches('$').to_owned();
+        let Bare {
+            at,
+            what,
+            name,
+            count,
+        } = bare;
         let mut report = Report::warning(
             "config/bare-variable",
-            format!("`{bare}` is kept as it is, not replaced by a variable"),
+            format!("{what} is kept as it is, not replaced by a variable"),
         )
         .fix(format!("write `${{{name}}}` if the variable is meant"));
         if count > 1 {

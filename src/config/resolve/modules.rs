@@ -39,7 +39,7 @@ const KINDS: [&str; 20] = [
 ];
 
 /// Types that are ours and no resources.
-const OWN_TYPES: [&str; 4] = [
+pub(in crate::config) const OWN_TYPES: [&str; 4] = [
     "iac.provider",
     "iac.state",
     "secrets.generate",
@@ -221,14 +221,12 @@ impl<'a> Resolver<'a> {
                     if !KINDS.contains(&kind.as_str())
                         && let Some(near) = self.problems.nearest(&kind.value, known())
                     {
-                        self.problems.warning(
-                            kind.at,
-                            Report::warning(
-                                "config/unknown-kind",
-                                format!("`{}` is not a well-known resource type", shown()),
-                            )
-                            .label(format!("did you mean `{near}`?")),
-                        );
+                        let report = Report::warning(
+                            "config/unknown-kind",
+                            format!("`{}` is not a well-known resource type", shown()),
+                        )
+                        .label(format!("did you mean `{near}`?"));
+                        self.problems.unfamiliar(kind.at, &kind.value, report);
                     }
                 }
                 Category::Platform if has_resources => self.problems.error(

@@ -16,10 +16,10 @@ use crate::report::Report;
 const DEFAULT_STORE: &str = "default";
 
 /// Keys of a `secrets.*` module under which its items stand.
-const ITEM_KEYS: [&str; 4] = ["secrets", "generate", "requires", "entries"];
+pub(in crate::config) const ITEM_KEYS: [&str; 4] = ["secrets", "generate", "requires", "entries"];
 
 const LENGTH_DEFAULT: u32 = 32;
-const LENGTH_MAX: u32 = 16_384;
+pub(in crate::config) const LENGTH_MAX: u32 = 16_384;
 
 /// Generated secrets and secrets from stores, of `secrets:` and of modules.
 #[derive(Debug, Default)]
@@ -35,6 +35,17 @@ pub(super) struct Secrets {
     pub(super) generate: Vec<Generate>,
     pub(super) credentials: Vec<Credential>,
     pub(super) entries: Vec<Entry>,
+}
+
+impl Secrets {
+    /// True when something comes from a store, or is kept in it: only such a store is opened.
+    pub(super) fn uses(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.store == name)
+            || self
+                .generate
+                .iter()
+                .any(|item| item.store.as_deref() == Some(name))
+    }
 }
 
 /// The names that a generated secret is known by: its own, or those of its halves.

@@ -33,6 +33,9 @@ const ABOUT: [&str; 12] = [
     "count",
 ];
 
+/// Sub-maps whose every value is a secret.
+pub(in crate::config) const SECRET_MAPS: [&str; 2] = ["env_vars_secret", "secret_env_vars"];
+
 /// True when the value behind `name` should be treated as a secret.
 pub(crate) fn is_sensitive(name: &str) -> bool {
     // Nearly every key of a large file is answered here, before words are told apart.
@@ -62,7 +65,7 @@ pub(crate) fn is_sensitive(name: &str) -> bool {
 
 /// True when even text written out under `name` should be treated as a secret: the name ends in a
 /// term that leaves no doubt.
-pub(super) fn is_sensitive_literal(name: &str) -> bool {
+pub(in crate::config) fn is_sensitive_literal(name: &str) -> bool {
     let words = words(name);
     let joined = words.concat();
     ANYWHERE

@@ -6,9 +6,9 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-use super::Resolver;
 use super::names::{Found, Meaning};
-use super::sensitive::{is_sensitive, is_sensitive_literal};
+use super::sensitive::{SECRET_MAPS, is_sensitive, is_sensitive_literal};
+use super::{Bare, Resolver};
 use crate::config::decode::printable;
 use crate::config::expression::{Piece, pieces};
 use crate::config::resolved::Resource;
@@ -17,9 +17,6 @@ use crate::config::yaml::{Entry, Node, NodeKind};
 use crate::report::Report;
 use crate::resource::{Map, Part, Reference, Template, Value};
 use crate::secret::{Masker, Secret};
-
-/// Sub-maps whose every value is a secret.
-const SECRET_MAPS: [&str; 2] = ["env_vars_secret", "secret_env_vars"];
 
 /// The sub-map whose values are nobody's but the deployed program's.
 const PLAIN_MAP: &str = "env_vars";
@@ -209,7 +206,7 @@ impl Resolver<'_> {
         }
         let found = pieces(text);
         if let Some(bare) = found.bare {
-            self.note_bare(at, bare);
+            self.note_bare(at, bare, path, place);
         }
         let mut parts: Vec<Part> = Vec::new();
         let mut joined = Zeroizing::new(String::new());
@@ -248,7 +245,9 @@ impl Resolver<'_> {
                         parts.push(Part::Reference(reference));
                     }
                 }
-                Piece::Unclosed { raw } => self.malformed(at, raw, path, "it is never closed"),
+                Piece::Unclosed { raw } => {
+                    self.malformed(at, raw, path, place, "it is never closed");
+                }
             }
         }
         for name in plain {
@@ -417,13 +416,19 @@ impl Resolver<'_> {
         })
     }
 
-    fn malformed(&mut self, at: Mark, raw: &str, path: &KeyPath<'_>, why: &str) {
-        let at = self.problems.sources.within(at, raw);
+    /// What stands where a secret does may be one whole, `$` and all: it is not repeated there.
+    fn malformed(&mut self, at: Mark, raw: &str, path: &KeyPath<'_>, place: Place, why: &str) {
+        let (at, what) = if place.hides_all() {
+            (at, "an expression".to_owned())
+        } else {
+            let narrow = self.problems.sources.within(at, raw);
+            (narrow, format!("`{}`", printable(raw)))
+        };
         self.problems.error(
             at,
             Report::error(
                 "config/bad-expression",
-                format!("`{}` at `{path}` means nothing: {why}", printable(raw)),
+                format!("{what} at `{path}` means nothing: {why}"),
             )
             .fix("write `${NAME}`, `${NAME:-default}` or `${module.field}`")
             .fix("to mean the characters `${` themselves, write `$${`"),
@@ -460,7 +465,7 @@ impl Resolver<'_> {
                 } else {
                     "a reference to a module needs a field, such as `.id`"
                 };
-                self.malformed(at, raw, path, why);
+                self.malformed(at, raw, path, place, why);
                 return None;
             }
         };
@@ -480,7 +485,7 @@ impl Resolver<'_> {
         let module_at = self.problems.sources.within(within, module);
         let address = self.resource_named(module, module_at, &format!("`{path}` refers to"))?;
         if field.starts_with('.') || field.ends_with('.') {
-            self.malformed(at, raw, path, "the field has a dot too many");
+            self.malformed(at, raw, path, place, "the field has a dot too many");
             return None;
         }
         self.links.push((address.clone(), within));
@@ -541,12 +546,25 @@ impl Resolver<'_> {
         None
     }
 
-    fn note_bare(&mut self, at: Mark, bare: &str) {
+    fn note_bare(&mut self, at: Mark, bare: &str, path: &KeyPath<'_>, place: Place) {
         match &mut self.bare {
-            Some((_, _, count)) => *count += 1,
+            Some(bare) => bare.count += 1,
             None => {
-                let at = self.problems.sources.within(at, bare);
-                self.bare = Some((at, bare.to_owned(), 1));
+                self.bare = Some(if place.hides_all() {
+                    Bare {
+                        at,
+                        what: format!("a `$` in `{path}`"),
+                        name: "NAME".to_owned(),
+                        count: 1,
+                    }
+                } else {
+                    Bare {
+                        at: self.problems.sources.within(at, bare),
+                        what: format!("`{bare}`"),
+                        name: bare.trim_start_matches('$').to_owned(),
+                        count: 1,
+                    }
+                });
             }
         }
     }

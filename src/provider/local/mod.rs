@@ -93,6 +93,16 @@ pub fn keys(kind: Option<&str>) -> Option<Keys> {
     }
 }
 
+/// What is wrong with the settings of a resource of a type, as (dotted path, sentence): the same that a
+/// plan is refused for, as far as it needs no provider.
+pub fn faults(kind: &str, config: &Map) -> Vec<(String, String)> {
+    match kind {
+        "infra.container_service" => service::faults(config),
+        // What there is to say about the others, their keys say.
+        _ => Problems::new(),
+    }
+}
+
 /// The provider.
 #[derive(Debug)]
 pub struct Local {

@@ -202,6 +202,7 @@ pub(super) fn announced(value: &str, lines_max: usize) -> (Vec<Zeroizing<String>
     }
     for one in &first {
         add(&mut forms, percent(one, Percent::COMPONENT.lower()));
+        add(&mut forms, percent(one, Percent::PATH));
         add(&mut forms, percent(one, Percent::FORM));
         add(&mut forms, percent(one, Percent::FORM.lower()));
         add(&mut forms, shell_single(one));
@@ -257,6 +258,7 @@ fn texts(forms: &mut Forms, value: &str) {
         json_html_safe(&json),
         json_ascii(value, false),
         json_ascii(value, true),
+        json_html_safe(&json_ascii(value, false)),
     ] {
         add(forms, once.replace('\\', "\\\\").replace('"', "\\\""));
         add(forms, once);
@@ -265,10 +267,20 @@ fn texts(forms: &mut Forms, value: &str) {
     add(forms, self::json(&twice));
     add(forms, twice);
     add(forms, json);
-    for style in [Percent::COMPONENT, Percent::URI, Percent::FORM] {
+    for style in [
+        Percent::COMPONENT,
+        Percent::JAVASCRIPT,
+        Percent::PATH,
+        Percent::SEGMENT,
+        Percent::CREDENTIALS,
+        Percent::URI,
+        Percent::FORM,
+    ] {
         add(forms, percent(value, style));
         add(forms, percent(value, style.lower()));
     }
+    add(forms, byte_escapes(value, false));
+    add(forms, byte_escapes(value, true));
     let once = percent(value, Percent::COMPONENT);
     add(forms, percent(&once, Percent::COMPONENT));
     for (apostrophe, quote) in [
@@ -281,6 +293,8 @@ fn texts(forms: &mut Forms, value: &str) {
     ] {
         add(forms, markup(value, apostrophe, quote));
     }
+    // Templates of Go.
+    add(forms, markup(value, "&#39;", "&#34;").replace('+', "&#43;"));
     add(forms, shell_single(value));
     add(forms, value.replace('\'', "'\"'\"'"));
     add(forms, shell_double(value));
@@ -413,6 +427,26 @@ impl Percent {
         space_is_plus: false,
         is_upper: true,
     };
+    /// `encodeURIComponent` of JavaScript.
+    const JAVASCRIPT: Self = Self {
+        kept: b"-._~!*'()",
+        ..Self::COMPONENT
+    };
+    /// `urllib.parse.quote` of Python.
+    const PATH: Self = Self {
+        kept: b"-._~/",
+        ..Self::COMPONENT
+    };
+    /// `url.PathEscape` of Go.
+    const SEGMENT: Self = Self {
+        kept: b"-._~$&+:=@",
+        ..Self::COMPONENT
+    };
+    /// User and password in a URL that Go writes.
+    const CREDENTIALS: Self = Self {
+        kept: b"-._~$&+,;=",
+        ..Self::COMPONENT
+    };
     const URI: Self = Self {
         kept: b"-._~!*'();:@&=+$,/?#",
         space_is_plus: false,
@@ -446,6 +480,19 @@ fn percent(value: &str, style: Percent) -> String {
                 write!(out, "%{byte:02x}")
             };
         }
+    }
+    out
+}
+
+/// Every byte as `\xNN`.
+fn byte_escapes(value: &str, upper: bool) -> String {
+    let mut out = String::with_capacity(value.len() * 4);
+    for byte in value.bytes() {
+        let _infallible = if upper {
+            write!(out, "\\x{byte:02X}")
+        } else {
+            write!(out, "\\x{byte:02x}")
+        };
     }
     out
 }
@@ -600,6 +647,32 @@ mod tests {
             "p@ss \"w\\'rd\" \\303\\251<&>/+",
         ] {
             assert!(forms.iter().any(|known| known == form), "{form} is missing");
+        }
+    }
+
+    #[test]
+    fn percent_encodings_differ_in_what_they_keep() {
+        let masker = crate::secret::Masker::default();
+        drop(masker.admit("t", "tok:A_9f8e+/=(x)".to_owned()));
+        drop(masker.admit("u", "pä$$wö<r+d>@x".to_owned()));
+        for written in [
+            // Python, JavaScript, Go, and a strict one.
+            "tok%3AA_9f8e%2B/%3D%28x%29",
+            "tok%3aA_9f8e%2b/%3d%28x%29",
+            "tok%3AA_9f8e%2B%2F%3D(x)",
+            "tok:A_9f8e+%2F=%28x%29",
+            "tok%3AA_9f8e%2B%2F%3D%28x%29",
+            "p%C3%A4$$w%C3%B6%3Cr+d%3E%40x",
+            r"p\u00e4$$w\u00f6\u003cr+d\u003e@x",
+            "pä$$wö&lt;r&#43;d&gt;@x",
+            r"\x74\x6f\x6b\x3a\x41\x5f\x39\x66\x38\x65\x2b\x2f\x3d\x28\x78\x29",
+            r"\x74\x6F\x6B\x3A\x41\x5F\x39\x66\x38\x65\x2B\x2F\x3D\x28\x78\x29",
+        ] {
+            assert_eq!(
+                masker.mask(&format!("a {written} b")),
+                "a *** b",
+                "{written}"
+            );
         }
     }
 

@@ -15,9 +15,9 @@ use async_trait::async_trait;
 
 use self::github::GithubStore;
 use super::{Masker, Secret};
-use crate::config;
+use crate::config::{self, Fault};
 use crate::disk::SharedDisk;
-use crate::github::{Access, Scope};
+use crate::github::{Access, NameError, Scope};
 use crate::report::{Exit, Report};
 use crate::resource::Value;
 use crate::variables::Variables;
@@ -64,126 +64,178 @@ impl fmt::Debug for StoreTools {
     }
 }
 
+/// Everything that is wrong with what the config says of the store called `name`. Nothing is read.
+pub fn faults(name: &str, store: &config::SecretStore) -> Vec<Fault> {
+    let mut options = Options {
+        name,
+        store,
+        faults: Vec::new(),
+    };
+    match store.provider.as_str() {
+        "env" => {
+            options.only(&["prefix"]);
+            options.text("prefix");
+        }
+        "file" => {
+            options.only(&["path"]);
+            options.required("path", "add `path: FOLDER`, relative to the config file");
+        }
+        "github" | "github-actions" => {
+            options.only(&["repo", "environment", "token_env"]);
+            options.text("token_env");
+            let environment = options.text("environment");
+            if let Some(repo) = options.required("repo", "add `repo: OWNER/NAME`")
+                && let Err(error) = Scope::parse(&repo, environment.as_deref())
+            {
+                let key = match &error {
+                    NameError::Environment(_) => "environment",
+                    _ => "repo",
+                };
+                options.fault(key, Report::from(&error));
+            }
+        }
+        "vault" | "aws" | "aws-secrets-manager" | "keychain" | "gcp" | "azure" => {
+            let report = options
+                .problem(
+                    "secret/store-not-ready",
+                    &format!(
+                        "is of type `{}`, which this version cannot open yet",
+                        store.provider
+                    ),
+                )
+                .because(format!("it can open {READY}"))
+                .fix("fetch the value in an earlier step and use an `env` store");
+            options.fault("", report);
+        }
+        other => {
+            let report = options
+                .problem(
+                    "secret/store-unknown",
+                    &format!("has the unknown type `{}`", other.escape_debug()),
+                )
+                .fix(format!("use one of {READY}"));
+            options.fault("", report);
+        }
+    }
+    options.faults
+}
+
 /// Opens the store called `name`. Looks at the config's own words only: nothing is read yet.
 pub fn open(
     name: &str,
     store: &config::SecretStore,
     tools: &StoreTools,
 ) -> Result<Box<dyn SecretStore>, Report> {
-    let options = Options { name, store };
-    match store.provider.as_str() {
-        "env" => {
-            options.only(&["prefix"])?;
-            Ok(Box::new(EnvironmentStore {
-                name: name.to_owned(),
-                prefix: options.text("prefix")?.unwrap_or_default(),
-                variables: Arc::clone(&tools.variables),
-                masker: tools.masker.clone(),
-            }))
-        }
+    if let Some(fault) = faults(name, store).into_iter().next() {
+        return Err(fault.report.at_maybe(store.at.clone()));
+    }
+    let text = |key: &str| match store.config.get(key) {
+        Some(Value::String(text)) => Some(text.clone()),
+        _ => None,
+    };
+    Ok(match store.provider.as_str() {
+        "env" => Box::new(EnvironmentStore {
+            name: name.to_owned(),
+            prefix: text("prefix").unwrap_or_default(),
+            variables: Arc::clone(&tools.variables),
+            masker: tools.masker.clone(),
+        }),
         "file" => {
-            options.only(&["path"])?;
-            let path = options.text("path")?.filter(|path| !path.is_empty());
-            let path = path.ok_or_else(|| {
-                options
-                    .problem("secret/store-option", "needs the option `path`")
-                    .fix("add `path: FOLDER`, relative to the config file")
-            })?;
-            Ok(Box::new(FileStore {
+            let path = text("path").unwrap_or_default();
+            Box::new(FileStore {
                 name: name.to_owned(),
                 directory: tools.config_directory.join(&path),
                 shown: path,
                 disk: Arc::clone(&tools.disk),
                 masker: tools.masker.clone(),
-            }))
+            })
         }
-        "github" | "github-actions" => {
-            options.only(&["repo", "environment", "token_env"])?;
-            let repo = options.text("repo")?.ok_or_else(|| {
-                options
-                    .problem("secret/store-option", "needs the option `repo`")
-                    .fix("add `repo: OWNER/NAME`")
-            })?;
-            let environment = options.text("environment")?;
-            let scope = Scope::parse(&repo, environment.as_deref())
-                .map_err(|error| Report::from(&error).at_maybe(store.at.clone()))?;
-            Ok(Box::new(GithubStore {
-                name: name.to_owned(),
-                scope,
-                token_env: options.text("token_env")?,
-                github: Arc::clone(&tools.github),
-            }))
-        }
-        "vault" | "aws" | "aws-secrets-manager" | "keychain" | "gcp" | "azure" => Err(options
-            .problem(
-                "secret/store-not-ready",
-                &format!(
-                    "is of type `{}`, which this version cannot open yet",
-                    store.provider
-                ),
+        // The only other kind without faults.
+        _ => Box::new(GithubStore {
+            name: name.to_owned(),
+            scope: Scope::parse(
+                &text("repo").unwrap_or_default(),
+                text("environment").as_deref(),
             )
-            .because(format!("it can open {READY}"))
-            .fix("fetch the value in an earlier step and use an `env` store")),
-        other => Err(options
-            .problem(
-                "secret/store-unknown",
-                &format!("has the unknown type `{}`", other.escape_debug()),
-            )
-            .fix(format!("use one of {READY}"))),
-    }
+            .map_err(|error| Report::from(&error).at_maybe(store.at.clone()))?,
+            token_env: text("token_env"),
+            github: Arc::clone(&tools.github),
+        }),
+    })
 }
 
-/// The options of one store, with errors that name it.
+/// The options of one store, and what was found wrong with them.
 struct Options<'a> {
     name: &'a str,
     store: &'a config::SecretStore,
+    faults: Vec<Fault>,
 }
 
 impl Options<'_> {
     fn problem(&self, code: &'static str, what: &str) -> Report {
-        Report::error(code, format!("secret store `{}` {what}", self.name))
-            .at_maybe(self.store.at.clone())
-            .exit(Exit::Usage)
+        Report::error(code, format!("secret store `{}` {what}", self.name)).exit(Exit::Usage)
     }
 
-    fn only(&self, known: &[&str]) -> Result<(), Report> {
-        match self
-            .store
-            .config
-            .keys()
-            .find(|key| !known.contains(&key.as_str()))
-        {
-            None => Ok(()),
-            Some(key) => Err(self
+    fn fault(&mut self, key: &str, report: Report) {
+        self.faults.push(Fault {
+            path: key.to_owned(),
+            report,
+        });
+    }
+
+    /// Every option there is.
+    fn only(&mut self, known: &[&str]) {
+        let store = self.store;
+        for key in store.config.keys() {
+            if known.contains(&key.as_str()) {
+                continue;
+            }
+            let report = self
                 .problem(
                     "secret/store-option",
                     &format!(
                         "of type `{}` has no option `{}`",
-                        self.store.provider,
+                        store.provider,
                         key.escape_debug()
                     ),
                 )
-                .fix(format!("its options are `{}`", known.join("`, `")))),
+                .fix(format!("its options are `{}`", known.join("`, `")));
+            self.fault(key, report);
         }
     }
 
-    fn text(&self, key: &str) -> Result<Option<String>, Report> {
-        match self.store.config.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(text)) => Ok(Some(text.clone())),
-            Some(Value::Secret(_)) => Err(self
+    fn text(&mut self, key: &str) -> Option<String> {
+        let report = match self.store.config.get(key) {
+            None | Some(Value::Null) => return None,
+            Some(Value::String(text)) => return Some(text.clone()),
+            Some(Value::Secret(_)) => self
                 .problem(
                     "secret/store-option",
                     &format!("takes the option `{key}` from a secret"),
                 )
-                .fix("write it as plain text: it is shown in messages")),
-            Some(_) => Err(self
+                .fix("write it as plain text: it is shown in messages"),
+            Some(_) => self
                 .problem(
                     "secret/store-option",
                     &format!("has an option `{key}` that is not text known before the run"),
                 )
-                .fix("write it as plain text, or fill it from an environment variable")),
+                .fix("write it as plain text, or fill it from an environment variable"),
+        };
+        self.fault(key, report);
+        None
+    }
+
+    /// An option that must be there.
+    fn required(&mut self, key: &str, fix: &str) -> Option<String> {
+        let before = self.faults.len();
+        let text = self.text(key).filter(|text| !text.is_empty());
+        if text.is_none() && self.faults.len() == before {
+            let report = self
+                .problem("secret/store-option", &format!("needs the option `{key}`"))
+                .fix(fix);
+            self.fault(key, report);
         }
+        text
     }
 }
 

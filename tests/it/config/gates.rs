@@ -128,7 +128,68 @@ fn mistakes_of_gates() {
             format!("{{{url}, expect_code: 200}}"),
             vec!["config/unknown-key"],
         ),
+        (
+            format!("{{{url}, expect_status: 100}}"),
+            vec!["config/bad-value"],
+        ),
+        (
+            format!("{{{url}, expect_body_contains: ''}}"),
+            vec!["config/bad-value"],
+        ),
+        (
+            format!("{{{url}, method: HEAD, expect_body_contains: ok}}"),
+            vec!["config/bad-value"],
+        ),
+        (
+            format!("{{{url}, headers: {{Content-Length: '1'}}}}"),
+            vec!["config/bad-name"],
+        ),
+        // One mistake, said once: of an address with an unknown part, the rest says nothing.
+        (
+            "{url: '${wbe.live_url}/healthz'}".to_owned(),
+            vec!["config/unknown-module"],
+        ),
     ] {
         assert_eq!(codes(&gate(&config)), expected, "{config}");
+    }
+}
+
+#[test]
+fn a_misspelt_gate_is_no_step_of_somebody_else() {
+    let step = |kind: &str| {
+        case(format!(
+            "pipelines: {{p: {{steps: [{{name: s, type: {kind}, config: {{url: 'http://a.test/'}}}}]}}}}\n"
+        ))
+    };
+    for kind in [
+        "step.deploy_verfy",
+        "deploy-verify",
+        "step.deployVerify",
+        "Step.Deploy_Verify",
+        "step.verify",
+    ] {
+        let errors = step(kind).load().unwrap_err();
+        assert_eq!(errors.len(), 1, "{kind}");
+        assert_eq!(errors[0].code, "config/bad-value");
+        assert_eq!(errors[0].label, "did you mean `step.deploy_verify`?");
+        let at = errors[0].at.as_ref().unwrap();
+        assert_eq!(
+            (at.column, at.width as usize),
+            (41, kind.len()),
+            "at the type: {at}"
+        );
+    }
+    for kind in [
+        "step.deploy",
+        "step.deploy_apply",
+        "step.http_verify",
+        "verify",
+        "build",
+    ] {
+        assert_eq!(codes(&step(kind)), Vec::<&str>::new(), "{kind}");
+        assert!(
+            step(kind).warnings().contains("config/ignored-step"),
+            "{kind}"
+        );
     }
 }

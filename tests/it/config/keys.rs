@@ -160,3 +160,161 @@ fn settings_of_a_plugin_are_held_to_the_schema_it_ships() {
     let (code, _) = validate(config, None);
     assert_eq!(code, 0, "not installed yet");
 }
+
+#[test]
+fn what_needs_nobody_to_be_found_is_found_by_validating() {
+    let config = "\
+modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: ./r}}
+  - name: a
+    type: infra.container_service
+    config: {provider: here}
+  - name: b
+    type: infra.container_service
+    config: {provider: here, command: []}
+  - name: c
+    type: infra.container_service
+    config:
+      provider: here
+      command: [sleep, {}]
+      env_vars:
+        A: null
+        B: {c: d}
+        \"E=F\": g
+        \"\": x
+        PORT: \"1\"
+  - name: state
+    type: iac.state
+    config:
+      backend: filesystem
+      directory: 1
+      foo: 2
+secretStores:
+  f: {provider: file}
+  g:
+    provider: github
+    config: {repo: x, zz: 1}
+  e:
+    provider: env
+    config: {foo: 1}
+  unused: {provider: file}
+secrets: {entries: [{name: A, store: f}, {name: B, store: g}, {name: C, store: e}]}
+pipelines: {p: {steps: [{name: s, type: deploy_verify, config: {url: 'http://127.0.0.1:99999/'}}]}}
+";
+    let (code, said) = validate(config, None);
+    assert_eq!(code, 2, "{said}");
+    for (what, place) in [
+        ("`a`: `command`: it is missing", "infra.yaml:3:11"),
+        ("`b`: `command`: it names no program", "infra.yaml:8:30"),
+        ("`c`: `command[1]`: it must be text", "infra.yaml:13:24"),
+        ("`c`: `env_vars.A`: it must be text", "infra.yaml:15:9"),
+        ("`c`: `env_vars.B`: it must be text", "infra.yaml:16:9"),
+        ("`c`: `env_vars.E=F`: a variable's name", "infra.yaml:17:9"),
+        ("`c`: `env_vars.`: a variable's name", "infra.yaml:18:9"),
+        ("`PORT` is set by the provider", "infra.yaml:19:9"),
+        ("`directory` of `iac.state` must be text", "infra.yaml:24:7"),
+        (
+            "secret store `f` needs the option `path`",
+            "infra.yaml:27:3",
+        ),
+        ("`x` is not a repository", "infra.yaml:30:14"),
+        ("has no option `zz`", "infra.yaml:30:23"),
+        ("has no option `foo`", "infra.yaml:33:14"),
+        ("the port", "infra.yaml:36:70"),
+    ] {
+        let block = said
+            .split("\n\n")
+            .flat_map(|part| part.split("error["))
+            .find(|block| block.contains(what));
+        assert!(
+            block.is_some_and(|block| block.contains(place)),
+            "{what} at {place}:\n{said}"
+        );
+    }
+    assert!(!said.contains("unused"), "nothing is kept there:\n{said}");
+}
+
+#[test]
+fn a_state_without_what_its_backend_needs_is_found_by_validating() {
+    for (settings, expected) in [
+        ("backend: postgres, project: p", "needs a `dsn`"),
+        (
+            "backend: postgres, dsn: 'postgres://h/d'",
+            "needs a `project`",
+        ),
+        (
+            "backend: postgres, dsn: 'postgres://h/d', connection_string: x, project: p",
+            "has both `dsn` and `connection_string`",
+        ),
+        ("backend: postgres, dsn: 1, project: p", "must be text"),
+        ("backend: s3, bucket: b", "needs a `project`"),
+        ("encrypt: 'yes'", "`encrypt` must be true or false"),
+        ("key_file: 1", "`key_file` of `iac.state` must be text"),
+    ] {
+        let config = format!("modules: [{{name: st, type: iac.state, config: {{{settings}}}}}]\n");
+        let (code, said) = validate(&config, None);
+        assert_eq!(code, 2, "{settings}: {said}");
+        assert!(said.contains(expected), "{settings}: {said}");
+        assert_eq!(said.matches("error[").count(), 1, "{settings}: {said}");
+    }
+    for settings in [
+        "backend: postgres, dsn: 'postgres://h/d', project: p",
+        "backend: s3, bucket: b, prefix: x",
+        "backend: memory",
+    ] {
+        let config = format!("modules: [{{name: st, type: iac.state, config: {{{settings}}}}}]\n");
+        let (code, said) = validate(&config, None);
+        assert_eq!(
+            (code, said.contains("warning")),
+            (0, false),
+            "{settings}: {said}"
+        );
+    }
+    let (code, said) = validate(
+        "modules: [{name: st, type: iac.state, config: {foo: 2}}]\n",
+        None,
+    );
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("the filesystem state has no setting `foo`; it is ignored")
+            && said.contains("infra.yaml:1:48"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_a_state_lacks_is_found_before_a_plugin_is_asked_to_prepare_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "modules: [{name: st, type: iac.state, config: {backend: s3, bucket: b}}]\n";
+    fs::write(folder.path().join("infra.yaml"), config).unwrap();
+    for command in [&["infra", "bootstrap"][..], &["infra", "plan"], &["up"]] {
+        let run = Run::new(folder.path(), command).output().expect_code(2);
+        assert!(run.stderr().contains("state/project"), "{}", run.stderr());
+    }
+}
+
+#[test]
+fn a_type_that_an_installed_plugin_has_is_known() {
+    let config = "\
+modules:
+  - {name: cloud, type: iac.provider, config: {provider: files}}
+  - {name: a, type: infra.access_key, config: {provider: cloud}}
+  - {name: b, type: infra.databse, config: {provider: cloud}}
+";
+    let types = r#", "resourceTypes": ["infra.access_key"]"#;
+    for (manifest, warned) in [
+        (Some(types), &["infra.databse"][..]),
+        (Some(""), &["infra.access_key", "infra.databse"]),
+        (None, &["infra.access_key", "infra.databse"]),
+    ] {
+        let (code, said) = validate(config, manifest);
+        assert_eq!(code, 0, "{said}");
+        for kind in ["infra.access_key", "infra.databse"] {
+            assert_eq!(
+                said.contains(&format!("`{kind}` is not a well-known resource type")),
+                warned.contains(&kind),
+                "{kind}: {said}"
+            );
+        }
+    }
+}

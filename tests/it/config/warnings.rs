@@ -22,6 +22,6 @@ pipelines: {p: {steps: [{name: x, type: step.shell}, {name: y, type: step.shell}
     infra.yaml:5:21: config/unknown-kind: `infra.databse` is not a well-known resource type (did you mean `infra.database`?)
     infra.yaml:6:1: config/ignored-section: Tidegate does not act on `workflows`
     infra.yaml:7:1: config/ignored-section: Tidegate does not act on `mesh`
-    infra.yaml:12:25: config/ignored-step: Tidegate does not act on steps of type `step.shell`
+    infra.yaml:12:41: config/ignored-step: Tidegate does not act on steps of type `step.shell`
     "#);
 }

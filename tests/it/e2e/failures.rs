@@ -1,5 +1,6 @@
 //! What failed is an annotation on the line of the config it belongs to.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -95,4 +96,131 @@ fn a_failed_action_is_annotated() {
         "10",
         "create of `broken` failed",
     );
+}
+
+const STORAGE: &str = "\
+modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: ./made}}
+  - {name: a, type: infra.storage, config: {provider: here}}
+";
+
+fn with_gate(target: &str) -> String {
+    format!(
+        "{STORAGE}pipelines: {{p: {{steps: [{{name: g, type: step.deploy_verify, config: {{timeout: 1s, {target}}}}}]}}}}\n"
+    )
+}
+
+#[test]
+fn a_gate_that_could_never_open_is_refused_before_anything_is_made() {
+    for target in [
+        "url: 'http://127.0.0.1:99999/'",
+        "url: 'http://[::1/'",
+        "url: 'http://127.0.0.1:1/', expect_body_contains: ''",
+        "url: 'http://127.0.0.1:1/', method: HEAD, expect_body_contains: x",
+        "url: 'http://127.0.0.1:1/', expect_status: 100",
+        "url: '${a.url}', headers: {Upgrade: x}",
+        "url: '${a.url}', headers: {X: \"a\\u0001\"}",
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("infra.yaml"), with_gate(target)).unwrap();
+        for command in [&["config", "validate"][..], &["up"]] {
+            let run = Run::new(folder.path(), command).output().expect_code(2);
+            assert_eq!(
+                run.stderr().matches("error[").count(),
+                1,
+                "{}",
+                run.stderr()
+            );
+            assert!(
+                run.stderr().contains("infra.yaml:4:"),
+                "{target}: {}",
+                run.stderr()
+            );
+        }
+        assert!(!folder.path().join("made").exists(), "{target}");
+    }
+}
+
+#[test]
+fn a_gate_that_asks_what_the_apply_did_not_bring_stays_closed() {
+    for (target, code) in [
+        ("url: '${a.path}/x'", "verify/bad-url"),
+        ("url: '${a.live_url}/x'", "verify/unknown-value"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("infra.yaml"), with_gate(target)).unwrap();
+        let run = Run::new(folder.path(), &["up"]).output().expect_code(4);
+        assert!(run.stderr().contains(code), "{}", run.stderr());
+        assert!(!run.stderr().contains("apply first"), "{}", run.stderr());
+        assert!(run.stderr().contains("infra.yaml:4:"), "{}", run.stderr());
+        assert!(folder.path().join("made").exists());
+    }
+}
+
+#[test]
+fn a_step_gets_its_summary_with_what_is_secret_in_it_hidden() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = STORAGE.replace(
+        "config: {provider: here}}",
+        "config: {provider: here}, outputs: {path: {sensitive: true}}}",
+    );
+    fs::write(folder.path().join("infra.yaml"), config).unwrap();
+    let output = folder.path().join("output");
+    fs::write(&output, "").unwrap();
+    let run = Run::new(folder.path(), &["action"])
+        .env("GITHUB_ACTIONS", "true")
+        .env("GITHUB_OUTPUT", &output.display().to_string())
+        .output()
+        .expect_code(0);
+    assert!(
+        !run.stdout().contains("actions/secret-output"),
+        "{}",
+        run.stdout()
+    );
+    let outputs: BTreeMap<String, String> =
+        crate::runner::model::entries(&fs::read_to_string(&output).unwrap())
+            .unwrap()
+            .into_iter()
+            .collect();
+    assert_eq!(
+        (&*outputs["changed"], &*outputs["failed"]),
+        ("true", "false")
+    );
+    // The id of a folder is its path, and that is what was called sensitive.
+    let summary: serde_json::Value = serde_json::from_str(&outputs["summary-json"]).unwrap();
+    assert_eq!(summary["result"]["resources"][0]["provider_id"], "***");
+    assert_eq!(summary["exit_code"], 0);
+    let path = folder.path().join("made");
+    assert!(!outputs["summary-json"].contains(&path.display().to_string()));
+}
+
+#[test]
+fn a_closed_gate_shows_its_last_answer_wherever_it_is_held() {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let Ok(mut stream) = stream else { return };
+            let mut request = [0; 4096];
+            drop(stream.read(&mut request));
+            drop(stream.write_all(
+                b"HTTP/1.1 500 Oops\r\nContent-Length: 21\r\nConnection: close\r\n\r\nno connection to db-7",
+            ));
+        }
+    });
+    let folder = tempfile::tempdir().unwrap();
+    let target = format!("retry_interval: 100ms, max_retries: 0, url: 'http://{address}/'");
+    fs::write(folder.path().join("infra.yaml"), with_gate(&target)).unwrap();
+    for command in [&["up"][..], &["deploy", "verify"]] {
+        for actions in ["", "true"] {
+            let run = Run::new(folder.path(), command)
+                .env("GITHUB_ACTIONS", actions)
+                .output()
+                .expect_code(4);
+            let said = run.stdout() + &run.stderr();
+            assert_eq!(said.matches("verify/gate-closed").count(), 1, "{said}");
+            assert!(said.contains("answered: no connection to db-7"), "{said}");
+        }
+    }
 }

@@ -489,6 +489,41 @@ async fn a_service_whose_folder_is_taken_away_ends() {
     wait_for("the end", || lab.processes().is_empty().then_some(()));
 }
 
+#[tokio::test]
+async fn a_supervisor_whose_folder_was_replaced_says_nothing_in_the_new_one() {
+    let lab = Lab::new();
+    let provider = lab.provider();
+    let spec = lab.spec(SERVICE, "web", config(&lab, serde_json::json!({})));
+    let driver = driver(&provider, &spec);
+    driver.create(&operation(), &spec).await.unwrap();
+    let old = lab.supervisors();
+    let old = &old[0];
+    // Held still, so that it notices only when the new one has long been there.
+    let processes = SystemProcesses::default();
+    let halt = |signal: &str| {
+        let status = std::process::Command::new("kill")
+            .args([signal, &old.pid.to_string()])
+            .status();
+        assert!(status.unwrap().success());
+    };
+    halt("-STOP");
+    std::fs::remove_dir_all(lab.root()).unwrap();
+    let made = driver.create(&operation(), &spec).await.unwrap();
+    let status = lab.root().join("web/status.json");
+    let before = std::fs::read_to_string(&status).unwrap();
+    halt("-CONT");
+    wait_for("the end of the old one", || {
+        (!processes.is_alive(old)).then_some(())
+    });
+    let now = std::fs::read_to_string(&status).unwrap();
+    assert!(!now.contains("stopped"), "{before} {now}");
+    assert!(!now.contains(&format!("\"pid\": {},", old.pid)), "{now}");
+    let prior = record(&spec, made);
+    assert_eq!(driver.read(&prior).await.unwrap().status, "running");
+    driver.delete(&operation(), &prior).await.unwrap();
+    lab.expect_nothing_left();
+}
+
 /// Starts a supervisor by hand; the answer is its exit code.
 fn supervise(folder: &Path, order: &[u8]) -> Option<i32> {
     let mut supervisor = std::process::Command::new(harness::binary())

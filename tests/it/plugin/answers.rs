@@ -201,7 +201,7 @@ fn a_bucket_that_was_made_is_no_secret_and_its_key_is() {
     let root = folder.path().join("root");
     let config = format!(
         "modules:
-  - {{name: state, type: iac.state, config: {{backend: spaces, bucket: shop-state}}}}
+  - {{name: state, type: iac.state, config: {{backend: spaces, bucket: shop-state, project: shop}}}}
   - {{name: cloud, type: iac.provider, config: {{provider: files, region: here1, root: {}}}}}
 ",
         root.display()

@@ -39,7 +39,12 @@ pub(crate) struct MemoryDisk(Arc<Mutex<Contents>>);
 #[derive(Debug)]
 struct MemoryLock(MemoryDisk, u64);
 
-impl FileLock for MemoryLock {}
+impl FileLock for MemoryLock {
+    fn is_in_place(&self) -> bool {
+        let mut entries = self.0.contents().seen.clone().into_values();
+        entries.any(|node| node == Node::File(self.1))
+    }
+}
 
 impl Drop for MemoryLock {
     fn drop(&mut self) {

@@ -23,8 +23,8 @@ pub use supervisor::supervise;
 
 use self::log::{LOG, LOG_BYTES_MAX, tail};
 use self::probe::probe;
-pub(super) use self::settings::keys;
 use self::settings::{Settings, inherited, recorded_health_path, revision};
+pub(super) use self::settings::{faults, keys};
 use self::status::{LOCK, Order, State, Status, TOKEN, is_newest};
 use self::supervisor::{GRACE, START_LINE};
 use super::SharedRandom;

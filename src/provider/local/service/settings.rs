@@ -66,6 +66,13 @@ pub(in crate::provider::local) fn keys() -> Keys {
     all
 }
 
+/// What is wrong with a service's settings as they are written.
+pub(in crate::provider::local) fn faults(config: &Map) -> Problems {
+    let mut problems = Problems::new();
+    read(config, Path::new(""), &mut problems);
+    problems
+}
+
 /// Set by us; a config may not.
 const RESERVED: &[&str] = &["PORT", "TIDEGATE_REVISION"];
 

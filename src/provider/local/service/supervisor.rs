@@ -93,7 +93,7 @@ pub fn supervise(
             stopping: false,
             restarts: 0,
             last_end: String::new(),
-            _lock: lock,
+            lock,
         }
         .run()
         .await;
@@ -179,7 +179,8 @@ struct Supervisor<'a> {
     stopping: bool,
     restarts: u64,
     last_end: String,
-    _lock: Box<dyn FileLock>,
+    /// Ours as long as the folder is.
+    lock: Box<dyn FileLock>,
 }
 
 impl Supervisor<'_> {
@@ -363,6 +364,10 @@ impl Supervisor<'_> {
     }
 
     fn say(&self, state: State, service: Option<Identity>) {
+        // A folder of that name may be there again, with a supervisor of its own.
+        if !self.lock.is_in_place() {
+            return;
+        }
         let status = Status {
             format: 1,
             state,
@@ -390,6 +395,9 @@ impl Supervisor<'_> {
     }
 
     fn append(&mut self, bytes: &[u8]) {
+        if !self.lock.is_in_place() {
+            return;
+        }
         // A full disk loses log lines; it must not stop the service.
         drop(self.log.append(self.disk, bytes));
     }
