@@ -39,7 +39,12 @@ impl PluginShelf {
 
     fn failed(&self, error: BackendError) -> StoreError {
         let said = format!("{}: {}", self.place, error.message);
-        if error.is_too_large {
+        if error.is_damaged {
+            StoreError::Corrupt {
+                what: format!("an object in {}", self.place),
+                reason: error.message,
+            }
+        } else if error.is_too_large {
             StoreError::TooLarge(said)
         } else {
             StoreError::Storage(said)
@@ -143,6 +148,21 @@ impl Shelf for PluginShelf {
             .filter(|record| Object::parent(&record.resource_id) == parent)
             .map(|record| self.object(record))
             .collect()
+    }
+
+    async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>> {
+        let start = format!("{ancestor}{SEPARATOR}");
+        let filter = HashMap::from([
+            (convention::UNDER.to_owned(), start.clone()),
+            (convention::NAMES.to_owned(), convention::ONLY.to_owned()),
+        ]);
+        let records = self
+            .backend
+            .list(filter)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let ids = records.into_iter().map(|record| record.resource_id);
+        Ok(ids.filter(|id| id.starts_with(&start)).collect())
     }
 
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {

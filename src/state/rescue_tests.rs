@@ -56,6 +56,12 @@ impl Shelf for Flaky {
             .filter(|one| Object::parent(&one.id) == parent);
         Ok(below.cloned().collect())
     }
+    async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>> {
+        self.ask()?;
+        let objects = self.objects.lock().unwrap();
+        let below = objects.keys().filter(|id| id.starts_with(ancestor));
+        Ok(below.cloned().collect())
+    }
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {
         self.ask()?;
         {

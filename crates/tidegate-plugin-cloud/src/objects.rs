@@ -12,7 +12,7 @@ use tidegate_plugin::{
     Before, Error, Result, StateRecord, StateStore, async_trait, convention, matches,
 };
 
-use crate::layout::Layout;
+use crate::layout::{Layout, parent};
 use crate::record;
 use crate::settings::Opened;
 
@@ -87,11 +87,21 @@ impl Objects {
         };
         let content = answer.bytes().await.map_err(failed)?;
         let record = record::decode(&content)
-            .map_err(|why| Error::other(format!("the object {path} is not a record: {why}")))?;
+            .map_err(|why| Error::damaged(format!("the object {path} is not a record: {why}")))?;
         if self.layout.record(&record.resource_id)? != *path {
-            return Err(Error::other(format!(
+            return Err(Error::damaged(format!(
                 "the object {path} holds the record {:?}",
                 record.resource_id
+            )));
+        }
+        // A list is filtered by these two: one that is not as it was written would be left out.
+        if record.resource_id.starts_with(convention::OURS)
+            && (record.resource_type != convention::OBJECT
+                || record.provider != parent(&record.resource_id))
+        {
+            return Err(Error::damaged(format!(
+                "the object {path} has the type {:?} and the place {:?}, which are not its own",
+                record.resource_type, record.provider
             )));
         }
         if record.resource_type == convention::OBJECT {
@@ -162,6 +172,9 @@ impl StateStore for Objects {
     async fn list(&self, filter: &BTreeMap<String, String>) -> Result<Vec<StateRecord>> {
         let start = filter.get(convention::UNDER).map_or("", String::as_str);
         let folder = self.layout.folder(start);
+        let is_names = filter
+            .get(convention::NAMES)
+            .is_some_and(|value| value == convention::ONLY);
         let paths: Vec<Path> = self
             .store
             .list(folder.as_ref())
@@ -170,6 +183,18 @@ impl StateStore for Objects {
             .try_collect()
             .await
             .map_err(failed)?;
+        if is_names {
+            let ids = paths.iter().filter_map(|path| self.layout.id(path));
+            let mut records: Vec<StateRecord> = ids
+                .filter(|id| id.starts_with(start))
+                .map(|resource_id| StateRecord {
+                    resource_id,
+                    ..StateRecord::default()
+                })
+                .collect();
+            records.sort_by(|one, two| one.resource_id.cmp(&two.resource_id));
+            return Ok(records);
+        }
         let reads = paths
             .into_iter()
             .map(|path| async move { self.read(&path).await });

@@ -52,6 +52,8 @@ pub struct BackendError {
     pub is_absent: bool,
     /// The request is larger than plugins take; no further try changes that.
     pub is_too_large: bool,
+    /// The plugin says that what is stored cannot be read.
+    pub is_damaged: bool,
     /// In words, fit to be shown.
     pub message: String,
 }
@@ -272,6 +274,7 @@ impl StateBackend {
             is_too_large: matches!(error, CallError::RequestTooLarge(_))
                 || (code == Some(Code::ResourceExhausted) && class == ErrorClass::Invalid),
             is_conflict: code == Some(Code::Aborted),
+            is_damaged: code == Some(Code::DataLoss),
             is_absent: code == Some(Code::NotFound)
                 || message.contains("not found")
                 || message.contains("does not exist"),
@@ -304,6 +307,7 @@ impl StateBackend {
                 is_conflict: false,
                 is_absent: false,
                 is_too_large: false,
+                is_damaged: false,
                 message: format!(
                     "plugin `{}` says that a record is there and does not send it",
                     self.plugin()

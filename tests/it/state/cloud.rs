@@ -403,6 +403,10 @@ impl Shelf for Lazy {
         self.shelf().await.children(parent).await
     }
 
+    async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>> {
+        self.shelf().await.under(ancestor).await
+    }
+
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {
         self.shelf().await.save_if(object, before).await
     }

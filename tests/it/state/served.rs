@@ -14,7 +14,7 @@ use tidegate::process::{Processes as _, SystemProcesses};
 use tidegate::random::SystemRandom;
 use tidegate::state::lease::Neighbours;
 use tidegate::state::served::{Before, Object, Served, Shelf};
-use tidegate::state::{Record, Store, StoreError, StoreResult};
+use tidegate::state::{Keepsake, Record, Store, StoreError, StoreResult};
 
 use super::cloud::Moto;
 use super::contract::{Bench, store_contract};
@@ -86,6 +86,14 @@ impl Shelf for Fake {
             .values()
             .filter(|object| Object::parent(&object.id) == parent);
         Ok(children.cloned().collect())
+    }
+
+    async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>> {
+        self.asked().await;
+        let start = format!("{ancestor}!");
+        let objects = open(&self.objects);
+        let below = objects.keys().filter(|id| id.starts_with(&start));
+        Ok(below.cloned().collect())
     }
 
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {
@@ -176,11 +184,7 @@ impl Bench for OnShelf {
     }
 
     fn replace(&self, environment: &str, record: &Record) {
-        use sha2::Digest as _;
-        let text = serde_json::to_string_pretty(record).unwrap();
-        let body = text.strip_suffix("\n}").unwrap();
-        let sum = tidegate::random::encode_hex(&sha2::Sha256::digest(body.as_bytes()));
-        let text = format!("{body},\n  \"tidegate_checksum\": \"{sum}\"\n}}\n");
+        let text = checksummed(&serde_json::to_value(record).unwrap());
         let id = self.fake.id_of(environment, record.resource_id.as_str());
         let mut objects = open(&self.fake.objects);
         objects.get_mut(&id).expect("a record").content = Some(text);
@@ -193,6 +197,15 @@ impl Bench for OnShelf {
     fn questions(&self) -> u64 {
         self.fake.questions.load(Ordering::Relaxed)
     }
+}
+
+/// A JSON document with its checksum, as it is kept.
+fn checksummed(value: &serde_json::Value) -> String {
+    use sha2::Digest as _;
+    let text = serde_json::to_string_pretty(value).unwrap();
+    let body = text.strip_suffix("\n}").unwrap();
+    let sum = tidegate::random::encode_hex(&sha2::Sha256::digest(body.as_bytes()));
+    format!("{body},\n  \"tidegate_checksum\": \"{sum}\"\n}}\n")
 }
 
 mod comparing {
@@ -260,12 +273,8 @@ fn an_announced_write_that_comes_too_late_is_refused() {
             let (one, two) = (bench.store("dev"), bench.store("dev"));
             let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
             one.put(&lease, &record("there", "first")).await.unwrap();
-            one.put(&lease, &record("new", "first")).await.unwrap();
-            let id = bench.fake.id_of("dev", name);
-            if name == "new" {
-                // As if it had never been there.
-                open(&bench.fake.objects).remove(&id);
-            }
+            let id = bench.fake.id_of("dev", "there");
+            let id = id.replace("!record!there", &format!("!record!{name}"));
             *bench.fake.held_up.write().await = Some(id.clone());
             let next = record(name, "late");
             let mut late = one.put(&lease, &next);
@@ -286,8 +295,177 @@ fn an_announced_write_that_comes_too_late_is_refused() {
             let expected = (name == "there").then_some("first");
             assert_eq!(now.as_ref().map(mark), expected);
             two.put(&other, &record(name, "second")).await.unwrap();
+            // What was announced and never done is not missing either.
+            let all = bench.store("dev").list().await.unwrap();
+            assert_eq!(all.len(), if name == "new" { 2 } else { 1 });
         });
     }
+}
+
+/// A list that is short of an object, and an object that is not the last one of its name, are errors:
+/// nothing else tells that a bucket lost it, or that a plugin leaves out what it cannot read.
+#[test]
+fn what_vanishes_from_a_storage_is_missed() {
+    for compares in [true, false] {
+        run(async {
+            let bench = OnShelf::new(compares);
+            let store = bench.store("dev");
+            let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            for name in ["a", "b", "gone"] {
+                store.put(&lease, &record(name, "first")).await.unwrap();
+            }
+            store.delete(&lease, &address("gone")).await.unwrap();
+            let kept = Keepsake {
+                fingerprint: "f".to_owned(),
+                sealed: None,
+                written_at: "t".to_owned(),
+            };
+            for key in ["secret/one", "secret/two"] {
+                store.put_keepsake(&lease, key, &kept).await.unwrap();
+            }
+            let before = open(&bench.fake.objects).clone();
+            let copy = store.snapshot().await.unwrap().unwrap();
+            store.put(&lease, &record("b", "second")).await.unwrap();
+            store.unlock(&lease).await.unwrap();
+            let id = bench.fake.id_of("dev", "b");
+
+            let missed = async |told: &str| {
+                let fresh = bench.store("dev");
+                for answer in [
+                    fresh.list().await.map(drop),
+                    fresh.snapshot().await.map(drop),
+                    bench.store("dev").list().await.map(drop),
+                ] {
+                    match answer {
+                        Err(StoreError::Corrupt { reason, .. }) => {
+                            assert!(reason.contains(told), "{reason}");
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+            };
+            let now = open(&bench.fake.objects).remove(&id).unwrap();
+            missed("it has 2 records, and 1 of them").await;
+            let gone = bench.store("dev").get(&address("b")).await;
+            assert!(matches!(gone, Err(StoreError::Corrupt { .. })), "{gone:?}");
+            assert!(bench.store("dev").get(&address("a")).await.is_ok());
+            // Its older version in its place is as wrong.
+            open(&bench.fake.objects).insert(id.clone(), before[&id].clone());
+            missed("is not the one that was written last").await;
+            open(&bench.fake.objects).insert(id, now);
+            assert_eq!(bench.store("dev").list().await.unwrap().len(), 2);
+
+            let keepsake = before.keys().find(|id| id.contains("!keepsake!")).unwrap();
+            open(&bench.fake.objects).remove(keepsake);
+            for key in ["secret/one", "secret/two"] {
+                // One of them is there and one is not; neither is made anew.
+                drop(bench.store("dev").keepsake(key).await);
+            }
+            let fresh = bench.store("dev");
+            assert!(fresh.keepsakes().await.is_err());
+            let absent = [
+                fresh.keepsake("secret/one").await,
+                fresh.keepsake("secret/two").await,
+            ];
+            assert_eq!(absent.iter().filter(|answer| answer.is_err()).count(), 1);
+            // A copy puts it right.
+            let lease = store.lock(&holder("r2"), NO_WAIT).await.unwrap();
+            store.load(&lease, &copy).await.unwrap();
+            let fresh = bench.store("dev");
+            assert_eq!(fresh.snapshot().await.unwrap().unwrap(), copy);
+            assert_eq!(fresh.get(&address("gone")).await.unwrap(), None);
+        });
+    }
+}
+
+/// The head of a program that did not count is read as it is; the next holder of the lock counts.
+#[test]
+fn a_head_that_counts_nothing_is_counted_by_the_next_holder() {
+    run(async {
+        let bench = OnShelf::new(true);
+        let store = bench.store("dev");
+        let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        for name in ["a", "b"] {
+            store.put(&lease, &record(name, "first")).await.unwrap();
+        }
+        store.unlock(&lease).await.unwrap();
+        let head = "tidegate!shop!head!dev";
+        {
+            let mut objects = open(&bench.fake.objects);
+            let content = &mut objects.get_mut(head).unwrap().content;
+            let mut value: serde_json::Value =
+                serde_json::from_str(content.as_deref().unwrap()).unwrap();
+            let fields = value.as_object_mut().unwrap();
+            fields.remove("tidegate_checksum").unwrap();
+            fields.remove("census").expect("a census");
+            *content = Some(checksummed(&value));
+        }
+        assert_eq!(bench.store("dev").list().await.unwrap().len(), 2);
+        let next = bench.store("dev");
+        let lease = next.lock(&holder("r2"), NO_WAIT).await.unwrap();
+        next.put(&lease, &record("c", "first")).await.unwrap();
+        assert_eq!(bench.store("dev").list().await.unwrap().len(), 3);
+        let id = bench.fake.id_of("dev", "a");
+        open(&bench.fake.objects).remove(&id);
+        assert!(bench.store("dev").list().await.is_err());
+    });
+}
+
+/// A run that dies while it replaces the whole state leaves two of them. The next holder of the lock
+/// removes the one that is none, and with the environment everything goes.
+#[test]
+fn a_state_that_was_half_replaced_leaves_nothing_behind() {
+    let rooms = |bench: &OnShelf| -> BTreeSet<String> {
+        let objects = open(&bench.fake.objects);
+        let rooms = objects
+            .keys()
+            .filter_map(|id| id.split("!room!dev!").nth(1));
+        rooms
+            .filter_map(|rest| rest.split('!').next().map(str::to_owned))
+            .collect()
+    };
+    let mut seen = BTreeSet::new();
+    for polls in 0..120 {
+        run(async {
+            let bench = OnShelf::new(true);
+            let store = bench.store("dev");
+            let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            for name in ["a", "b", "c"] {
+                store.put(&lease, &record(name, "first")).await.unwrap();
+            }
+            let copy = store.snapshot().await.unwrap().unwrap();
+            {
+                let mut load = store.load(&lease, &copy);
+                for _ in 0..polls {
+                    tokio::select! {
+                        biased;
+                        done = &mut load => { done.unwrap(); break; }
+                        () = tokio::task::yield_now() => {}
+                    }
+                }
+            }
+            seen.insert(rooms(&bench).len());
+            let next = bench.store("dev");
+            next.force_unlock("r1").await.unwrap();
+            let lease = next.lock(&holder("r2"), NO_WAIT).await.unwrap();
+            assert_eq!(rooms(&bench).len(), 1, "{polls}");
+            assert_eq!(
+                next.snapshot().await.unwrap().unwrap().records,
+                copy.records
+            );
+            // What an older program left is known to nobody, and goes with the rest.
+            let stray = Object {
+                id: "tidegate!shop!room!dev!0123456789abcdef!record!a".to_owned(),
+                version: "v".to_owned(),
+                content: Some("x".to_owned()),
+            };
+            next.put(&lease, &record("d", "first")).await.unwrap();
+            open(&bench.fake.objects).insert(stray.id.clone(), stray);
+            next.wipe(lease).await.unwrap();
+            assert!(bench.is_gone());
+        });
+    }
+    assert_eq!(seen, BTreeSet::from([1, 2]));
 }
 
 /// A config and the cloud plugin, as a release would lay them out.
