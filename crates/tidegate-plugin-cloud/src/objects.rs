@@ -1,6 +1,7 @@
 //! The store: one object a record.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -32,6 +33,8 @@ pub(crate) struct Objects {
     layout: Layout,
     /// Spares a request before a conditional save. Wrong entries cost one, and nothing else.
     seen: Mutex<HashMap<Path, Seen>>,
+    /// The bucket has been seen.
+    is_proven: AtomicBool,
     /// Locks that this process took.
     locked: Mutex<HashMap<Path, ()>>,
 }
@@ -70,6 +73,7 @@ impl Objects {
             store: opened.store,
             layout: opened.layout,
             seen: Mutex::default(),
+            is_proven: AtomicBool::new(false),
             locked: Mutex::default(),
         }
     }
@@ -78,9 +82,13 @@ impl Objects {
     async fn read(&self, path: &Path) -> Result<Option<(StateRecord, UpdateVersion)>> {
         let answer = match self.store.get(path).await {
             Ok(answer) => answer,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(object_store::Error::NotFound { .. }) => {
+                self.prove_bucket().await?;
+                return Ok(None);
+            }
             Err(error) => return Err(failed(error)),
         };
+        self.is_proven.store(true, Ordering::Relaxed);
         let at = UpdateVersion {
             e_tag: answer.meta.e_tag.clone(),
             version: answer.meta.version.clone(),
@@ -112,6 +120,26 @@ impl Objects {
             open(&self.seen).insert(path.clone(), seen);
         }
         Ok(Some((record, at)))
+    }
+
+    /// An object that is not there may be in a bucket that is not there either, which the answer does
+    /// not tell. A list does: it is an error for a bucket that does not exist.
+    async fn prove_bucket(&self) -> Result<()> {
+        if self.is_proven.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let folder = self.layout.folder("");
+        if let Err(error) = self.store.list(folder.as_ref()).try_next().await {
+            let error = failed(error);
+            // Of the bucket, not of the record that was asked for.
+            return Err(if error.is_not_found() {
+                Error::other(error.message())
+            } else {
+                error
+            });
+        }
+        self.is_proven.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn write(&self, path: &Path, record: &StateRecord, mode: PutMode) -> Result<()> {
