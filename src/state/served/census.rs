@@ -20,7 +20,7 @@ pub(super) struct Census {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Tally {
     pub(super) count: u64,
-    digest: [u32; 8],
+    pub(super) digest: [u32; 8],
 }
 
 /// The last segment of where an object is: `record`, `keepsake` or `journal`.

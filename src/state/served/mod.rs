@@ -9,6 +9,7 @@ mod census;
 mod change;
 mod head;
 mod remove;
+mod salvage;
 mod shelf;
 mod store;
 
@@ -194,7 +195,7 @@ impl Served {
     }
 
     fn decode(&self, address: &Address, text: &str) -> StoreResult<Record> {
-        let what = format!("record `{address}`");
+        let what = format!("record `{address}` (in {})", self.location());
         let record = self.codec.decode_text(text, &what)?;
         if record.resource_id == *address {
             Ok(record)
@@ -210,7 +211,7 @@ impl Served {
     fn decode_listed(&self, object: &Object, text: &str) -> StoreResult<Record> {
         let last = object.id.rsplit(SEPARATOR).next().unwrap_or_default();
         let shown = name::decode(last).unwrap_or_else(|| last.to_owned());
-        let what = format!("record `{shown}`");
+        let what = format!("record `{shown}` (in {})", self.location());
         let record = self.codec.decode_text(text, &what)?;
         if name::encode(record.resource_id.as_str()) == last {
             Ok(record)
@@ -234,7 +235,11 @@ impl Served {
             let parent = self.parent(&head.room, kind);
             let objects = self.shelf().children(&parent).await?;
             let after = self.standing().await?;
-            let is_moved = after.as_ref().is_none_or(|after| after.room != head.room);
+            let is_moved = after.as_ref().is_none_or(|after| {
+                // Parts of a journal that is over are removed once no head counts them.
+                after.room != head.room
+                    || kind == "journal" && after.journal_start != head.journal_start
+            });
             let is_done = head.pending.as_ref().is_none_or(|pending| {
                 Object::parent(&pending.id) != parent
                     || objects

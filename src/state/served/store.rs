@@ -12,8 +12,8 @@ use crate::state::journal::{self, Entry};
 use crate::state::lease::{Process, Verdict};
 use crate::state::own::{KeepsakeFile, Key, key_check, parse_own};
 use crate::state::{
-    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult,
-    frame, name,
+    Each, Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError,
+    StoreResult, frame, name,
 };
 
 use super::change::Change;
@@ -74,6 +74,10 @@ impl Store for Served {
             Some((_, objects)) => self.records(&objects),
             None => Ok(Vec::new()),
         }
+    }
+
+    async fn each(&self) -> StoreResult<Each> {
+        self.each_object().await
     }
 
     async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {

@@ -14,7 +14,7 @@ use tidegate::process::{Processes as _, SystemProcesses};
 use tidegate::random::SystemRandom;
 use tidegate::state::lease::Neighbours;
 use tidegate::state::served::{Before, Object, Served, Shelf};
-use tidegate::state::{Keepsake, Record, Store, StoreError, StoreResult};
+use tidegate::state::{Entry, Keepsake, Record, Store, StoreError, StoreResult};
 
 use super::cloud::Moto;
 use super::contract::{Bench, store_contract};
@@ -378,6 +378,43 @@ fn what_vanishes_from_a_storage_is_missed() {
     }
 }
 
+/// A reader without a lock meets a run that ends, and empties its journal, at every step.
+#[test]
+fn a_journal_that_is_emptied_meanwhile_is_not_damaged() {
+    let entry = |number: u32| Entry::Outcome {
+        operation: number.to_string(),
+        outcome: "success".to_owned(),
+    };
+    for polls in 0..20 {
+        run(async {
+            let bench = OnShelf::new(true);
+            let (writer, reader) = (bench.store("dev"), bench.store("dev"));
+            let lease = writer.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            for number in 0..3 {
+                let entries = [entry(number)];
+                writer.journal_append(&lease, &entries).await.unwrap();
+            }
+            let mut read = reader.journal_read();
+            let mut answer = None;
+            for _ in 0..polls {
+                tokio::select! {
+                    biased;
+                    done = &mut read => { answer = Some(done); break; }
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            writer.journal_clear(&lease).await.unwrap();
+            writer.journal_append(&lease, &[entry(9)]).await.unwrap();
+            let entries = match answer {
+                Some(done) => done,
+                None => read.await,
+            };
+            let count = entries.unwrap().len();
+            assert!(matches!(count, 0 | 1 | 3), "{polls}: {count}");
+        });
+    }
+}
+
 /// The head of a program that did not count is read as it is; the next holder of the lock counts.
 #[test]
 fn a_head_that_counts_nothing_is_counted_by_the_next_holder() {
@@ -577,6 +614,97 @@ fn of_two_runs_at_once_one_works_and_nothing_is_lost() {
         .output()
         .expect_code(0);
     assert_eq!(moto.keys(), Vec::<String>::new());
+}
+
+/// A changed byte in what surrounds a record, and an object that is gone, are named by every command,
+/// and a backup puts both right.
+#[test]
+fn damage_in_a_bucket_is_named_and_put_right() {
+    let Some(moto) = Moto::start() else { return };
+    let Some(shop) = Shop::new(&moto, S3) else {
+        return;
+    };
+    let run = |line: &str, code: i32| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let done = shop.run(&arguments).output().expect_code(code);
+        done.stdout() + &done.stderr()
+    };
+    run("up -y", 0);
+    run("state backup -o copy.json", 0);
+    let key_of = |end: &str| {
+        let keys = moto.keys();
+        keys.into_iter().find(|key| key.ends_with(end)).expect(end)
+    };
+    for field in ["provider", "resource_type", "status", "provider_id"] {
+        let key = key_of("/record/uploads.json");
+        let whole = moto.get(&key);
+        let start = format!("\"{field}\":\"");
+        let changed = whole.replacen(&start, &format!("{start}x"), 1);
+        assert_ne!(changed, whole, "{field} in {whole}");
+        moto.put(&key, &changed);
+        for line in [
+            "state list",
+            "state verify",
+            "infra plan",
+            "up -y",
+            "state rm uploads -y",
+        ] {
+            let text = run(line, 1);
+            assert!(text.contains("state/corrupt"), "{field}: {line}: {text}");
+        }
+        let text = run("state verify", 1);
+        let is_named = text.contains("uploads") || text.contains("written last");
+        assert!(is_named, "{field}: {text}");
+        run("state restore copy.json -y", 0);
+        run("state verify", 0);
+    }
+    moto.delete(&key_of("/record/more.json"));
+    for line in [
+        "state list",
+        "state show more",
+        "state verify",
+        "infra plan",
+        "state wipe -y",
+    ] {
+        let text = run(line, 1);
+        assert!(
+            text.contains("it has 2 records, and 1 of them"),
+            "{line}: {text}"
+        );
+    }
+    run("state rm more --force -y", 0);
+    assert!(!run("state list", 0).contains("more"));
+    run("state restore copy.json -y", 0);
+    run("infra plan --detailed-exitcode", 0);
+    let key = key_of("/record/more.json");
+    moto.put(&key, "{");
+    assert!(run("state verify", 1).contains(&key));
+    run("state wipe -y", 1);
+    run("state wipe --force -y", 0);
+    assert_eq!(moto.keys(), Vec::<String>::new());
+}
+
+#[test]
+fn a_bucket_that_does_not_exist_is_no_empty_state() {
+    let Some(moto) = Moto::start() else { return };
+    let Some(shop) = Shop::new(&moto, S3) else {
+        return;
+    };
+    let path = shop.path().join("infra.yaml");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("bucket: bucket", "bucket: buckte")).unwrap();
+    for line in [
+        "infra destroy -y",
+        "infra plan",
+        "state verify",
+        "state wipe -y",
+        "up -y",
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let done = shop.run(&arguments).output().expect_code(1);
+        let text = done.stderr();
+        assert!(text.contains("bucket does not exist"), "{line}: {text}");
+    }
 }
 
 #[test]
