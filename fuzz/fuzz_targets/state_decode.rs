@@ -48,7 +48,8 @@ fn check(bytes: &[u8]) {
     if let Ok(journal) = journal::parse(bytes) {
         assert_eq!(journal.good_bytes + journal.torn_bytes, bytes.len());
     }
-    if let Ok(records) = tfstate::import(bytes, "it", "now") {
+    if let Ok(imported) = tfstate::import(bytes, "it", "now") {
+        let records: Vec<Record> = imported.into_iter().map(|one| one.record).collect();
         drop(upstream::write(&records));
     }
     drop(upstream::read(

@@ -34,6 +34,11 @@ pub enum StateCommand {
         /// Write to this file instead of .tidegate/backups
         #[arg(long, short = 'o', value_name = "FILE")]
         output: Option<PathBuf>,
+        /// Also write the state key, in the clear, to FILE.key (mode 0600)
+        ///
+        /// For when the store itself may be lost: sealed values open with that key alone.
+        #[arg(long)]
+        with_key: bool,
     },
     /// Go back to a copy that `backup` (or any changing command) kept
     Restore(RestoreArgs),
@@ -49,7 +54,7 @@ pub enum StateCommand {
     /// Read everything there is, open every seal, and say what is wrong
     Verify,
     /// Remove everything recorded for this environment; the resources themselves stay
-    Wipe(ChangeArgs),
+    Wipe(WipeArgs),
     /// Write the records in another tool's form; sensitive values stay placeholders
     Export(ExportArgs),
     /// Take records over from another tool's document
@@ -116,6 +121,9 @@ pub struct RmArgs {
     /// The resources
     #[arg(required = true, value_name = "NAME")]
     pub names: Vec<String>,
+    /// Also what is damaged: everything that cannot be read has to be named, and is dropped
+    #[arg(long)]
+    pub force: bool,
     /// Approval and waiting
     #[command(flatten)]
     pub change: ChangeArgs,
@@ -151,6 +159,20 @@ pub struct PushArgs {
 pub struct RestoreArgs {
     /// The copy
     pub file: PathBuf,
+    /// The key the copy is sealed with, when it is not the store's (default: FILE.key, if it is there)
+    #[arg(long, value_name = "FILE")]
+    pub key_file: Option<PathBuf>,
+    /// Approval and waiting
+    #[command(flatten)]
+    pub change: ChangeArgs,
+}
+
+/// `state wipe`
+#[derive(Clone, Debug, Default, Args)]
+pub struct WipeArgs {
+    /// Even if something in it cannot be read
+    #[arg(long)]
+    pub force: bool,
     /// Approval and waiting
     #[command(flatten)]
     pub change: ChangeArgs,
@@ -211,6 +233,9 @@ pub struct MigrateArgs {
     /// Even if the target holds something already
     #[arg(long)]
     pub force: bool,
+    /// Keep the key inside the target in the clear, although it is kept outside the store now
+    #[arg(long)]
+    pub key_in_store: bool,
     /// Approval and waiting
     #[command(flatten)]
     pub change: ChangeArgs,

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 
 use async_trait::async_trait;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use tidegate_plugin::{convention, iac};
 
 use crate::provider::plugin::{BackendError, StateBackend};
@@ -13,6 +14,8 @@ use crate::state::{StoreError, StoreResult};
 /// `status` of an object, and of the mark that one was removed.
 const THERE: &str = "active";
 const REMOVED: &str = "destroyed";
+/// Objects asked for at once.
+const PARALLEL: usize = 16;
 
 /// A state backend of a plugin as a shelf of objects. Each object is a record of the contract:
 ///
@@ -39,11 +42,29 @@ impl PluginShelf {
 
     fn failed(&self, error: BackendError) -> StoreError {
         let said = format!("{}: {}", self.place, error.message);
-        if error.is_too_large {
+        if error.is_damaged {
+            StoreError::Corrupt {
+                what: format!("an object in {}", self.place),
+                reason: error.message,
+            }
+        } else if error.is_too_large {
             StoreError::TooLarge(said)
         } else {
             StoreError::Storage(said)
         }
+    }
+
+    /// What is too much for one answer: the ids first, then each object by itself.
+    async fn one_by_one(&self, parent: &str) -> StoreResult<Vec<Object>> {
+        let mut ids = self.under(parent).await?;
+        ids.retain(|id| Object::parent(id) == parent);
+        let objects: Vec<Option<Object>> = stream::iter(ids)
+            .map(|id| async move { self.get(&id).await })
+            .buffered(PARALLEL)
+            .try_collect()
+            .await?;
+        // One that is gone by now was deleted meanwhile.
+        Ok(objects.into_iter().flatten().collect())
     }
 
     fn record(object: &Object, before: Option<Before<'_>>) -> iac::IaCState {
@@ -115,8 +136,14 @@ impl Shelf for PluginShelf {
     }
 
     async fn get(&self, id: &str) -> StoreResult<Option<Object>> {
-        let found = self.backend.get(id).await;
-        match found.map_err(|error| self.failed(error))? {
+        let found = self.backend.get(id).await.map_err(|mut error| {
+            // Not every plugin says which one it is that cannot be read.
+            if !error.message.contains(id) {
+                error.message = format!("`{id}`: {}", error.message);
+            }
+            self.failed(error)
+        });
+        match found? {
             Some(record) if record.resource_id == id => self.object(record).map(Some),
             Some(_) => Err(StoreError::Corrupt {
                 what: format!("the object `{id}` in {}", self.place),
@@ -132,17 +159,32 @@ impl Shelf for PluginShelf {
             ("provider".to_owned(), parent.to_owned()),
             (convention::UNDER.to_owned(), format!("{parent}{SEPARATOR}")),
         ]);
-        let records = self
-            .backend
-            .list(filter)
-            .await
-            .map_err(|error| self.failed(error))?;
+        let records = match self.backend.list(filter).await {
+            Ok(records) => records,
+            Err(error) if error.is_answer_too_large => return self.one_by_one(parent).await,
+            Err(error) => return Err(self.failed(error)),
+        };
         records
             .into_iter()
             // Not every plugin filters as it should.
             .filter(|record| Object::parent(&record.resource_id) == parent)
             .map(|record| self.object(record))
             .collect()
+    }
+
+    async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>> {
+        let start = format!("{ancestor}{SEPARATOR}");
+        let filter = HashMap::from([
+            (convention::UNDER.to_owned(), start.clone()),
+            (convention::NAMES.to_owned(), convention::ONLY.to_owned()),
+        ]);
+        let records = self
+            .backend
+            .list(filter)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let ids = records.into_iter().map(|record| record.resource_id);
+        Ok(ids.filter(|id| id.starts_with(&start)).collect())
     }
 
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {

@@ -30,9 +30,33 @@ impl Desk {
             return Ok(None);
         };
         let path: PathBuf = config.directory.join(file);
+        self.key_in(config, declared, &path).map(Some)
+    }
+
+    /// Is the key of this config's state kept outside its store?
+    pub(super) fn has_outside_key(&self, config: &Config) -> Result<bool, Report> {
+        if self
+            .settings
+            .variables
+            .non_empty(settings::STATE_KEY)
+            .is_some()
+        {
+            return Ok(true);
+        }
+        let declared = self.declared(config)?;
+        Ok(declared.text("key_file", "state/setting")?.is_some())
+    }
+
+    /// The key in a file.
+    pub(super) fn key_in(
+        &self,
+        config: &Config,
+        declared: &Declared,
+        path: &Path,
+    ) -> Result<Key, Report> {
         let bytes = self
             .disk
-            .read(&path, KEY_FILE_BYTES_MAX)
+            .read(path, KEY_FILE_BYTES_MAX)
             .map(Zeroizing::new)
             .map_err(|error| {
                 declared
@@ -40,12 +64,12 @@ impl Desk {
                     .fix("make one with `openssl rand -hex 32`, and keep a copy where it is safe")
             })?;
         let bytes = if age::is_age(&bytes) {
-            self.open_age(config, declared, &path, &bytes)?
+            self.open_age(config, declared, path, &bytes)?
         } else {
             bytes
         };
         let text = std::str::from_utf8(&bytes).unwrap_or_default();
-        parse_key(text.trim(), &path.display().to_string()).map(Some)
+        parse_key(text.trim(), &path.display().to_string())
     }
 
     /// A key file that is encrypted for age recipients, of whom we must be one.

@@ -17,6 +17,7 @@ use crate::state::lease::{Neighbours, Renewal};
 use crate::state::postgres::{DEFAULT_SCHEMA, Server};
 use crate::state::{
     Filesystem, Holder, Lease, Memory, Postgres, Rescuing, Store, StoreError, memory, name, rescue,
+    unless_cancelled,
 };
 
 /// Folder of the state when no `iac.state` module says otherwise, beside the config.
@@ -231,7 +232,18 @@ impl Desk {
         config: &Config,
         providers: Option<&Providers>,
     ) -> Result<Arc<dyn Store>, Report> {
-        let declared = match &config.state {
+        let declared = self.declared(config)?;
+        let key = self.state_key(config, &declared)?;
+        let encrypts = encrypts(&declared, key.is_some())?;
+        let store = self
+            .open_backend(config, providers, &declared, key, encrypts)
+            .await?;
+        self.with_recovery(config, store)
+    }
+
+    /// What the config says about its state.
+    pub(super) fn declared(&self, config: &Config) -> Result<Declared, Report> {
+        Ok(match &config.state {
             None => Declared {
                 backend: "filesystem".to_owned(),
                 settings: Map::new(),
@@ -244,13 +256,7 @@ impl Desk {
                 ephemeral: state.ephemeral,
                 at: Some(state.at.clone()),
             },
-        };
-        let key = self.state_key(config, &declared)?;
-        let encrypts = encrypts(&declared, key.is_some())?;
-        let store = self
-            .open_backend(config, providers, &declared, key, encrypts)
-            .await?;
-        self.with_recovery(config, store)
+        })
     }
 
     async fn open_backend(
@@ -356,13 +362,15 @@ impl Desk {
         Ok(Arc::new(store))
     }
 
-    /// A folder as the store of `config`'s environment, with the state key that is given, if any.
+    /// A folder as the store of `config`'s environment. Its key is kept where the config keeps that of
+    /// its own store, and its records are encrypted if those are.
     pub(super) fn open_folder(
         &self,
         config: &Config,
         folder: Option<PathBuf>,
     ) -> Result<Arc<dyn Store>, Report> {
-        let mut settings = Map::new();
+        let mut settings = self.declared(config)?.settings;
+        settings.retain(|name, _| COMMON_KEYS.contains(&name.as_str()));
         if let Some(folder) = folder {
             // Named on the command line, so it is meant from here, not from the config.
             let here = self
@@ -381,7 +389,8 @@ impl Desk {
             at: None,
         };
         let key = self.state_key(config, &declared)?;
-        self.open_filesystem(config, &declared, key, false)
+        let encrypts = encrypts(&declared, key.is_some())?;
+        self.open_filesystem(config, &declared, key, encrypts)
     }
 
     fn open_memory(
@@ -484,7 +493,8 @@ impl Desk {
             since: rfc3339(self.clock.now()),
             mark: self.processes.own_mark(),
         };
-        let lease = match store.lock(&holder, Duration::ZERO).await {
+        let first = unless_cancelled(&self.cancel, store.lock(&holder, Duration::ZERO)).await;
+        let lease = match first {
             Err(StoreError::Locked { holder: other, .. }) => {
                 // A holder on this machine is known to live, or its lock would be free. One on
                 // another machine may be dead, which only the lapse of its lease can show; a

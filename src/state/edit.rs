@@ -1,12 +1,16 @@
 //! Changes of records by hand: another name, values that should have been sealed all along. Pure
 //! but for randomness, which is passed in.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::config::is_sensitive_name;
 use crate::random::Random;
 use crate::resource::{Address, config_hash};
 use crate::secret::{Keyring, Masker, Secret};
+
+use super::telltale::{holds_secret, is_secret_text, named};
 
 use super::record::{PLACEHOLDER_PREFIX, Record, RecordError, SealedOutput, place, secret_key};
 
@@ -100,15 +104,21 @@ pub struct Found {
     pub config: usize,
 }
 
-/// Takes plaintext out of a record that another program wrote: outputs whose name promises a
-/// secret are sealed, config values of such names become fingerprints.
-pub fn seal_foreign(record: &mut Record, environment: &str, with: Seals<'_>) -> Found {
+/// Takes plaintext out of a record that another program wrote: outputs that are `declared` sensitive,
+/// or hold a secret by name or looks at any depth, are sealed as a whole; config values of that kind
+/// become fingerprints.
+pub fn seal_foreign(
+    record: &mut Record,
+    environment: &str,
+    declared: &BTreeSet<String>,
+    with: Seals<'_>,
+) -> Found {
     let mut found = Found::default();
     let open: Vec<(String, String)> = record
         .outputs
         .iter()
         .filter(|(name, value)| {
-            is_sensitive_name(name)
+            (declared.contains(name.as_str()) || holds_secret(name, value))
                 && !record.tidegate.sealed.contains_key(name.as_str())
                 && value
                     .as_str()
@@ -131,7 +141,11 @@ pub fn seal_foreign(record: &mut Record, environment: &str, with: Seals<'_>) -> 
 }
 
 fn hide(name: &str, value: &mut Value, with: Seals<'_>) -> usize {
-    if is_sensitive_name(name) {
+    let is_secret = match value {
+        Value::String(text) => is_secret_text(name, text),
+        _ => is_sensitive_name(name),
+    };
+    if is_secret {
         let Some(text) = plain(value) else {
             return 0;
         };
@@ -140,10 +154,16 @@ fn hide(name: &str, value: &mut Value, with: Seals<'_>) -> usize {
         return 1;
     }
     match value {
-        Value::Object(map) => map
-            .iter_mut()
-            .map(|(name, value)| hide(name, value, with))
-            .sum(),
+        Value::Object(map) => {
+            // `{name: DB_PASSWORD, value: …}`: the value has the name that stands beside it.
+            let beside = named(map).unwrap_or_default().to_owned();
+            map.iter_mut()
+                .map(|(name, value)| match name.as_str() {
+                    "value" if is_sensitive_name(&beside) => hide(&beside, value, with),
+                    _ => hide(name, value, with),
+                })
+                .sum()
+        }
         Value::Array(items) => items.iter_mut().map(|item| hide(name, item, with)).sum(),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
     }
@@ -185,20 +205,34 @@ mod tests {
         let mut record: Record = serde_json::from_value(json!({
             "resource_id": "orders-db", "resource_type": "infra.database", "provider": "local",
             "status": "active", "created_at": "", "updated_at": "", "config_hash": "x",
-            "config": {"size": "m", "users": [{"password": CANARY, "password_length": 20}]},
-            "outputs": {"password": CANARY, "host": "db.test"},
+            "config": {
+                "size": "m", "users": [{"password": CANARY, "password_length": 20}],
+                "env": [{"name": "PORT", "value": "8080"}, {"name": "PASSWORD", "value": CANARY}],
+                "dsn": format!("postgres://app:{CANARY}@db.test/app"),
+                "user_data": format!("#!/bin/sh\nexport DB_PASSWORD={CANARY}\n"),
+            },
+            "outputs": {
+                "password": CANARY, "host": "db.test", "login": CANARY,
+                "uri": format!("postgres://app:{CANARY}@db.test/app"),
+                "users": [{"name": "app", "password": CANARY}],
+                "kubeconfig": format!("users:\n- user:\n    token: {CANARY}\n"),
+            },
         }))
         .unwrap();
-        let found = seal_foreign(&mut record, "dev", with);
+        let declared = BTreeSet::from(["login".to_owned()]);
+        let found = seal_foreign(&mut record, "dev", &declared, with);
         assert_eq!(
             found,
             Found {
-                outputs: 1,
-                config: 1
+                outputs: 5,
+                config: 4
             }
         );
         assert_eq!(record.config["users"][0]["password_length"], json!(20));
-        assert_eq!(seal_foreign(&mut record, "dev", with), Found::default());
+        let again = seal_foreign(&mut record, "dev", &declared, with);
+        assert_eq!(again, Found::default());
+        assert_eq!(record.outputs["host"], json!("db.test"));
+        assert_eq!(record.config["env"][0]["value"], json!("8080"));
         let text = String::from_utf8(record.document().unwrap()).unwrap();
         assert!(!text.contains(CANARY), "{text}");
 

@@ -33,8 +33,16 @@ impl From<StoreError> for Report {
                 .fix("look at what the other run did, then run this command again"),
             StoreError::Corrupt { .. } => Self::error("state/corrupt", message)
                 .because("a state file that cannot be read is never treated as absent")
-                .fix("put the copy from the folder `previous/` (or from a backup) in its place")
-                .fix("docs/state.md, section \"Repair\", goes through every file"),
+                .fix("`tidegate state verify` names all that is damaged")
+                .fix("`tidegate state restore FILE` puts a backup in its place; `.tidegate/backups` has those that earlier changes kept")
+                .fix("without one, `tidegate state rm NAME --force` drops what cannot be read; docs/state.md, section \"Repair\", says what each store can do"),
+            StoreError::Aside { path, .. } => Self::error("state/aside", message)
+                .because("until that is settled nobody may plan: what was done would be done again")
+                .fix("bring back the file, or the state and the key (TIDEGATE_STATE_KEY), as that run left them")
+                .fix(format!(
+                    "to go on without it, move `{path}` away: the next run then asks the provider \
+                     what became of each action that was under way"
+                )),
             StoreError::Newer { .. } => Self::error("state/newer", message)
                 .fix("use the newer Tidegate that wrote this state, or one after it"),
             StoreError::Conflict { .. } => Self::error("state/conflict", message)

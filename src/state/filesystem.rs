@@ -49,7 +49,7 @@ use super::lease::Renewal;
 use super::own::{FORMAT, KeepsakeFile, parse_own};
 use super::record::{RECORD_BYTES_MAX, Record, corrupt};
 use super::{
-    Expected, Head, Holder, Keepsake, Lease, Snapshot, Store, StoreError, StoreResult, name,
+    Each, Expected, Head, Holder, Keepsake, Lease, Snapshot, Store, StoreError, StoreResult, name,
 };
 use files::stem;
 
@@ -244,19 +244,50 @@ impl Store for Filesystem {
             return Ok(None);
         };
         let fence = self.read_lock()?.map_or(0, |lock| lock.file.fence);
-        Ok(Some(Head {
-            lineage: head.lineage,
-            serial: head.serial.max(noted),
-            fence: head.fence.max(fence),
-        }))
+        let fence = head.fence.max(fence);
+        let incoming = |snapshot: Snapshot| {
+            Some(Head {
+                lineage: snapshot.lineage,
+                serial: snapshot.serial,
+                fence,
+            })
+        };
+        self.unless_incoming(incoming, || {
+            Ok(Some(Head {
+                lineage: head.lineage,
+                serial: head.serial.max(noted),
+                fence,
+            }))
+        })
     }
 
     async fn list(&self) -> StoreResult<Vec<Record>> {
-        self.list_records().await
+        let records = self.list_records().await;
+        self.unless_incoming(|snapshot| snapshot.records, || records)
+    }
+
+    async fn each(&self) -> StoreResult<Each> {
+        self.unless_incoming(Each::of, || {
+            Ok(Each {
+                records: self.each_record()?,
+                keepsakes: self
+                    .each_keepsake()?
+                    .into_iter()
+                    .map(|(key, file)| (key, file.map(|file| file.keepsake)))
+                    .collect(),
+                incomplete: None,
+            })
+        })
     }
 
     async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
-        Ok(self.read_record(address)?.map(|(record, _)| record))
+        let incoming = |snapshot: Snapshot| {
+            let mut records = snapshot.records.into_iter();
+            records.find(|record| record.resource_id == *address)
+        };
+        self.unless_incoming(incoming, || {
+            Ok(self.read_record(address)?.map(|(record, _)| record))
+        })
     }
 
     async fn put(&self, lease: &Lease, record: &Record) -> StoreResult<u64> {
@@ -347,16 +378,8 @@ impl Store for Filesystem {
     }
 
     async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
-        let place = self.place(KEEPSAKES, key);
-        let Some((bytes, path)) = self.read_at(&place, SMALL_BYTES_MAX)? else {
-            return Ok(None);
-        };
-        let what = format_args!("keepsake `{key}` (`{}`)", path.display());
-        let file = KeepsakeFile::read(&bytes, &what)?;
-        if file.key != key {
-            return Err(corrupt(&what, format!("it is the keepsake `{}`", file.key)));
-        }
-        Ok(Some(file.keepsake))
+        let incoming = |mut snapshot: Snapshot| snapshot.keepsakes.remove(key);
+        self.unless_incoming(incoming, || self.read_keepsake(key))
     }
 
     async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
@@ -366,13 +389,13 @@ impl Store for Filesystem {
     }
 
     async fn keepsakes(&self) -> StoreResult<Vec<String>> {
-        let mut keys: Vec<String> = self
-            .keepsake_files()?
-            .into_iter()
-            .map(|file| file.key)
-            .collect();
-        keys.sort_unstable();
-        Ok(keys)
+        let incoming = |snapshot: Snapshot| snapshot.keepsakes.into_keys().collect();
+        self.unless_incoming(incoming, || {
+            let files = self.keepsake_files()?;
+            let mut keys: Vec<String> = files.into_iter().map(|file| file.key).collect();
+            keys.sort_unstable();
+            Ok(keys)
+        })
     }
 
     async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
@@ -437,26 +460,52 @@ impl Filesystem {
         Ok(serial)
     }
 
+    fn read_keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
+        let place = self.place(KEEPSAKES, key);
+        let Some((bytes, path)) = self.read_at(&place, SMALL_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let what = format_args!("keepsake `{key}` (`{}`)", path.display());
+        let file = KeepsakeFile::read(&bytes, &what)?;
+        if file.key != key {
+            return Err(corrupt(&what, format!("it is the keepsake `{}`", file.key)));
+        }
+        Ok(Some(file.keepsake))
+    }
+
     /// Every keepsake, each checked against its file name.
     fn keepsake_files(&self) -> StoreResult<Vec<KeepsakeFile>> {
+        let files = self.each_keepsake()?;
+        files.into_iter().map(|(_, file)| file).collect()
+    }
+
+    /// The same, each for itself, by the key that its file's name tells.
+    fn each_keepsake(&self) -> StoreResult<Vec<(String, StoreResult<KeepsakeFile>)>> {
         let mut files = Vec::new();
         for file_name in self.names(KEEPSAKES)? {
-            let path = self.path(KEEPSAKES).join(&file_name);
-            let what = format_args!("keepsake file `{}`", path.display());
-            let Some(stem) = stem(&file_name) else {
-                return Err(corrupt(&what, "it is not named like a keepsake"));
-            };
-            let place = self.place_of(KEEPSAKES, stem);
-            let Some((bytes, _)) = self.read_at(&place, SMALL_BYTES_MAX)? else {
-                continue;
-            };
-            let file = KeepsakeFile::read(&bytes, &what)?;
-            if name::encode(&file.key) != stem {
-                return Err(corrupt(&what, format!("it is the keepsake `{}`", file.key)));
+            if let Some(file) = self.keepsake_file(&file_name).transpose() {
+                files.push((files::told(&file_name), file));
             }
-            files.push(file);
         }
         Ok(files)
+    }
+
+    /// The keepsake in a file; `None` when it is gone since the folder was listed.
+    fn keepsake_file(&self, file_name: &str) -> StoreResult<Option<KeepsakeFile>> {
+        let path = self.path(KEEPSAKES).join(file_name);
+        let what = format_args!("keepsake file `{}`", path.display());
+        let Some(stem) = stem(file_name) else {
+            return Err(corrupt(&what, "it is not named like a keepsake"));
+        };
+        let place = self.place_of(KEEPSAKES, stem);
+        let Some((bytes, _)) = self.read_at(&place, SMALL_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let file = KeepsakeFile::read(&bytes, &what)?;
+        if name::encode(&file.key) != stem {
+            return Err(corrupt(&what, format!("it is the keepsake `{}`", file.key)));
+        }
+        Ok(Some(file))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The rules of a lease: how long it lasts, how often it is renewed, and when somebody else may
-//! take it. No clock is read here, ages come in.
+//! take it. No clock is read here, ages come in; [`keep`] is given one to sleep by.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Holder;
+use super::{Holder, Lease, Store, StoreError, StoreResult};
+use crate::clock::Clock;
 use crate::process::Processes;
 
 /// How a lease is kept alive.
@@ -98,9 +99,74 @@ impl Watched {
     }
 }
 
+/// Does `work`, and keeps the lease alive as long as it takes: also while somebody thinks about a
+/// question, or a store takes its time. A renewal that fails is tried again at the next turn.
+///
+/// # Errors
+/// [`StoreError::LostLock`] as soon as a renewal finds the lease overtaken; the work is given up then.
+pub async fn keep<T>(
+    store: &dyn Store,
+    lease: &Lease,
+    clock: &dyn Clock,
+    work: impl Future<Output = T>,
+) -> StoreResult<T> {
+    let renewing = async {
+        loop {
+            clock.sleep(Renewal::DEFAULT.interval).await;
+            if let Err(error @ StoreError::LostLock { .. }) = store.renew(lease).await {
+                return error;
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        lost = renewing => Err(lost),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::random::SeededRandom;
+    use crate::state::Memory;
+    use crate::state::memory::Shared;
+
+    /// Somebody reads a question for an hour; others find the lock held all the time. Whoever frees it
+    /// by force ends the work.
+    #[tokio::test]
+    async fn a_lease_lasts_as_long_as_the_work_under_it() {
+        let clock = crate::clock::ManualClock::new(time::OffsetDateTime::UNIX_EPOCH);
+        let shared = Shared::default();
+        let open = || {
+            let (clock, random) = (Arc::new(clock.clone()), Arc::new(SeededRandom::new(7)));
+            Memory::open(shared.clone(), "dev", clock, random).unwrap()
+        };
+        let holder = |run_id: &str| Holder {
+            run_id: run_id.to_owned(),
+            who: "ann@elsewhere".to_owned(),
+            process_id: 1,
+            command: "state mv".to_owned(),
+            run_url: None,
+            since: String::new(),
+            mark: String::new(),
+        };
+        let (one, other) = (open(), open());
+        let lease = one.lock(&holder("r1"), Duration::ZERO).await.unwrap();
+        let started = clock.monotonic();
+        let hour = Duration::from_secs(3600);
+        let thinking = async {
+            while clock.monotonic() - started < hour {
+                assert!(other.lock(&holder("r2"), Duration::ZERO).await.is_err());
+                tokio::task::yield_now().await;
+            }
+        };
+        keep(&one, &lease, &clock, thinking).await.unwrap();
+        other.force_unlock("r1").await.unwrap();
+        other.lock(&holder("r2"), Duration::ZERO).await.unwrap();
+        let lost = keep(&one, &lease, &clock, std::future::pending::<()>()).await;
+        assert!(matches!(lost, Err(StoreError::LostLock { .. })), "{lost:?}");
+    }
 
     #[test]
     fn a_lease_lapses_by_age_and_ends_with_its_process() {

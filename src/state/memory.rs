@@ -21,7 +21,7 @@ use super::journal::{Entry, open_intents};
 use super::lease::{Process, Renewal, Verdict, Watched};
 use super::own::{KeepsakeFile, Key, key_check};
 use super::{
-    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult,
+    Each, Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult,
 };
 
 const LOCK_POLL: Duration = Duration::from_millis(100);
@@ -281,6 +281,23 @@ impl Store for Memory {
             },
             Vec::new(),
         )
+    }
+
+    async fn each(&self) -> StoreResult<Each> {
+        let read = |world: &World| {
+            let records = world.records.iter();
+            let keepsakes = world.keepsakes.iter();
+            Ok(Each {
+                records: records
+                    .map(|(address, bytes)| (address.to_string(), self.decode(address, bytes)))
+                    .collect(),
+                keepsakes: keepsakes
+                    .map(|(key, bytes)| (key.clone(), KeepsakeFile::decode(bytes, key)))
+                    .collect(),
+                incomplete: None,
+            })
+        };
+        self.read(read, Each::default())
     }
 
     async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {

@@ -13,8 +13,10 @@ pub mod record;
 pub mod records;
 pub mod recovery;
 pub mod rescue;
+pub mod salvage;
 pub mod served;
 pub mod snapshot;
+pub mod telltale;
 pub mod tfstate;
 pub mod upstream;
 
@@ -46,6 +48,7 @@ pub use query::{Expected, Filter, Listing, Page};
 pub use record::Record;
 pub use records::Records;
 pub use rescue::Rescuing;
+pub use salvage::{Damage, Each, Salvage};
 pub use served::Served;
 pub use snapshot::Snapshot;
 
@@ -171,6 +174,14 @@ pub enum StoreError {
         /// The command that brings it to the store.
         command: String,
         /// What the storage said.
+        reason: String,
+    },
+    /// What an earlier run kept on this machine cannot be brought to the store.
+    #[error("`{path}` holds what an earlier run could not save, and cannot be used: {reason}")]
+    Aside {
+        /// The recovery file.
+        path: String,
+        /// Why.
         reason: String,
     },
     /// The storage takes nothing that large, however often it is asked; nothing was written.
@@ -300,6 +311,28 @@ pub trait Store: Send + Sync + fmt::Debug {
         }
     }
 
+    /// Every record and keepsake, each for itself: one that cannot be read hides no other.
+    async fn each(&self) -> StoreResult<Each> {
+        let records = self.list().await?;
+        let mut each = Each::default();
+        for record in records {
+            each.records
+                .push((record.resource_id.to_string(), Ok(record)));
+        }
+        for key in self.keepsakes().await? {
+            if let Some(keepsake) = self.keepsake(&key).await.transpose() {
+                each.keepsakes.push((key, keepsake));
+            }
+        }
+        Ok(each)
+    }
+
+    /// Looks at what an earlier run had done and could not save, if that waits on this machine:
+    /// where it is, and how many outcomes there are.
+    async fn aside(&self) -> StoreResult<Option<(std::path::PathBuf, usize)>> {
+        Ok(None)
+    }
+
     /// The records that `filter` and `page` ask for.
     async fn find(&self, filter: &Filter, page: &Page) -> StoreResult<Listing> {
         Ok(Listing::of(self.list().await?, filter, page))
@@ -345,7 +378,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// The same for a state whose resources are known to be gone: what cannot be read is removed
     /// too, where the store can do that.
     async fn wipe_damaged(&self, lease: Lease) -> StoreResult<()> {
-        self.wipe(lease).await.map(drop)
+        if let Some(head) = self.head().await? {
+            let nothing = Snapshot::nothing(self.environment(), &head);
+            self.load(&lease, &nothing).await?;
+        }
+        self.remove_empty(lease).await
     }
 
     /// Frees the lock if the run `run_id` holds it, whoever asks; answers that holder, or `None`

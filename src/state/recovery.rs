@@ -123,8 +123,8 @@ impl Recovery {
     }
 
     fn corrupt(&self, reason: String) -> StoreError {
-        StoreError::Corrupt {
-            what: format!("the recovery file (`{}`)", self.path.display()),
+        StoreError::Aside {
+            path: self.path.display().to_string(),
             reason,
         }
     }
@@ -208,6 +208,14 @@ impl Recovery {
         Ok((outcomes, good_bytes, bytes.len()))
     }
 
+    /// What is in it.
+    ///
+    /// # Errors
+    /// [`StoreError::Aside`] when it does not open.
+    pub fn outcomes(&self) -> StoreResult<Vec<Outcome>> {
+        self.read_lines().map(|(outcomes, ..)| outcomes)
+    }
+
     /// True when there is something to bring to the store.
     ///
     /// # Errors
@@ -221,7 +229,7 @@ impl Recovery {
     /// it, and is named.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the store holds another state than the outcomes are of; the
+    /// [`StoreError::Aside`] when it does not open, or the store holds another state than the outcomes are of; the
     /// file stays.
     pub async fn replay(&self, store: &dyn Store, lease: &Lease) -> StoreResult<Replayed> {
         let (outcomes, ..) = self.read_lines()?;
@@ -231,11 +239,10 @@ impl Recovery {
                 Outcome::Begin { lineage, .. } => {
                     let found = store.head().await?.map(|head| head.lineage);
                     if found.as_ref() != Some(&lineage) {
-                        return Err(StoreError::Conflict {
-                            what: format!("the state that `{}` is of", self.path.display()),
-                            expected: format!("lineage {lineage}"),
-                            found: found.unwrap_or_else(|| "no state".to_owned()),
-                        });
+                        let found = found.unwrap_or_else(|| "no state".to_owned());
+                        return Err(self.corrupt(format!(
+                            "it is of lineage {lineage}, and what is there is {found}"
+                        )));
                     }
                 }
                 Outcome::Put { base, record } => {
@@ -446,7 +453,7 @@ mod tests {
             (store, lease)
         };
         let error = kept.replay(&elsewhere, &its_lease).await.unwrap_err();
-        assert!(matches!(error, StoreError::Conflict { .. }), "{error:?}");
+        assert!(matches!(error, StoreError::Aside { .. }), "{error:?}");
         assert!(kept.is_waiting().unwrap());
         assert_eq!(kept.replay(&store, &lease).await.unwrap().saved, 2);
     }

@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 
 use super::recovery::{self, Outcome, Recovery, Replayed};
 use super::{
-    Entry, Expected, Filter, Head, Holder, Keepsake, Lease, Listing, Page, Record, Snapshot, Store,
-    StoreError, StoreResult,
+    Each, Entry, Expected, Filter, Head, Holder, Keepsake, Lease, Listing, Page, Record, Snapshot,
+    Store, StoreError, StoreResult,
 };
 use crate::cancel::Cancel;
 use crate::clock::Clock;
@@ -205,6 +205,13 @@ impl Rescuing {
             .append(lineage, &lease.holder.run_id, outcomes)
     }
 
+    fn keyless(&self) -> StoreError {
+        StoreError::Aside {
+            path: self.path.display().to_string(),
+            reason: "the key of the state, which opens it, is not there".to_owned(),
+        }
+    }
+
     /// Is `record` what stands there, as the write after `base`?
     async fn is_written(&self, record: &Record, base: u64) -> bool {
         let standing = self.inner.get(&record.resource_id).await;
@@ -307,13 +314,7 @@ impl Store for Rescuing {
         if self.waiting()?.is_none() {
             return Ok(None);
         }
-        let key = self.inner.key(false).await?.ok_or_else(|| {
-            StoreError::Invalid(format!(
-                "`{}` holds what an earlier run could not save, and the key of the state, which \
-                 opens it, is not there",
-                self.path.display()
-            ))
-        })?;
+        let key = self.inner.key(false).await?.ok_or_else(|| self.keyless())?;
         let replayed = self.recovery(&key).replay(&*self.inner, lease).await?;
         self.tidy();
         Ok(Some((self.path.clone(), replayed)))
@@ -442,6 +443,19 @@ impl Store for Rescuing {
             self.known().versions.insert(address.clone(), base + 1);
         }
         result
+    }
+
+    async fn each(&self) -> StoreResult<Each> {
+        self.inner.each().await
+    }
+
+    async fn aside(&self) -> StoreResult<Option<(PathBuf, usize)>> {
+        if self.waiting()?.is_none() {
+            return Ok(None);
+        }
+        let key = self.inner.key(false).await?.ok_or_else(|| self.keyless())?;
+        let outcomes = self.recovery(&key).outcomes()?;
+        Ok(Some((self.path.clone(), outcomes.len())))
     }
 
     async fn find(&self, filter: &Filter, page: &Page) -> StoreResult<Listing> {

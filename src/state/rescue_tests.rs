@@ -56,6 +56,12 @@ impl Shelf for Flaky {
             .filter(|one| Object::parent(&one.id) == parent);
         Ok(below.cloned().collect())
     }
+    async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>> {
+        self.ask()?;
+        let objects = self.objects.lock().unwrap();
+        let below = objects.keys().filter(|id| id.starts_with(ancestor));
+        Ok(below.cloned().collect())
+    }
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {
         self.ask()?;
         {
@@ -319,4 +325,34 @@ async fn without_the_key_nothing_is_kept_and_that_is_said() {
         panic!("{refused:?}");
     };
     assert!(why.contains("down") && why.contains("the key of the state is not known"));
+}
+
+/// What waits is opened by who only looks, and what does not open says how to go on.
+#[tokio::test]
+async fn a_kept_file_that_does_not_open_is_named_with_a_way_out() {
+    let world = World::new().await;
+    let (store, lease) = (&world.store, &world.lease);
+    world.flaky.fail(DOWN_FOR_LONG);
+    assert!(is_kept(&store.put(lease, &record("a", "1")).await));
+    world.flaky.fail(0);
+    let (path, outcomes) = store.aside().await.unwrap().unwrap();
+    // Whose they are, and the record.
+    assert_eq!(outcomes, 2);
+    let disk = SystemDisk;
+    let mut bytes = disk.read(&path, 1 << 20).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] = if bytes[middle] == b'A' { b'B' } else { b'A' };
+    disk.write_atomic(&path, &bytes, FILE_MODE).unwrap();
+    for error in [
+        store.aside().await.unwrap_err(),
+        store.replay(lease).await.unwrap_err(),
+    ] {
+        let report = Report::from(error);
+        assert_eq!(report.code, "state/aside");
+        let way_out = format!("move `{}` away", path.display());
+        assert!(
+            report.fix.iter().any(|fix| fix.contains(&way_out)),
+            "{report:?}"
+        );
+    }
 }

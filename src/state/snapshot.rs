@@ -10,7 +10,7 @@ use crate::random::encode_hex;
 
 use super::frame;
 use super::record::Record;
-use super::{Entry, Keepsake, StoreError, StoreResult};
+use super::{Entry, Head, Keepsake, StoreError, StoreResult};
 
 /// The newest format of the document this version writes.
 pub const FORMAT: u64 = 1;
@@ -41,6 +41,20 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
+    /// No records, no keepsakes and no journal, under that head.
+    pub fn nothing(environment: &str, head: &Head) -> Self {
+        Self {
+            format: FORMAT,
+            environment: environment.to_owned(),
+            lineage: head.lineage.clone(),
+            serial: head.serial,
+            key_check: String::new(),
+            records: Vec::new(),
+            keepsakes: BTreeMap::new(),
+            journal: Vec::new(),
+        }
+    }
+
     /// The document.
     ///
     /// # Errors

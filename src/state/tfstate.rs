@@ -1,6 +1,8 @@
 //! The version 4 state document of Terraform and OpenTofu: written for those who read it, and read
 //! back. What the document has no place for travels in the attribute `tidegate`. Pure.
 
+use std::collections::BTreeSet;
+
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -76,6 +78,9 @@ struct Document {
 
 #[derive(Deserialize)]
 struct Resource {
+    /// `module.network`; empty for those of the root.
+    #[serde(default)]
+    module: String,
     #[serde(default)]
     mode: String,
     #[serde(rename = "type")]
@@ -93,16 +98,40 @@ struct Instance {
     index_key: Option<Value>,
     #[serde(default)]
     attributes: Map<String, Value>,
+    /// Paths to the attributes that they call sensitive.
+    #[serde(default)]
+    sensitive_attributes: Vec<Value>,
     #[serde(default)]
     dependencies: Vec<String>,
 }
 
-/// The records in such a document, one for each instance, under their configured names. `now` is
-/// the time of records that know none.
+/// A record of such a document.
+#[derive(Debug)]
+pub struct Imported {
+    /// The record, with every value as it stands there.
+    pub record: Record,
+    /// The outputs that the document calls sensitive.
+    pub sensitive: BTreeSet<String>,
+}
+
+/// The attributes that hold what a document calls sensitive. A path is a list of steps, of which the
+/// first names the attribute; some writers leave the list out.
+fn sensitive(paths: &[Value]) -> BTreeSet<String> {
+    let attribute = |path: &Value| {
+        let first = path.as_array().map_or(Some(path), |steps| steps.first())?;
+        let name = first.get("value").unwrap_or(first);
+        name.as_str().map(str::to_owned)
+    };
+    paths.iter().filter_map(attribute).collect()
+}
+
+/// The records in such a document, one for each instance, under their configured names: those that
+/// occur twice have their type, and their module, in front. `now` is the time of records that know
+/// none.
 ///
 /// # Errors
 /// [`StoreError::Corrupt`] for anything that is not such a document, or holds one name twice.
-pub fn import(bytes: &[u8], what: &str, now: &str) -> StoreResult<Vec<Record>> {
+pub fn import(bytes: &[u8], what: &str, now: &str) -> StoreResult<Vec<Imported>> {
     let corrupt = |reason: String| StoreError::Corrupt {
         what: what.to_owned(),
         reason,
@@ -115,33 +144,56 @@ pub fn import(bytes: &[u8], what: &str, now: &str) -> StoreResult<Vec<Record>> {
             document.version
         )));
     }
-    let mut records: Vec<Record> = Vec::new();
-    for resource in document.resources {
-        if resource.mode != "managed" {
-            continue;
-        }
+    let managed: Vec<&Resource> = document
+        .resources
+        .iter()
+        .filter(|resource| resource.mode == "managed")
+        .collect();
+    let mut imported: Vec<Imported> = Vec::new();
+    for resource in &managed {
+        let name = unambiguous(resource, &managed);
         for instance in &resource.instances {
-            let record = match instance.attributes.get(OURS) {
-                Some(ours) => serde_json::from_value(ours.clone())
-                    .map_err(|error| corrupt(format!("`{}`: {error}", resource.name)))?,
-                None => foreign(&resource, instance, now)
-                    .map_err(|error| corrupt(format!("`{}`: {error}", resource.name)))?,
-            };
-            if records
-                .iter()
-                .any(|other| other.resource_id == record.resource_id)
-            {
-                return Err(corrupt(format!("it holds `{}` twice", record.resource_id)));
+            let record: Record = match instance.attributes.get(OURS) {
+                Some(ours) => serde_json::from_value(ours.clone()),
+                None => foreign(resource, &name, instance, now),
             }
-            records.push(record);
+            .map_err(|error| corrupt(format!("`{}`: {error}", resource.name)))?;
+            imported.push(Imported {
+                record,
+                sensitive: sensitive(&instance.sensitive_attributes),
+            });
         }
     }
-    records.sort_by(|left, right| left.resource_id.cmp(&right.resource_id));
-    Ok(records)
+    imported.sort_by(|left, right| left.record.resource_id.cmp(&right.record.resource_id));
+    let mut pairs = imported.windows(2);
+    match pairs.find(|pair| pair[0].record.resource_id == pair[1].record.resource_id) {
+        Some(twice) => Err(corrupt(format!(
+            "it holds `{}` twice; rename one of them there",
+            twice[0].record.resource_id
+        ))),
+        None => Ok(imported),
+    }
+}
+
+/// The configured name; with what tells it apart where that is not the only one.
+fn unambiguous(resource: &Resource, all: &[&Resource]) -> String {
+    let is_same = |other: &&&Resource| other.name == resource.name;
+    let twins: Vec<&&Resource> = all.iter().filter(is_same).collect();
+    if twins.len() < 2 {
+        return resource.name.clone();
+    }
+    let typed = format!("{}.{}", resource.kind, resource.name);
+    let modules = twins.iter().filter(|other| other.kind == resource.kind);
+    match modules.count() {
+        0 | 1 => typed,
+        _ if resource.module.is_empty() => typed,
+        _ => format!("{}.{typed}", resource.module),
+    }
 }
 
 fn foreign(
     resource: &Resource,
+    name: &str,
     instance: &Instance,
     now: &str,
 ) -> Result<Record, serde_json::Error> {
@@ -151,9 +203,9 @@ fn foreign(
         None => resource.kind.clone(),
     };
     let name = match &instance.index_key {
-        None | Some(Value::Null) => resource.name.clone(),
-        Some(Value::String(key)) => format!("{}[\"{key}\"]", resource.name),
-        Some(key) => format!("{}[{key}]", resource.name),
+        None | Some(Value::Null) => name.to_owned(),
+        Some(Value::String(key)) => format!("{name}[\"{key}\"]"),
+        Some(key) => format!("{name}[{key}]"),
     };
     let text = |key: &str| {
         instance
@@ -257,8 +309,41 @@ mod tests {
         let records = import(text.as_bytes(), "it", "now").unwrap();
         let original = &snapshot().records[0];
         assert_eq!(records.len(), 1);
-        assert_eq!(unknown_outputs(&records[0]), ["token"]);
-        assert_eq!(&rejoin(records[0].clone(), original), original);
+        let record = &records[0].record;
+        assert_eq!(unknown_outputs(record), ["token"]);
+        assert_eq!(&rejoin(record.clone(), original), original);
+    }
+
+    #[test]
+    fn what_has_one_name_in_a_document_is_told_apart() {
+        let resource = |module: &str, kind: &str, name: &str| {
+            json!({"module": module, "mode": "managed", "type": kind, "name": name,
+                   "instances": [{"attributes": {"id": "1"}}]})
+        };
+        let document = |resources: Value| json!({"version": 4, "resources": resources}).to_string();
+        let text = document(json!([
+            resource("", "aws_vpc", "main"),
+            resource("", "aws_subnet", "main"),
+            resource("module.network", "aws_subnet", "main"),
+            resource("", "aws_vpc", "alone"),
+        ]));
+        let imported = import(text.as_bytes(), "it", "now").unwrap();
+        let names: Vec<&str> = imported
+            .iter()
+            .map(|one| one.record.resource_id.as_str())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "alone",
+                "aws_subnet.main",
+                "aws_vpc.main",
+                "module.network.aws_subnet.main"
+            ]
+        );
+        let text = document(json!([resource("", "a", "x"), resource("", "a", "x")]));
+        let error = import(text.as_bytes(), "it", "now").unwrap_err();
+        assert!(error.to_string().contains("`a.x` twice"), "{error}");
     }
 
     #[test]
@@ -269,7 +354,11 @@ mod tests {
                 {"mode": "data", "type": "x", "name": "skipped", "instances": [{}]},
                 {"mode": "managed", "type": "infra_container_service", "name": "web",
                  "provider": "provider[\"registry.terraform.io/workflow/do\"]",
-                 "instances": [{"attributes": {"id": "cloud-1", "url": "u"},
+                 "instances": [{"attributes": {"id": "cloud-1", "url": "u", "login": "x"},
+                                "sensitive_attributes": [
+                                    [{"type": "get_attr", "value": "login"}],
+                                    [{"type": "get_attr", "value": "users"},
+                                     {"type": "index", "value": {"value": 0, "type": "number"}}]],
                                 "dependencies": ["infra_vpc.net"]}]},
                 {"mode": "managed", "type": "aws_subnet", "name": "sub",
                  "provider": "provider[\"registry.terraform.io/hashicorp/aws\"]",
@@ -280,7 +369,7 @@ mod tests {
         let records = import(document.to_string().as_bytes(), "it", "now").unwrap();
         let seen: Vec<(&str, &str, &str, &str)> = records
             .iter()
-            .map(|record| {
+            .map(|Imported { record, .. }| {
                 (
                     record.resource_id.as_str(),
                     record.resource_type.as_str(),
@@ -297,6 +386,9 @@ mod tests {
                 ("web", "infra.container_service", "do", "cloud-1"),
             ]
         );
+        assert!(records[0].sensitive.is_empty());
+        let expected = BTreeSet::from(["login".to_owned(), "users".to_owned()]);
+        assert_eq!(records[2].sensitive, expected);
         for bad in ["{}", "[]", r#"{"version": 3}"#, "x"] {
             assert!(import(bad.as_bytes(), "it", "now").is_err(), "{bad}");
         }

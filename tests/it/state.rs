@@ -15,6 +15,7 @@ mod gcs;
 mod http;
 mod kept;
 mod lock;
+mod mend;
 mod names;
 mod pooler;
 mod postgres;

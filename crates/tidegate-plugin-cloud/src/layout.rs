@@ -54,10 +54,38 @@ impl Layout {
             .filter(|path| !path.as_ref().is_empty())
     }
 
+    /// The id whose record has this key; `None` for keys that no id has.
+    pub(crate) fn id(&self, path: &Path) -> Option<String> {
+        let rest = path.as_ref().strip_prefix(&self.prefix)?;
+        let id = unescape(rest.strip_suffix(RECORD)?)?;
+        (self.record(&id).ok()? == *path).then_some(id)
+    }
+
     /// Whether a key that was listed is one of our records'.
     pub(crate) fn is_record(&self, path: &Path) -> bool {
         path.as_ref().starts_with(&self.prefix) && path.as_ref().ends_with(RECORD)
     }
+}
+
+/// An id without its last segment.
+pub(crate) fn parent(id: &str) -> &str {
+    id.rsplit_once(SEPARATOR).map_or("", |(parent, _)| parent)
+}
+
+fn unescape(key: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(key.len());
+    let mut rest = key.bytes();
+    while let Some(byte) = rest.next() {
+        bytes.push(match byte {
+            b'/' => SEPARATOR as u8,
+            b'%' => {
+                let digits = [rest.next()?, rest.next()?];
+                u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?
+            }
+            byte => byte,
+        });
+    }
+    String::from_utf8(bytes).ok()
 }
 
 fn escape(id: &str) -> String {
@@ -115,6 +143,13 @@ mod tests {
             .map(|id| layout.record(id).unwrap().to_string())
             .collect();
         assert_eq!(keys.len(), ids.len(), "{keys:?}");
+        for id in ids {
+            let key = layout.record(id).unwrap();
+            assert_eq!(layout.id(&key).as_deref(), Some(id), "{key}");
+        }
+        for stranger in ["iac-state/a b.json", "iac-state/a.lock", "else/a.json"] {
+            assert_eq!(layout.id(&Path::from(stranger)), None, "{stranger}");
+        }
     }
 
     #[test]

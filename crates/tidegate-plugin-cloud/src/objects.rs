@@ -1,6 +1,7 @@
 //! The store: one object a record.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
@@ -12,7 +13,7 @@ use tidegate_plugin::{
     Before, Error, Result, StateRecord, StateStore, async_trait, convention, matches,
 };
 
-use crate::layout::Layout;
+use crate::layout::{Layout, parent};
 use crate::record;
 use crate::settings::Opened;
 
@@ -32,6 +33,8 @@ pub(crate) struct Objects {
     layout: Layout,
     /// Spares a request before a conditional save. Wrong entries cost one, and nothing else.
     seen: Mutex<HashMap<Path, Seen>>,
+    /// The bucket has been seen.
+    is_proven: AtomicBool,
     /// Locks that this process took.
     locked: Mutex<HashMap<Path, ()>>,
 }
@@ -70,6 +73,7 @@ impl Objects {
             store: opened.store,
             layout: opened.layout,
             seen: Mutex::default(),
+            is_proven: AtomicBool::new(false),
             locked: Mutex::default(),
         }
     }
@@ -78,20 +82,34 @@ impl Objects {
     async fn read(&self, path: &Path) -> Result<Option<(StateRecord, UpdateVersion)>> {
         let answer = match self.store.get(path).await {
             Ok(answer) => answer,
-            Err(object_store::Error::NotFound { .. }) => return Ok(None),
+            Err(object_store::Error::NotFound { .. }) => {
+                self.prove_bucket().await?;
+                return Ok(None);
+            }
             Err(error) => return Err(failed(error)),
         };
+        self.is_proven.store(true, Ordering::Relaxed);
         let at = UpdateVersion {
             e_tag: answer.meta.e_tag.clone(),
             version: answer.meta.version.clone(),
         };
         let content = answer.bytes().await.map_err(failed)?;
         let record = record::decode(&content)
-            .map_err(|why| Error::other(format!("the object {path} is not a record: {why}")))?;
+            .map_err(|why| Error::damaged(format!("the object {path} is not a record: {why}")))?;
         if self.layout.record(&record.resource_id)? != *path {
-            return Err(Error::other(format!(
+            return Err(Error::damaged(format!(
                 "the object {path} holds the record {:?}",
                 record.resource_id
+            )));
+        }
+        // A list is filtered by these two: one that is not as it was written would be left out.
+        if record.resource_id.starts_with(convention::OURS)
+            && (record.resource_type != convention::OBJECT
+                || record.provider != parent(&record.resource_id))
+        {
+            return Err(Error::damaged(format!(
+                "the object {path} has the type {:?} and the place {:?}, which are not its own",
+                record.resource_type, record.provider
             )));
         }
         if record.resource_type == convention::OBJECT {
@@ -102,6 +120,26 @@ impl Objects {
             open(&self.seen).insert(path.clone(), seen);
         }
         Ok(Some((record, at)))
+    }
+
+    /// An object that is not there may be in a bucket that is not there either, which the answer does
+    /// not tell. A list does: it is an error for a bucket that does not exist.
+    async fn prove_bucket(&self) -> Result<()> {
+        if self.is_proven.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let folder = self.layout.folder("");
+        if let Err(error) = self.store.list(folder.as_ref()).try_next().await {
+            let error = failed(error);
+            // Of the bucket, not of the record that was asked for.
+            return Err(if error.is_not_found() {
+                Error::other(error.message())
+            } else {
+                error
+            });
+        }
+        self.is_proven.store(true, Ordering::Relaxed);
+        Ok(())
     }
 
     async fn write(&self, path: &Path, record: &StateRecord, mode: PutMode) -> Result<()> {
@@ -162,6 +200,9 @@ impl StateStore for Objects {
     async fn list(&self, filter: &BTreeMap<String, String>) -> Result<Vec<StateRecord>> {
         let start = filter.get(convention::UNDER).map_or("", String::as_str);
         let folder = self.layout.folder(start);
+        let is_names = filter
+            .get(convention::NAMES)
+            .is_some_and(|value| value == convention::ONLY);
         let paths: Vec<Path> = self
             .store
             .list(folder.as_ref())
@@ -170,6 +211,18 @@ impl StateStore for Objects {
             .try_collect()
             .await
             .map_err(failed)?;
+        if is_names {
+            let ids = paths.iter().filter_map(|path| self.layout.id(path));
+            let mut records: Vec<StateRecord> = ids
+                .filter(|id| id.starts_with(start))
+                .map(|resource_id| StateRecord {
+                    resource_id,
+                    ..StateRecord::default()
+                })
+                .collect();
+            records.sort_by(|one, two| one.resource_id.cmp(&two.resource_id));
+            return Ok(records);
+        }
         let reads = paths
             .into_iter()
             .map(|path| async move { self.read(&path).await });

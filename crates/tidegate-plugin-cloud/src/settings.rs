@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
-use object_store::gcp::GoogleCloudStorageBuilder;
-use object_store::{ClientOptions, ObjectStore, RetryConfig};
+use object_store::gcp::{GcpCredential, GoogleCloudStorageBuilder};
+use object_store::{ClientOptions, ObjectStore, RetryConfig, StaticCredentialProvider};
 use serde_json::Value;
 use tidegate_plugin::{Error, Map, Result};
 
@@ -220,7 +220,13 @@ fn gcs(settings: &mut Settings<'_>) -> Result<Arc<dyn ObjectStore>> {
     }
     // For servers on this machine that know no credentials.
     if settings.truth("anonymous")?.unwrap_or(false) {
-        builder = builder.with_skip_signature(true);
+        let nobody = GcpCredential {
+            bearer: String::new(),
+        };
+        // Writes ask for credentials even when nothing is signed with them.
+        builder = builder
+            .with_skip_signature(true)
+            .with_credentials(Arc::new(StaticCredentialProvider::new(nobody)));
     }
     let store = builder
         .with_client_options(client(endpoint.as_deref()))

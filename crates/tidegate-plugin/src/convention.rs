@@ -19,6 +19,14 @@ pub const NOTHING: &str = "before:nothing";
 pub const VERSION: &str = "before:version:";
 /// A key of a list's filter: only records whose id begins with its value.
 pub const UNDER: &str = "tidegate.under";
+/// A key of a list's filter, with the value [`ONLY`]: only `resource_id` of each record is asked for,
+/// also of those that cannot be read.
+pub const NAMES: &str = "tidegate.names";
+/// The value of [`NAMES`].
+pub const ONLY: &str = "only";
+/// Begins the id of everything our hosts store. Such a record has the type [`OBJECT`], and its
+/// `provider` is its id without the last segment.
+pub const OURS: &str = "tidegate!";
 
 /// The variable by which a host says its process number: it can ask the kernel which process is
 /// behind a unix socket, and so can a plugin that is the child of that very process.

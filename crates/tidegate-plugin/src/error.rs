@@ -39,13 +39,15 @@ pub enum ErrorClass {
     NotReady,
     /// Something else changed it or holds it.
     Conflict,
+    /// What is stored cannot be read.
+    Damaged,
     /// None of the others.
     Other,
 }
 
 impl ErrorClass {
     /// Every class.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NotFound,
         Self::AlreadyExists,
         Self::RateLimited,
@@ -57,6 +59,7 @@ impl ErrorClass {
         Self::Unimplemented,
         Self::NotReady,
         Self::Conflict,
+        Self::Damaged,
         Self::Other,
     ];
 
@@ -72,7 +75,7 @@ impl ErrorClass {
             Self::Invalid => "iac: validation error",
             Self::ImageNotFound => "iac: image tag or digest not found in registry",
             Self::Unimplemented => "iac: provider method unimplemented",
-            Self::NotReady | Self::Conflict | Self::Other => return None,
+            Self::NotReady | Self::Conflict | Self::Damaged | Self::Other => return None,
         })
     }
 
@@ -89,6 +92,7 @@ impl ErrorClass {
             Self::ImageNotFound | Self::NotReady => Code::FailedPrecondition,
             Self::Unimplemented => Code::Unimplemented,
             Self::Conflict => Code::Aborted,
+            Self::Damaged => Code::DataLoss,
             Self::Other => Code::Unknown,
         }
     }
@@ -142,6 +146,7 @@ impl Error {
         unimplemented => Unimplemented,
         not_ready => NotReady,
         conflict => Conflict,
+        damaged => Damaged,
         other => Other,
     }
 
@@ -199,6 +204,7 @@ impl Error {
             Code::FailedPrecondition => ErrorClass::NotReady,
             Code::Unimplemented => ErrorClass::Unimplemented,
             Code::Aborted => ErrorClass::Conflict,
+            Code::DataLoss => ErrorClass::Damaged,
             _ => ErrorClass::Other,
         };
         Self::new(class, message)

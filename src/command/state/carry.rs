@@ -1,17 +1,29 @@
 //! `state migrate --to`: one environment from this store into another, proven by digest.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde_json::json;
 
-use super::{Room, told};
+use super::{Room, or_stopped, told};
 use crate::cli::{ConfigArgs, MigrateArgs};
 use crate::command::{CommandResult, Problems};
 use crate::config::Config;
 use crate::face::count;
 use crate::report::{Exit, Report};
-use crate::state::{Lease, Snapshot, Store};
+use crate::state::{Lease, Snapshot, Store, lease};
+
+/// A migration under way.
+struct Ways<'a> {
+    target: &'a dyn Store,
+    /// The lease of the store it comes from.
+    source: &'a Lease,
+    /// The target's.
+    lease: &'a Lease,
+    /// The serial of what is in the target, once it is there.
+    arrived: &'a Cell<Option<u64>>,
+}
 
 impl Room<'_> {
     pub(super) async fn migrate(&self, arguments: &MigrateArgs) -> CommandResult {
@@ -22,7 +34,8 @@ impl Room<'_> {
     }
 
     async fn migrate_to(&self, arguments: &MigrateArgs, to: &str) -> CommandResult {
-        let target = self.target(to).await?;
+        let (target, config) = self.target(to).await?;
+        self.refuse_open_key(arguments, &config, target.as_ref())?;
         if target.location() == self.store.location() {
             return Err(Report::error(
                 "state/same-store",
@@ -32,22 +45,35 @@ impl Room<'_> {
             .into());
         }
         let change = &arguments.change;
-        let (digest, snapshot) = self
-            .locked(change, async |_| {
+        // The serial that has arrived, once it has.
+        let arrived = Cell::new(None);
+        let moved = self
+            .locked(change, async |source| {
                 let snapshot = self.need_snapshot().await?;
                 let lease = self
                     .desk
                     .lock_store(target.as_ref(), self.command, change.lock_timeout)
                     .await?;
-                let result = self
-                    .carry(arguments, target.as_ref(), &lease, &snapshot)
-                    .await;
-                let unlocked = target.unlock(&lease).await;
+                let ways = Ways {
+                    target: target.as_ref(),
+                    source,
+                    lease: &lease,
+                    arrived: &arrived,
+                };
+                let clock = self.desk.clock.as_ref();
+                let work = or_stopped(self.desk, self.carry(arguments, ways, &snapshot));
+                let held = lease::keep(target.as_ref(), &lease, clock, work).await;
+                let result = held.map_err(told).and_then(|done| done);
+                let unlocked = self.give_back(target.as_ref(), &lease).await;
                 let digest = result?;
-                unlocked.map_err(told)?;
+                unlocked?;
                 Ok((digest, snapshot))
             })
-            .await?;
+            .await;
+        let (digest, snapshot) = moved.map_err(|problems| match arrived.get() {
+            Some(serial) => self.half_moved(problems, target.as_ref(), serial),
+            None => problems,
+        })?;
         self.emit(
             Exit::Done,
             json!({
@@ -70,14 +96,54 @@ impl Room<'_> {
         Ok(Exit::Done)
     }
 
+    /// A key that is kept outside this store is not laid open in another one.
+    fn refuse_open_key(
+        &self,
+        arguments: &MigrateArgs,
+        config: &Config,
+        target: &dyn Store,
+    ) -> Result<(), Problems> {
+        let is_outside = self.desk.has_outside_key(&self.config)?;
+        if arguments.key_in_store || !is_outside || self.desk.has_outside_key(config)? {
+            return Ok(());
+        }
+        Err(Report::error(
+            "state/open-key",
+            format!("the state key would be laid open in {}", target.location()),
+        )
+        .because("it is kept outside the store now, and the target has no key from outside")
+        .fix("give the target's `iac.state` a `key_file` (and `encrypt: true`, to keep its records encrypted)")
+        .fix("or set TIDEGATE_STATE_KEY, which is then the key of both")
+        .fix("to keep the key in the target all the same, pass `--key-in-store`")
+        .exit(Exit::Usage)
+        .into())
+    }
+
+    /// Something went wrong after the target had become the state.
+    fn half_moved(&self, mut problems: Problems, target: &dyn Store, serial: u64) -> Problems {
+        if let Some(first) = problems.0.first_mut() {
+            first.because.push(format!(
+                "the copy in {} is complete as of serial {serial}; {} is as it was, or has gone on",
+                target.location(),
+                self.store.location()
+            ));
+            first.fix.push(
+                "look at both (`tidegate state list`), then migrate again with `--force`, or wipe \
+                 the one that is not to be used"
+                    .to_owned(),
+            );
+        }
+        problems
+    }
+
     /// Answers the digest that both stores agree on.
     async fn carry(
         &self,
         arguments: &MigrateArgs,
-        target: &dyn Store,
-        lease: &Lease,
+        ways: Ways<'_>,
         snapshot: &Snapshot,
     ) -> Result<String, Problems> {
+        let Ways { target, lease, .. } = ways;
         let standing = target.snapshot().await.map_err(told)?;
         let holds = standing.as_ref().map_or(0, |standing| {
             standing.records.len() + standing.keepsakes.len()
@@ -116,12 +182,16 @@ impl Room<'_> {
                 journal: Vec::new(),
                 ..standing
             };
+            self.store.renew(ways.source).await.map_err(told)?;
             target.load(lease, &nothing).await.map_err(told)?;
         }
         if let Some(key) = self.store.key(false).await.map_err(told)? {
             target.keep_key(lease, &key).await.map_err(told)?;
         }
+        // From here on the target is a state; what it is a copy of must still be ours.
+        self.store.renew(ways.source).await.map_err(told)?;
         target.load(lease, snapshot).await.map_err(told)?;
+        ways.arrived.set(Some(snapshot.serial));
         let arrived = match target.snapshot().await.map_err(told)? {
             Some(arrived) => arrived.digest().map_err(told)?,
             None => "nothing".to_owned(),
@@ -140,21 +210,19 @@ impl Room<'_> {
         Ok(digest)
     }
 
-    /// The store that `--to` means.
-    async fn target(&self, to: &str) -> Result<Arc<dyn Store>, Problems> {
+    /// The store that `--to` means, and the config that says where its key is.
+    async fn target(&self, to: &str) -> Result<(Arc<dyn Store>, Config), Problems> {
         let (word, folder) = to.split_once('=').unwrap_or((to, ""));
         if word == "filesystem" {
-            let config = Config {
-                state: None,
-                ..self.config.clone()
-            };
             let root = (!folder.is_empty()).then(|| PathBuf::from(folder));
-            return Ok(self.desk.open_folder(&config, root)?);
+            let store = self.desk.open_folder(&self.config, root)?;
+            return Ok((store, self.config.clone()));
         }
         let arguments = ConfigArgs {
             file: Some(PathBuf::from(to)),
         };
         let config = self.desk.load_other(&arguments)?;
-        Ok(self.desk.open_store(&config, None).await?)
+        let store = self.desk.open_store(&config, None).await?;
+        Ok((store, config))
     }
 }

@@ -4,15 +4,32 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Room, told};
+use super::{Room, key_beside, on_disk, or_stopped, told};
 use crate::actions;
-use crate::cli::{ChangeArgs, MvArgs, PushArgs, RestoreArgs, RmArgs, UnlockArgs};
+use crate::cli::{ChangeArgs, MvArgs, PushArgs, RestoreArgs, RmArgs, UnlockArgs, WipeArgs};
+use crate::command::state_key::Key;
 use crate::command::{CommandResult, Problems};
 use crate::face::count;
 use crate::report::{Exit, Report};
 use crate::resource::Address;
 use crate::state::edit::{Seals, rename};
-use crate::state::{Lease, Snapshot, is_key_of};
+use crate::state::{Damage, Lease, Snapshot, StoreError, is_key_of, lease};
+
+/// A document that becomes the state.
+struct Back<'a> {
+    file: &'a Path,
+    /// The key it is sealed with, when it is not the store's.
+    key_file: Option<&'a Path>,
+    force: bool,
+    title: &'static str,
+}
+
+/// What is to be forgotten of a damaged state.
+struct Gone<'a> {
+    addresses: &'a [Address],
+    before: Snapshot,
+    damage: Vec<Damage>,
+}
 
 impl Room<'_> {
     pub(super) async fn rm(&self, arguments: &RmArgs) -> CommandResult {
@@ -21,6 +38,15 @@ impl Room<'_> {
         addresses.dedup();
         let serial = self
             .locked(&arguments.change, async |lease| {
+                let (before, damage) = self.before(arguments.force).await?;
+                if !damage.is_empty() {
+                    let gone = Gone {
+                        addresses: &addresses,
+                        before,
+                        damage,
+                    };
+                    return self.drop_damaged(lease, &arguments.change, gone).await;
+                }
                 let mut lines = Vec::new();
                 for address in &addresses {
                     let record = self.need_record(address).await?;
@@ -30,9 +56,8 @@ impl Room<'_> {
                     ));
                 }
                 self.approve(&arguments.change, "Forget", &lines).await?;
-                let snapshot = self.need_snapshot().await?;
-                self.keep_copy(&snapshot)?;
-                let mut serial = snapshot.serial;
+                self.keep_copy(&before)?;
+                let mut serial = before.serial;
                 for address in &addresses {
                     serial = self.store.delete(lease, address).await.map_err(told)?;
                 }
@@ -47,8 +72,85 @@ impl Room<'_> {
         Ok(Exit::Done)
     }
 
+    /// Forgets records of a state that cannot be read as a whole. What is damaged goes with them, so
+    /// it has to be named.
+    async fn drop_damaged(
+        &self,
+        lease: &Lease,
+        change: &ChangeArgs,
+        gone: Gone<'_>,
+    ) -> Result<u64, Problems> {
+        let Gone {
+            addresses,
+            before,
+            damage,
+        } = gone;
+        let is_named = |name: &str| addresses.iter().any(|address| address.as_str() == name);
+        let is_damaged = |address: &Address| {
+            let name = Some(address.as_str());
+            damage.iter().any(|damage| damage.name.as_deref() == name)
+        };
+        let others: Vec<String> = damage
+            .iter()
+            .filter_map(|damage| damage.name.as_deref())
+            .filter(|name| !is_named(name))
+            .map(|name| format!("`{name}`"))
+            .collect();
+        if !others.is_empty() {
+            return Err(Report::error(
+                "state/damaged",
+                format!("these cannot be read either: {}", others.join(", ")),
+            )
+            .because("the state is written anew from what can be read, which would lose them")
+            .fix("name them too, or put a backup in its place (`tidegate state restore FILE`)")
+            .exit(Exit::Usage)
+            .into());
+        }
+        let mut lines = Vec::new();
+        for address in addresses {
+            let record = before
+                .records
+                .iter()
+                .find(|record| record.resource_id == *address);
+            match record {
+                Some(record) => lines.push(format!(
+                    "- forget `{address}` ({}, {}); it stays in the world",
+                    record.resource_type, record.provider_id
+                )),
+                None if is_damaged(address) => {
+                    lines.push(format!("- drop `{address}`, which cannot be read"));
+                }
+                // What is missing has no name any more.
+                None if damage.iter().any(|damage| damage.name.is_none()) => {
+                    lines.push(format!("- go on without `{address}`"));
+                }
+                None => drop(self.need_record(address).await?),
+            }
+        }
+        for damage in damage.iter().filter(|damage| damage.name.is_none()) {
+            lines.push(format!("- go on although {}", damage.error));
+        }
+        self.approve(change, "Forget", &lines).await?;
+        self.keep_copy(&before)?;
+        let mut after = before.clone();
+        after
+            .records
+            .retain(|record| !is_named(record.resource_id.as_str()));
+        after.keepsakes.retain(|key, _| !is_named(key));
+        self.replace(lease, &before, after).await
+    }
+
     pub(super) async fn mv(&self, arguments: &MvArgs) -> CommandResult {
         let (from, to) = (Address::new(&arguments.from), Address::new(&arguments.to));
+        if !is_name(&arguments.to) {
+            return Err(Report::error(
+                "state/name",
+                format!("{:?} cannot be the name of a resource", arguments.to),
+            )
+            .fix("take a text without control characters and `${`, as a config has it")
+            .exit(Exit::Usage)
+            .into());
+        }
         let serial = self
             .locked(&arguments.change, async |lease| {
                 let before = self.need_snapshot().await?;
@@ -117,23 +219,28 @@ impl Room<'_> {
     }
 
     pub(super) async fn push(&self, arguments: &PushArgs) -> CommandResult {
-        self.put_back(&arguments.file, arguments.force, &arguments.change, "Push")
-            .await
+        let back = Back {
+            file: &arguments.file,
+            key_file: None,
+            force: arguments.force,
+            title: "Push",
+        };
+        self.put_back(back, &arguments.change).await
     }
 
     pub(super) async fn restore(&self, arguments: &RestoreArgs) -> CommandResult {
         // Going back is the point; that the copy is older is no reason to refuse it.
-        self.put_back(&arguments.file, true, &arguments.change, "Restore")
-            .await
+        let back = Back {
+            file: &arguments.file,
+            key_file: arguments.key_file.as_deref(),
+            force: true,
+            title: "Restore",
+        };
+        self.put_back(back, &arguments.change).await
     }
 
-    async fn put_back(
-        &self,
-        file: &Path,
-        force: bool,
-        change: &ChangeArgs,
-        title: &str,
-    ) -> CommandResult {
+    async fn put_back(&self, back: Back<'_>, change: &ChangeArgs) -> CommandResult {
+        let Back { file, force, .. } = back;
         let what = format!("`{}`", file.display());
         let incoming = Snapshot::decode(&self.read_document(file)?, &what).map_err(told)?;
         if incoming.environment != self.config.environment {
@@ -149,16 +256,24 @@ impl Room<'_> {
         }
         let serial = self
             .locked(change, async |lease| {
-                let before = self.need_snapshot().await?;
-                let is_fresh = before.serial == 0 && before.records.is_empty();
+                let (before, damage) = self.before(force).await?;
+                let is_fresh = before.serial == 0 && before.records.is_empty() && damage.is_empty();
                 if !is_fresh && !force {
                     refuse_strangers(&incoming, &before, &what)?;
                 }
-                self.check_key(&incoming).await?;
-                let lines = difference(&before, &incoming);
-                self.approve(change, title, &lines).await?;
+                let key = self.key_of(&incoming, &back).await?;
+                let mut lines = difference(&before, &incoming);
+                let lost = damage.iter().filter_map(|damage| damage.name.as_deref());
+                lines.extend(lost.map(|name| format!("~ `{name}`, which cannot be read")));
+                self.approve(change, back.title, &lines).await?;
                 if !is_fresh {
-                    self.keep_copy(&before)?;
+                    let copy = self.keep_copy(&before)?;
+                    if key.is_some() && before.sealed_values() > 0 {
+                        self.keep_key_of(&copy).await?;
+                    }
+                }
+                if let Some(key) = key {
+                    self.take_key(lease, &key).await?;
                 }
                 let mut after = incoming.clone();
                 if is_fresh {
@@ -190,28 +305,68 @@ impl Room<'_> {
         Ok(Exit::Done)
     }
 
-    /// What is sealed in a document must open here.
-    pub(super) async fn check_key(&self, incoming: &Snapshot) -> Result<(), Problems> {
+    /// What is sealed in a document must open here. Answers the key that has to come along for that;
+    /// `None` when the store has it.
+    async fn key_of(&self, incoming: &Snapshot, back: &Back<'_>) -> Result<Option<Key>, Problems> {
         if incoming.sealed_values() == 0 {
-            return Ok(());
+            return Ok(None);
         }
-        let fits = match self.store.key(false).await.map_err(told)? {
-            Some(key) => is_key_of(incoming, &key),
-            None => false,
+        let beside = key_beside(back.file);
+        let file = match back.key_file {
+            Some(file) => Some(file),
+            None => self
+                .desk
+                .disk
+                .entry(&beside)
+                .map_err(on_disk)?
+                .map(|_| beside.as_path()),
         };
-        if fits {
-            return Ok(());
+        match (self.store.key(false).await, file) {
+            (Ok(Some(key)), _) if is_key_of(incoming, &key) => return Ok(None),
+            // One that is lost is what the file is for.
+            (Ok(_) | Err(StoreError::Corrupt { .. }), _) => {}
+            (Err(error), _) => return Err(told(error)),
         }
-        Err(Report::error(
+        let other = Report::error(
             "state/other-key",
             "values in this document are sealed with a key that this store does not have",
-        )
-        .fix("set TIDEGATE_STATE_KEY to the key it was sealed with")
-        .fix("between two stores, `tidegate state migrate` takes the key along")
-        .into())
+        );
+        let Some(file) = file else {
+            return Err(other
+                .fix("set TIDEGATE_STATE_KEY to the key it was sealed with, or name a `--key-file`")
+                .fix("between two stores, `tidegate state migrate` takes the key along")
+                .into());
+        };
+        let declared = self.desk.declared(&self.config)?;
+        let key = self.desk.key_in(&self.config, &declared, file)?;
+        if !is_key_of(incoming, &key) {
+            return Err(other
+                .because(format!("the one in `{}` is another one", file.display()))
+                .into());
+        }
+        if self.desk.has_outside_key(&self.config)? {
+            return Err(other
+                .because("the key of this store is kept outside it")
+                .fix(format!(
+                    "set TIDEGATE_STATE_KEY to the one in `{}`, or make it the `key_file`",
+                    file.display()
+                ))
+                .into());
+        }
+        Ok(Some(key))
     }
 
-    pub(super) async fn wipe(&self, change: &ChangeArgs) -> CommandResult {
+    /// Makes a key that of the store, whose own one goes with what is sealed with it.
+    async fn take_key(&self, lease: &Lease, key: &Key) -> Result<(), Problems> {
+        if let Some(head) = self.store.head().await.map_err(told)? {
+            let nothing = Snapshot::nothing(&self.config.environment, &head);
+            self.store.load(lease, &nothing).await.map_err(told)?;
+        }
+        self.store.keep_key(lease, key).await.map_err(told)
+    }
+
+    pub(super) async fn wipe(&self, arguments: &WipeArgs) -> CommandResult {
+        let change = &arguments.change;
         if self.store.head().await.map_err(told)?.is_none() {
             self.emit(Exit::Done, json!({ "changed": false, "removed": [] }));
             self.note("Nothing is recorded for this environment.");
@@ -221,12 +376,24 @@ impl Room<'_> {
             .desk
             .lock_store(self.store.as_ref(), self.command, change.lock_timeout)
             .await?;
-        let ready = self.before_wipe(change).await;
-        if let Err(problems) = ready {
-            self.store.unlock(&lease).await.map_err(told)?;
-            return Err(problems);
-        }
-        let removed = self.store.wipe(lease).await.map_err(told)?;
+        let store = self.store.as_ref();
+        let clock = self.desk.clock.as_ref();
+        let ready = or_stopped(self.desk, self.before_wipe(arguments));
+        let held = lease::keep(store, &lease, clock, ready).await;
+        let (before, damage) = match held.map_err(told).and_then(|ready| ready) {
+            Ok(ready) => ready,
+            Err(problems) => {
+                self.give_back(store, &lease).await?;
+                return Err(problems);
+            }
+        };
+        let removed = if damage.is_empty() {
+            self.store.wipe(lease).await.map_err(told)?
+        } else {
+            self.store.wipe_damaged(lease).await.map_err(told)?;
+            let records = before.records.into_iter();
+            records.map(|record| record.resource_id).collect()
+        };
         self.emit(Exit::Done, json!({ "changed": true, "removed": removed }));
         self.note(format!(
             "Removed the state of environment `{}`: {}.",
@@ -236,8 +403,8 @@ impl Room<'_> {
         Ok(Exit::Done)
     }
 
-    async fn before_wipe(&self, change: &ChangeArgs) -> Result<(), Problems> {
-        let snapshot = self.need_snapshot().await?;
+    async fn before_wipe(&self, arguments: &WipeArgs) -> Result<(Snapshot, Vec<Damage>), Problems> {
+        let (snapshot, damage) = self.before(arguments.force).await?;
         let mut lines: Vec<String> = snapshot
             .records
             .iter()
@@ -253,9 +420,22 @@ impl Room<'_> {
             snapshot.keepsakes.len(),
             snapshot.journal.len()
         ));
-        self.approve(change, "Wipe the state", &lines).await?;
-        self.keep_copy(&snapshot)?;
-        Ok(())
+        lines.extend(
+            damage
+                .iter()
+                .map(|damage| format!("- what is damaged: {}", damage.error)),
+        );
+        self.approve(&arguments.change, "Wipe the state", &lines)
+            .await?;
+        let copy = self.keep_copy(&snapshot)?;
+        if snapshot.sealed_values() > 0 {
+            let kept = self.keep_key_of(&copy).await;
+            // One that is lost cannot be kept, and is no reason to keep the rest.
+            if !arguments.force {
+                kept?;
+            }
+        }
+        Ok((snapshot, damage))
     }
 
     pub(super) async fn unlock(&self, arguments: &UnlockArgs) -> CommandResult {
@@ -318,6 +498,11 @@ impl Room<'_> {
             }
         }
     }
+}
+
+/// A name that a config could give.
+fn is_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains("${") && !name.chars().any(char::is_control)
 }
 
 pub(super) fn no_key() -> Problems {

@@ -1,6 +1,6 @@
 //! Records of other tools: taken over, and written back.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde_json::json;
@@ -16,7 +16,27 @@ use crate::state::edit::{Seals, seal_foreign};
 use crate::state::postgres::Server;
 use crate::state::postgres::upstream as database;
 use crate::state::record::RECORD_BYTES_MAX;
-use crate::state::{Lease, Record, tfstate, upstream};
+use crate::state::tfstate::Imported;
+use crate::state::{Lease, Record, StoreError, tfstate, upstream};
+
+/// A record whose own tool calls nothing sensitive.
+fn undeclared(record: Record) -> Imported {
+    Imported {
+        record,
+        sensitive: BTreeSet::new(),
+    }
+}
+
+/// What is wrong with a document of another tool is nothing that our own store could repair.
+fn told_of_theirs(error: StoreError) -> Problems {
+    match error {
+        StoreError::Corrupt { .. } => Report::error("state/foreign-document", error.to_string())
+            .because("nothing was taken over, and the state is as it was")
+            .fix("correct it with the tool that wrote it, then run this again")
+            .into(),
+        error => told(error),
+    }
+}
 
 impl Room<'_> {
     /// `migrate --from upstream`.
@@ -39,6 +59,7 @@ impl Room<'_> {
             }
         };
         let count = records.len();
+        let records = records.into_iter().map(undeclared).collect();
         let serial = self
             .locked(&arguments.change, async |lease| {
                 self.take_in(
@@ -72,13 +93,33 @@ impl Room<'_> {
     fn their_files(&self, folder: &Path) -> Result<Vec<Record>, Problems> {
         let disk = self.desk.disk.as_ref();
         let mut files = BTreeMap::new();
+        let mut folders = Vec::new();
         for file in disk.list(folder).map_err(on_disk)? {
             let path = folder.join(&file);
-            if let Some(EntryKind::File { .. }) = disk.entry(&path).map_err(on_disk)? {
-                files.insert(file, disk.read(&path, RECORD_BYTES_MAX).map_err(on_disk)?);
+            match disk.entry(&path).map_err(on_disk)? {
+                Some(EntryKind::File { .. }) => {
+                    files.insert(file, disk.read(&path, RECORD_BYTES_MAX).map_err(on_disk)?);
+                }
+                Some(EntryKind::Directory) => folders.push(format!("`{}`", path.display())),
+                _ => {}
             }
         }
-        let found = upstream::read(&files).map_err(told)?;
+        let found = upstream::read(&files).map_err(told_of_theirs)?;
+        if found.records.is_empty() {
+            let mut nothing = Report::error(
+                "state/no-source",
+                format!("there is no record in `{}`", folder.display()),
+            )
+            .exit(Exit::Usage);
+            if !folders.is_empty() {
+                nothing = nothing
+                    .because(format!("it holds folders: {}", folders.join(", ")))
+                    .fix("name the one with the records; in a copied bucket that is its prefix, such as `iac-state`");
+            }
+            return Err(nothing
+                .fix("check `--source`: it is the folder whose `.json` files are the records")
+                .into());
+        }
         for lock in &found.locks {
             self.desk.ui.say(Event::Problem(Box::new(
                 Report::warning(
@@ -120,7 +161,7 @@ impl Room<'_> {
     async fn take_in(
         &self,
         lease: &Lease,
-        records: Vec<Record>,
+        records: Vec<Imported>,
         change: &crate::cli::ChangeArgs,
         force: bool,
         title: &str,
@@ -136,7 +177,11 @@ impl Room<'_> {
         let mut after = before.clone();
         let mut lines = Vec::new();
         let mut taken = Vec::new();
-        for mut record in records {
+        for imported in records {
+            let Imported {
+                mut record,
+                mut sensitive,
+            } = imported;
             let address = record.resource_id.clone();
             let existing = before
                 .records
@@ -152,7 +197,8 @@ impl Room<'_> {
             }
             record.tidegate.environment.clone_from(environment);
             record.tidegate.version += 1;
-            let found = seal_foreign(&mut record, environment, seals);
+            sensitive.extend(self.declared_sensitive(&record));
+            let found = seal_foreign(&mut record, environment, &sensitive, seals);
             if found.outputs + found.config > 0 {
                 remarks = format!(
                     ", {} values were in the clear and are not any more",
@@ -192,11 +238,24 @@ impl Room<'_> {
         self.replace(lease, &before, after).await
     }
 
+    /// The outputs that the config calls sensitive.
+    fn declared_sensitive(&self, record: &Record) -> Vec<String> {
+        let resources = self.config.resources.iter();
+        resources
+            .filter(|resource| resource.address == record.resource_id)
+            .flat_map(|resource| &resource.outputs)
+            .filter(|(_, output)| output.sensitive)
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
     pub(super) async fn import(&self, arguments: &ImportArgs) -> CommandResult {
         let bytes = self.read_document(&arguments.file)?;
         let what = format!("`{}`", arguments.file.display());
         let records = match arguments.from {
-            ImportFormat::Tfstate => tfstate::import(&bytes, &what, &self.now()).map_err(told)?,
+            ImportFormat::Tfstate => {
+                tfstate::import(&bytes, &what, &self.now()).map_err(told_of_theirs)?
+            }
         };
         let count = records.len();
         let serial = self

@@ -13,7 +13,8 @@ use crate::report::{Exit, Report};
 use crate::resource::Address;
 use crate::state::journal::open_intents;
 use crate::state::record::to_recorded;
-use crate::state::{Filter, Page, Record, StoreError};
+use crate::state::telltale::{is_secret_text, named};
+use crate::state::{Filter, Head, Page, Record, Salvage, Snapshot, StoreError};
 
 impl Room<'_> {
     pub(super) async fn list(&self, arguments: &ListArgs) -> CommandResult {
@@ -128,21 +129,35 @@ impl Room<'_> {
             keep(error);
             None
         });
-        let records = self.store.list().await.unwrap_or_else(|error| {
-            keep(error);
-            Vec::new()
+        let salvaged = match &head {
+            Some(_) => Salvage::of(self.store.as_ref()).await,
+            None => Ok(None),
+        };
+        let (snapshot, damage) = match salvaged {
+            Ok(Some(salvage)) => (Some(salvage.snapshot), salvage.damage),
+            Ok(None) => (None, Vec::new()),
+            Err(error) => {
+                keep(error);
+                (None, Vec::new())
+            }
+        };
+        damage.into_iter().for_each(|damage| keep(damage.error));
+        let snapshot = snapshot.unwrap_or_else(|| {
+            let head = head.clone().unwrap_or_else(|| Head {
+                lineage: String::new(),
+                serial: 0,
+                fence: 0,
+            });
+            Snapshot::nothing(&self.config.environment, &head)
         });
-        let journal = self.store.journal_read().await.unwrap_or_else(|error| {
+        let aside = self.store.aside().await.unwrap_or_else(|error| {
             keep(error);
-            Vec::new()
+            None
         });
-        let keys = self.store.keepsakes().await.unwrap_or_else(|error| {
-            keep(error);
-            Vec::new()
-        });
+        let (records, keepsakes) = (&snapshot.records, &snapshot.keepsakes);
         match self.keyring(false).await {
             Ok(Some(keyring)) => {
-                for record in &records {
+                for record in records {
                     let opened = to_recorded(
                         record,
                         &self.config.environment,
@@ -153,29 +168,24 @@ impl Room<'_> {
                         problems.push(error.into());
                     }
                 }
-                for key in &keys {
-                    match self.store.keepsake(key).await {
-                        Ok(Some(keepsake)) => {
-                            let here = keepsake_place(&self.config.environment, key);
-                            let is_shut = keepsake
-                                .sealed
-                                .is_some_and(|sealed| keyring.open_bytes(&here, &sealed).is_err());
-                            if is_shut {
-                                problems.push(Report::error(
-                                    "state/sealed",
-                                    format!("the kept value `{key}` does not open"),
-                                ));
-                            }
-                        }
-                        Ok(None) => {}
-                        Err(error) => problems.push(error.into()),
+                for (key, keepsake) in keepsakes {
+                    let here = keepsake_place(&self.config.environment, key);
+                    let is_shut = keepsake
+                        .sealed
+                        .as_ref()
+                        .is_some_and(|sealed| keyring.open_bytes(&here, sealed).is_err());
+                    if is_shut {
+                        problems.push(Report::error(
+                            "state/sealed",
+                            format!("the kept value `{key}` does not open"),
+                        ));
                     }
                 }
             }
             Ok(None) => {}
             Err(found) => problems.extend(found.0),
         }
-        let open = open_intents(&journal).len();
+        let open = open_intents(&snapshot.journal).len();
         let exit = if problems.is_empty() {
             Exit::Done
         } else {
@@ -184,7 +194,7 @@ impl Room<'_> {
         self.emit(
             exit,
             json!({
-                "keepsakes": keys.len(),
+                "keepsakes": keepsakes.len(),
                 "lineage": head.as_ref().map(|head| &head.lineage),
                 "open_intents": open,
                 "problems": problems.iter().map(crate::command::problem_json).collect::<Vec<_>>(),
@@ -198,12 +208,19 @@ impl Room<'_> {
                  them."
             ));
         }
+        if let Some((path, outcomes)) = aside {
+            self.note(format!(
+                "{} of an earlier run wait in {}, and open.",
+                count(outcomes, "outcome"),
+                path.display()
+            ));
+        }
         if problems.is_empty() {
             self.note(format!(
                 "{}: {}, {}, all whole.",
                 self.store.location(),
                 count(records.len(), "record"),
-                count(keys.len(), "kept value")
+                count(keepsakes.len(), "kept value")
             ));
             return Ok(exit);
         }
@@ -240,7 +257,7 @@ impl Room<'_> {
         Ok(Exit::Done)
     }
 
-    pub(super) async fn backup(&self, output: Option<&Path>) -> CommandResult {
+    pub(super) async fn backup(&self, output: Option<&Path>, with_key: bool) -> CommandResult {
         let snapshot = self.need_snapshot().await?;
         let path = match output {
             Some(path) => {
@@ -249,10 +266,16 @@ impl Room<'_> {
             }
             None => self.keep_copy(&snapshot)?,
         };
+        let key = if with_key {
+            self.keep_key_of(&path).await?
+        } else {
+            None
+        };
         self.emit(
             Exit::Done,
             json!({
                 "digest": snapshot.digest().map_err(told)?,
+                "key": key,
                 "lineage": snapshot.lineage,
                 "output": path,
                 "records": snapshot.records.len(),
@@ -299,7 +322,13 @@ fn shown(record: &Record) -> Value {
 fn hide(name: &str, value: &mut Value) {
     match value {
         Value::Object(map) if !map.contains_key("$secret") => {
+            let beside = named(map).unwrap_or_default().to_owned();
             for (name, value) in map {
+                let name = if name == "value" && is_sensitive_name(&beside) {
+                    &beside
+                } else {
+                    name
+                };
                 hide(name, value);
             }
         }
@@ -308,10 +337,8 @@ fn hide(name: &str, value: &mut Value) {
                 hide(name, item);
             }
         }
-        Value::String(text) if text.starts_with("secret_ref://") => {}
-        Value::String(_) | Value::Number(_) if is_sensitive_name(name) => {
-            *value = json!("***MASKED***");
-        }
+        Value::String(text) if is_secret_text(name, text) => *value = json!("***MASKED***"),
+        Value::Number(_) if is_sensitive_name(name) => *value = json!("***MASKED***"),
         Value::Object(_) | Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
     }
 }

@@ -10,8 +10,10 @@ mod settle;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
 use super::up::ask;
 use super::{CommandResult, Desk, Problems};
@@ -19,34 +21,51 @@ use crate::cli::{ChangeArgs, ConfigArgs, StateCommand};
 use crate::clock::rfc3339;
 use crate::config::Config;
 use crate::disk::{DiskError, DiskExt as _};
+use crate::random::encode_hex;
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::secret::Keyring;
-use crate::state::{Lease, Snapshot, Store, StoreError, name};
+use crate::state::{Damage, Lease, Salvage, Snapshot, Store, StoreError, lease, name};
 
 /// Folder of copies, beside the config.
 const BACKUPS: &str = ".tidegate/backups";
+/// How long a lock is given back for when we are to stop.
+const PARTING: Duration = Duration::from_secs(3);
 /// Largest document read.
 const DOCUMENT_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// Runs one of the commands.
 pub async fn run(desk: &Desk, command: &StateCommand) -> CommandResult {
-    let room = Room::open(desk, command.name()).await?;
+    let room = &or_stopped(desk, Room::open(desk, command.name())).await?;
     match command {
-        StateCommand::List(arguments) => room.list(arguments).await,
-        StateCommand::Show { name } => room.show(name).await,
-        StateCommand::Verify => room.verify().await,
-        StateCommand::Pull { output } => room.pull(output.as_deref()).await,
-        StateCommand::Backup { output } => room.backup(output.as_deref()).await,
+        StateCommand::List(arguments) => or_stopped(desk, room.list(arguments)).await,
+        StateCommand::Show { name } => or_stopped(desk, room.show(name)).await,
+        StateCommand::Verify => or_stopped(desk, room.verify()).await,
+        StateCommand::Pull { output } => or_stopped(desk, room.pull(output.as_deref())).await,
+        StateCommand::Backup { output, with_key } => {
+            or_stopped(desk, room.backup(output.as_deref(), *with_key)).await
+        }
         StateCommand::Rm(arguments) => room.rm(arguments).await,
         StateCommand::Mv(arguments) => room.mv(arguments).await,
         StateCommand::Push(arguments) => room.push(arguments).await,
         StateCommand::Restore(arguments) => room.restore(arguments).await,
         StateCommand::Wipe(arguments) => room.wipe(arguments).await,
         StateCommand::Settle(arguments) => room.settle(arguments).await,
-        StateCommand::Unlock(arguments) => room.unlock(arguments).await,
+        StateCommand::Unlock(arguments) => or_stopped(desk, room.unlock(arguments)).await,
         StateCommand::Migrate(arguments) => room.migrate(arguments).await,
-        StateCommand::Export(arguments) => room.export(arguments).await,
+        StateCommand::Export(arguments) => or_stopped(desk, room.export(arguments)).await,
         StateCommand::Import(arguments) => room.import(arguments).await,
+    }
+}
+
+/// Waits for something that may be given up at any moment, until somebody asks us to stop.
+async fn or_stopped<T>(
+    desk: &Desk,
+    work: impl Future<Output = Result<T, Problems>>,
+) -> Result<T, Problems> {
+    tokio::select! {
+        biased;
+        () = desk.cancel.cancelled() => Err(told(StoreError::Cancelled)),
+        done = work => done,
     }
 }
 
@@ -56,6 +75,13 @@ struct Room<'a> {
     command: &'static str,
     config: Config,
     store: Arc<dyn Store>,
+}
+
+/// Where the key of a copy is kept.
+fn key_beside(copy: &Path) -> PathBuf {
+    let mut path = copy.as_os_str().to_owned();
+    path.push(".key");
+    path.into()
 }
 
 fn told(error: StoreError) -> Problems {
@@ -110,6 +136,30 @@ impl<'a> Room<'a> {
         })
     }
 
+    /// The state as it stands. Of a damaged one, with `force`, what can be read of it: what cannot is
+    /// named, and lost with the change that follows.
+    async fn before(&self, force: bool) -> Result<(Snapshot, Vec<Damage>), Problems> {
+        let error = match self.store.snapshot().await {
+            Err(error @ StoreError::Corrupt { .. }) if force => error,
+            Err(error) => return Err(told(error)),
+            Ok(Some(snapshot)) => return Ok((snapshot, Vec::new())),
+            Ok(None) => return self.need_snapshot().await.map(|it| (it, Vec::new())),
+        };
+        let Some(salvage) = Salvage::of(self.store.as_ref()).await.map_err(told)? else {
+            return Err(told(error));
+        };
+        let mut named = Vec::new();
+        for damage in salvage.damage {
+            if let StoreError::Newer { .. } = damage.error {
+                return Err(told(damage.error));
+            }
+            let warning = Report::warning("state/damaged", damage.error.to_string());
+            self.desk.ui.say(Event::Problem(Box::new(warning)));
+            named.push(damage);
+        }
+        Ok((salvage.snapshot, named))
+    }
+
     /// Runs a change under the lock, and gives the lock back whatever came of it.
     async fn locked<T>(
         &self,
@@ -120,11 +170,33 @@ impl<'a> Room<'a> {
             .desk
             .lock_store(self.store.as_ref(), self.command, change.lock_timeout)
             .await?;
-        let result = work(&lease).await;
-        let unlocked = self.store.unlock(&lease).await;
+        let held = lease::keep(
+            self.store.as_ref(),
+            &lease,
+            self.desk.clock.as_ref(),
+            // What is being written when somebody stops us is there as a whole or not at all.
+            or_stopped(self.desk, work(&lease)),
+        )
+        .await;
+        let result = held.map_err(told).and_then(|done| done);
+        let unlocked = self.give_back(self.store.as_ref(), &lease).await;
         let value = result?;
-        unlocked.map_err(told)?;
+        unlocked?;
         Ok(value)
+    }
+
+    /// Gives a lock back. A store that does not answer is not waited for when we are to stop: the
+    /// lease lapses by itself.
+    async fn give_back(&self, store: &dyn Store, lease: &Lease) -> Result<(), Problems> {
+        let given_back = async { store.unlock(lease).await.map_err(told) };
+        tokio::select! {
+            biased;
+            answer = given_back => answer,
+            () = async {
+                self.desk.cancel.cancelled().await;
+                self.desk.clock.sleep(PARTING).await;
+            } => Err(told(StoreError::Cancelled)),
+        }
     }
 
     /// Shows what is about to happen and waits for a yes.
@@ -170,6 +242,25 @@ impl<'a> Room<'a> {
             path.display()
         ));
         Ok(path)
+    }
+
+    /// Keeps the state key beside a copy, when it is kept in the store and nowhere else: without it
+    /// nothing that is sealed in the copy ever opens again.
+    async fn keep_key_of(&self, copy: &Path) -> Result<Option<PathBuf>, Problems> {
+        if self.desk.has_outside_key(&self.config)? {
+            return Ok(None);
+        }
+        let Some(key) = self.store.key(false).await.map_err(told)? else {
+            return Ok(None);
+        };
+        let path = key_beside(copy);
+        let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(encode_hex(&*key))));
+        self.write_document(&path, text.as_bytes())?;
+        self.note(format!(
+            "The state key is in {}, in the clear: whoever has both files reads every secret.",
+            path.display()
+        ));
+        Ok(Some(path))
     }
 
     fn write_document(&self, path: &Path, bytes: &[u8]) -> Result<(), Problems> {

@@ -52,6 +52,10 @@ pub struct BackendError {
     pub is_absent: bool,
     /// The request is larger than plugins take; no further try changes that.
     pub is_too_large: bool,
+    /// The plugin says that what is stored cannot be read.
+    pub is_damaged: bool,
+    /// The answer is larger than what is taken at once; it may be asked for in parts.
+    pub is_answer_too_large: bool,
     /// In words, fit to be shown.
     pub message: String,
 }
@@ -285,7 +289,9 @@ impl StateBackend {
             // Refused here, or by the plugin's own library, which is the only one to call it that.
             is_too_large: matches!(error, CallError::RequestTooLarge(_))
                 || (code == Some(Code::ResourceExhausted) && class == ErrorClass::Invalid),
+            is_answer_too_large: matches!(error, CallError::AnswerTooLarge),
             is_conflict: code == Some(Code::Aborted),
+            is_damaged: code == Some(Code::DataLoss),
             is_absent: code == Some(Code::NotFound)
                 || message.contains("not found")
                 || message.contains("does not exist"),
@@ -318,6 +324,8 @@ impl StateBackend {
                 is_conflict: false,
                 is_absent: false,
                 is_too_large: false,
+                is_damaged: false,
+                is_answer_too_large: false,
                 message: format!(
                     "plugin `{}` says that a record is there and does not send it",
                     self.plugin()

@@ -32,6 +32,13 @@ pub(super) fn stem(file: &str) -> Option<&str> {
         .or_else(|| file.strip_suffix(SUFFIX_OF_OLD))
 }
 
+/// The name or key that a file's name tells; of very long ones, the file's own.
+pub(super) fn told(file: &str) -> String {
+    stem(file)
+        .and_then(name::decode)
+        .unwrap_or_else(|| file.to_owned())
+}
+
 impl Filesystem {
     pub(super) fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)

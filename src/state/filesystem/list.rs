@@ -7,7 +7,7 @@ use std::thread;
 use crate::state::record::corrupt;
 use crate::state::{Record, StoreError, StoreResult, name};
 
-use super::files::stem;
+use super::files::{stem, told};
 use super::{Filesystem, RECORD_BYTES_MAX, RECORDS, storage};
 
 /// Records read before others get a turn: files are read without waiting, and whoever wants to stop
@@ -27,6 +27,19 @@ impl Filesystem {
             tokio::task::yield_now().await;
         }
         records.sort_unstable_by(|one: &Record, two| one.resource_id.cmp(&two.resource_id));
+        Ok(records)
+    }
+
+    /// Every record for itself, by the name that its file's name tells.
+    pub(super) fn each_record(&self) -> StoreResult<Vec<(String, StoreResult<Record>)>> {
+        let mut records = Vec::new();
+        for file in self.names(RECORDS)? {
+            let record = match stem(&file) {
+                Some(_) => self.listed_anew(&file).transpose(),
+                None => Some(Err(self.misnamed(&file))),
+            };
+            records.extend(record.map(|record| (told(&file), record)));
+        }
         Ok(records)
     }
 
@@ -88,8 +101,8 @@ impl Filesystem {
         let Some(stem) = stem(file) else {
             return Ok(None);
         };
-        match self.read(&self.place_of(RECORDS, stem).path, RECORD_BYTES_MAX)? {
-            Some(bytes) => self.listed(file, &bytes).map(Some),
+        match self.read_at(&self.place_of(RECORDS, stem), RECORD_BYTES_MAX)? {
+            Some((bytes, _)) => self.listed(file, &bytes).map(Some),
             None => Ok(None),
         }
     }

@@ -38,15 +38,37 @@ impl Filesystem {
         Ok(())
     }
 
+    /// The state that is being taken over, if one is. It is decided, and whole; what is in the folders
+    /// is a mixture meanwhile.
+    pub(super) fn incoming(&self) -> StoreResult<Option<Snapshot>> {
+        let path = self.path(INCOMING);
+        let Some(bytes) = self.read(&path, INCOMING_BYTES_MAX)? else {
+            return Ok(None);
+        };
+        let what = format!("the incoming state (`{}`)", path.display());
+        Snapshot::decode(&bytes, &what).map(Some)
+    }
+
+    /// What was read from the folders, unless a state was taken over meanwhile.
+    pub(super) fn unless_incoming<T>(
+        &self,
+        answer: impl FnOnce(Snapshot) -> T,
+        read: impl FnOnce() -> StoreResult<T>,
+    ) -> StoreResult<T> {
+        let found = read();
+        match self.incoming()? {
+            Some(snapshot) => Ok(answer(snapshot)),
+            None => found,
+        }
+    }
+
     /// Under the guard: brings the folders to what the incoming document says. Doing it again
     /// changes nothing.
     pub(super) fn finish_load(&self, fence: u64) -> StoreResult<()> {
         let incoming = self.path(INCOMING);
-        let Some(bytes) = self.read(&incoming, INCOMING_BYTES_MAX)? else {
+        let Some(snapshot) = self.incoming()? else {
             return Ok(());
         };
-        let what = format!("the incoming state (`{}`)", incoming.display());
-        let snapshot = Snapshot::decode(&bytes, &what)?;
         let mut kept = Vec::new();
         for record in &snapshot.records {
             let place = self.record_place(&record.resource_id);

@@ -142,8 +142,24 @@ impl Postgres {
         &self,
         transaction: &Transaction<'_>,
     ) -> Result<Option<Standing>, Failure> {
+        self.standing_in(transaction, " FOR UPDATE").await
+    }
+
+    /// Reads the environment's row, and locks nothing.
+    pub(super) async fn look(
+        &self,
+        transaction: &Transaction<'_>,
+    ) -> Result<Option<Standing>, Failure> {
+        self.standing_in(transaction, "").await
+    }
+
+    async fn standing_in(
+        &self,
+        transaction: &Transaction<'_>,
+        end: &str,
+    ) -> Result<Option<Standing>, Failure> {
         let row = transaction
-            .query_typed_opt(&self.standing_query(" FOR UPDATE"), &self.place())
+            .query_typed_opt(&self.standing_query(end), &self.place())
             .await
             .map_err(|error| self.failed(&error))?;
         Ok(match row {

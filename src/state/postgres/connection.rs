@@ -17,6 +17,8 @@ use crate::secret::{Masker, Secret};
 use crate::state::{StoreError, StoreResult};
 
 const CONNECT_WAIT: Duration = Duration::from_secs(10);
+/// How long a server that took the connection may take to greet.
+const GREETING_WAIT: Duration = Duration::from_secs(10);
 /// A connection whose other end went away without a word is noticed after this.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 
@@ -140,9 +142,32 @@ impl Server {
     }
 
     pub(super) async fn connect(&self) -> Result<Session, Failure> {
-        connect(self.config.clone(), self.protection, self.tls.as_deref())
+        let hosts = u32::try_from(self.config.get_hosts().len()).unwrap_or(u32::MAX);
+        let greeted = async {
+            connect(self.config.clone(), self.protection, self.tls.as_deref())
+                .await
+                .map_err(|error| self.failed(&error))
+        };
+        let patience = CONNECT_WAIT.saturating_mul(hosts.max(1));
+        self.within(patience.saturating_add(GREETING_WAIT), greeted)
             .await
-            .map_err(|error| self.failed(&error))
+    }
+
+    /// Waits for an answer, but not for ever: a server or pooler that is stopped takes connections and
+    /// acknowledges what it is sent, and no other limit notices.
+    pub(super) async fn within<T>(
+        &self,
+        patience: Duration,
+        answer: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        match tokio::time::timeout(patience, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Failure::Lost(format!(
+                "PostgreSQL at `{}` takes connections and did not answer for {} s",
+                self.place,
+                patience.as_secs()
+            ))),
+        }
     }
 
     /// What a failed connection or statement means.
@@ -346,5 +371,21 @@ mod tests {
         }
         let server = server("postgres://ann:hunter2@db.test/x").unwrap();
         assert!(!format!("{server:?}").contains("hunter2"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_takes_connections_and_says_nothing_is_given_up() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let masker = Masker::default();
+        let text = format!("postgres://a:b@127.0.0.1:{port}/c?sslmode=disable");
+        let text = masker.admit("test", text);
+        let server =
+            Server::from_connection_string(&text, None, Path::new("/"), &SystemDisk, &masker)
+                .unwrap();
+        let Err(Failure::Lost(why)) = server.connect().await else {
+            panic!("it greeted");
+        };
+        assert!(why.contains("did not answer"), "{why}");
     }
 }

@@ -31,7 +31,7 @@ use super::codec::Codec;
 use super::journal::{self, Entry};
 use super::lease::{Neighbours, Process, Renewal, Verdict, Watched};
 use super::own::{Key, key_check};
-use super::{Holder, Lease, Record, Store, StoreError, StoreResult, name};
+use super::{Each, Holder, Lease, Record, Store, StoreError, StoreResult, name};
 use change::{Change, FREE_LOCK, Parameter, Standing, whole};
 use connection::Failure;
 pub use connection::Server;
@@ -45,6 +45,10 @@ const LOCK_POLL: Duration = Duration::from_millis(100);
 /// How often one change is tried when the connection breaks under it.
 const ATTEMPTS: u32 = 4;
 const ATTEMPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long one answer is waited for: longer than any statement may take.
+const ANSWER_WAIT: Duration = Duration::from_secs(75);
+/// The same for a whole state, record by record.
+const LOAD_WAIT: Duration = Duration::from_secs(15 * 60);
 /// Longest project or environment name in bytes; an index entry has to hold both.
 const NAME_BYTES_MAX: usize = 512;
 
@@ -184,8 +188,12 @@ impl Postgres {
             let result = match self.session().await {
                 Ok(mut session) => match session.as_mut() {
                     Some(session) => {
-                        self.attempt(&mut session.client, lease, &change, &mut tried)
-                            .await
+                        let patience = match change {
+                            Change::Load(_) => LOAD_WAIT,
+                            _ => ANSWER_WAIT,
+                        };
+                        let attempt = self.attempt(&mut session.client, lease, &change, &mut tried);
+                        self.server.within(patience, attempt).await
                     }
                     None => Err(Failure::Lost("there is no connection".to_owned())),
                 },
@@ -221,7 +229,8 @@ impl Postgres {
     ) -> StoreResult<Vec<Row>> {
         let mut attempt = 0;
         loop {
-            match self.try_rows(statement, parameters).await {
+            let rows = self.try_rows(statement, parameters);
+            match self.server.within(ANSWER_WAIT, rows).await {
                 Ok(rows) => return Ok(rows),
                 Err(Failure::Store(error)) => return Err(error),
                 Err(Failure::Lost(why)) => self.pause(attempt, why).await?,
@@ -261,6 +270,29 @@ impl Postgres {
         let what = format!("record `{address}` (in {})", self.location());
         let record = self.codec.decode(bytes, &what)?;
         self.check_record(record, what, |found| found == address)
+    }
+
+    /// Every record and keepsake, each for itself.
+    async fn each_row(&self) -> StoreResult<Each> {
+        let mut each = Each::default();
+        for row in self.rows(&self.records_query(), &[]).await? {
+            let encoded: &str = row.get(0);
+            let told = name::decode(encoded).unwrap_or_else(|| encoded.to_owned());
+            each.records.push((told, self.read_row(&row)));
+        }
+        for key in self.keepsakes().await? {
+            if let Some(keepsake) = self.keepsake(&key).await.transpose() {
+                each.keepsakes.push((key, keepsake));
+            }
+        }
+        Ok(each)
+    }
+
+    fn records_query(&self) -> String {
+        format!(
+            "SELECT name, content FROM {}.records WHERE project = $1 AND environment = $2",
+            self.schema
+        )
     }
 
     /// A row of `name, content`.
@@ -417,7 +449,12 @@ impl Postgres {
             return Ok(self.key.clone());
         }
         let transaction = self.begin(&mut session.client).await?;
-        let mut standing = self.stand(&transaction).await?;
+        // Who only reads locks nothing, and may be somebody who must not write.
+        let mut standing = if create {
+            self.stand(&transaction).await?
+        } else {
+            self.look(&transaction).await?
+        };
         if standing.is_none() && create {
             let lineage = hex_of::<16>(&*self.random);
             self.run(

@@ -12,12 +12,13 @@ use crate::state::journal::Entry;
 use crate::state::lease::Verdict;
 use crate::state::own::KeepsakeFile;
 use crate::state::{
-    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult, name,
+    Each, Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError,
+    StoreResult, name,
 };
 
 use super::change::Change;
 use super::connection::Failure;
-use super::{LOCK_POLL, Postgres, lines};
+use super::{ANSWER_WAIT, LOCK_POLL, Postgres, lines};
 
 #[async_trait]
 impl Store for Postgres {
@@ -66,18 +67,18 @@ impl Store for Postgres {
     }
 
     async fn list(&self) -> StoreResult<Vec<Record>> {
-        let statement = format!(
-            "SELECT name, content FROM {}.records WHERE project = $1 AND environment = $2",
-            self.schema
-        );
         let mut records = self
-            .rows(&statement, &[])
+            .rows(&self.records_query(), &[])
             .await?
             .iter()
             .map(|row| self.read_row(row))
             .collect::<StoreResult<Vec<Record>>>()?;
         records.sort_by(|left, right| left.resource_id.cmp(&right.resource_id));
         Ok(records)
+    }
+
+    async fn each(&self) -> StoreResult<Each> {
+        self.each_row().await
     }
 
     async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
@@ -119,7 +120,8 @@ impl Store for Postgres {
         let started = self.clock.monotonic();
         let mut attempt = 0;
         loop {
-            match self.try_lock(holder, &text, attempt > 0).await {
+            let taken = self.try_lock(holder, &text, attempt > 0);
+            match self.server.within(ANSWER_WAIT, taken).await {
                 Ok(Ok(lease)) => return Ok(lease),
                 Ok(Err((other, expires_in))) => {
                     attempt = 0;
@@ -170,7 +172,8 @@ impl Store for Postgres {
     async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
         let mut attempt = 0;
         loop {
-            match self.try_free(run_id).await {
+            let freed = self.try_free(run_id);
+            match self.server.within(ANSWER_WAIT, freed).await {
                 Ok(holder) => return Ok(holder),
                 Err(Failure::Store(error)) => return Err(error),
                 Err(Failure::Lost(why)) => self.pause(attempt, why).await?,
@@ -246,7 +249,8 @@ impl Store for Postgres {
     async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
         let mut attempt = 0;
         loop {
-            match self.try_key(create).await {
+            let key = self.try_key(create);
+            match self.server.within(ANSWER_WAIT, key).await {
                 Ok(key) => return Ok(key),
                 Err(Failure::Store(error)) => return Err(error),
                 Err(Failure::Lost(why)) => self.pause(attempt, why).await?,

@@ -22,11 +22,19 @@ const TABLE: &str = "CREATE TABLE IF NOT EXISTS iac_resources (\
     created_at TIMESTAMPTZ NOT NULL DEFAULT now(), \
     updated_at TIMESTAMPTZ NOT NULL DEFAULT now())";
 
+/// Columns that their first tables lack; their own program adds them the same way.
+const MISSING: &str = "ALTER TABLE iac_resources \
+    ADD COLUMN IF NOT EXISTS provider_ref TEXT NOT NULL DEFAULT '', \
+    ADD COLUMN IF NOT EXISTS provider_id TEXT NOT NULL DEFAULT '', \
+    ADD COLUMN IF NOT EXISTS config_hash TEXT NOT NULL DEFAULT '', \
+    ADD COLUMN IF NOT EXISTS applied_config JSONB NOT NULL DEFAULT '{}', \
+    ADD COLUMN IF NOT EXISTS dependencies TEXT[] NOT NULL DEFAULT '{}'";
+
 /// Columns that older tables of theirs may lack are read as what they would default to.
 const READ: &str = "SELECT coalesce(jsonb_agg(to_jsonb(r) - 'created_at' - 'updated_at' || \
     jsonb_build_object(\
-      'created_at', to_char(r.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), \
-      'updated_at', to_char(r.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')) \
+      'created_at', coalesce(to_char(r.created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), ''), \
+      'updated_at', coalesce(to_char(r.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), '')) \
     ORDER BY r.name), '[]')::text FROM iac_resources r";
 
 const WRITE: &str = "INSERT INTO iac_resources (name, type, provider, provider_ref, provider_id, \
@@ -89,7 +97,9 @@ pub async fn write(server: &Server, records: &[Record]) -> StoreResult<()> {
     let mut session = server.connect().await.map_err(told)?;
     let failed = |error: tokio_postgres::Error| told(server.failed(&error));
     let transaction = session.client.transaction().await.map_err(failed)?;
-    transaction.batch_execute(TABLE).await.map_err(failed)?;
+    for statement in [TABLE, MISSING] {
+        transaction.batch_execute(statement).await.map_err(failed)?;
+    }
     for record in records {
         let form = public_form(record);
         let text = |key: &str| {

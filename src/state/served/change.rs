@@ -12,6 +12,7 @@ use crate::state::journal;
 use crate::state::own::{KeepsakeFile, key_check};
 use crate::state::{Expected, Holder, Lease, Record, Snapshot, StoreError, StoreResult};
 
+use super::census::Census;
 use super::head::{HeadFile, Held, Pending};
 use super::{Before, Known, Object, PARALLEL, Served, TRIES};
 
@@ -34,11 +35,16 @@ pub(super) enum Change<'a> {
     KeepKey(&'a [u8; 32]),
     /// Everything is about to be removed.
     Leave,
+    /// Something is about to be prepared in another room.
+    Prepare(&'a str),
     /// The state that was prepared in another room becomes the state.
     Move {
         room: &'a str,
         snapshot: &'a Snapshot,
+        census: Census,
     },
+    /// These rooms are empty now.
+    Swept(&'a [String]),
 }
 
 /// What a change writes beside the head.
@@ -47,8 +53,8 @@ enum Write {
     No,
     /// The head only.
     Head,
-    /// This object, over that version.
-    Object(Object, Option<String>),
+    /// This object, over that one.
+    Object(Object, Option<Object>),
 }
 
 impl Served {
@@ -81,9 +87,9 @@ impl Served {
                 return Err(lost(0));
             }
             if !is_remembered {
-                self.settle(&head).await?;
+                let left = self.settle(&head).await?;
+                head.settled(left.as_ref());
             }
-            head.pending = None;
             let journal_before = head.journal_start;
             let (object, before) = match self.plan(&mut head, change).await {
                 Ok(Write::Object(object, before)) => (Some(object), before),
@@ -112,15 +118,21 @@ impl Served {
                 id: object.id.clone(),
                 version: object.version.clone(),
             });
-            let Some(version) = self.save_head(&head, Before::Version(&version)).await? else {
+            if let (Some(census), Some(before)) = (&mut head.census, &before) {
+                census.remove(before);
+            }
+            let known_at = version;
+            let Some(version) = self.save_head(&head, Before::Version(&known_at)).await? else {
                 continue;
             };
-            if let Some(object) = object {
-                let before = before.as_deref().map_or(Before::Nothing, Before::Version);
-                if !self.guarded.save_if(&object, before).await? {
+            if let Some(object) = &object {
+                let before = Before::seen(before.as_ref());
+                if !self.guarded.save_if(object, before).await? {
                     continue;
                 }
             }
+            head.settled(object.as_ref());
+            self.still_whole(&known_at, &version);
             let serial = head.serial;
             if matches!(change, Change::Clear) {
                 self.forget_journal(&head, journal_before).await;
@@ -148,10 +160,7 @@ impl Served {
                 let next = record.succeed(existing.as_ref(), &self.environment, &now);
                 let content = to_text(&self.codec.encode(&next)?);
                 head.serial += 1;
-                Ok(Write::Object(
-                    self.object(id, Some(content)),
-                    there.map(|there| there.version),
-                ))
+                Ok(Write::Object(self.object(id, Some(content)), there))
             }
             Change::Delete(address) => {
                 let write = self.mark(self.record_id(&head.room, address)).await?;
@@ -166,10 +175,8 @@ impl Served {
                     return self.mark(id).await;
                 };
                 let there = self.shelf().get(&id).await?;
-                Ok(Write::Object(
-                    self.object(id, Some(content.to_owned())),
-                    there.map(|there| there.version),
-                ))
+                let object = self.object(id, Some(content.to_owned()));
+                Ok(Write::Object(object, there))
             }
             Change::Append("") => Ok(Write::No),
             Change::Append(lines) => {
@@ -196,8 +203,23 @@ impl Served {
                 head.is_leaving = true;
                 Ok(Write::Head)
             }
-            Change::Move { room, snapshot } => {
-                room.clone_into(&mut head.room);
+            Change::Prepare(room) => {
+                head.rubbish.push(room.to_owned());
+                Ok(Write::Head)
+            }
+            Change::Swept(rooms) => {
+                head.rubbish.retain(|room| !rooms.contains(room));
+                Ok(Write::Head)
+            }
+            Change::Move {
+                room,
+                snapshot,
+                census,
+            } => {
+                head.rubbish.retain(|other| other != room);
+                head.rubbish
+                    .push(std::mem::replace(&mut head.room, room.to_owned()));
+                head.census = Some(census);
                 head.lineage.clone_from(&snapshot.lineage);
                 head.serial = snapshot.serial;
                 head.journal_start = 0;
@@ -212,17 +234,17 @@ impl Served {
     async fn mark(&self, id: String) -> StoreResult<Write> {
         Ok(match self.shelf().get(&id).await? {
             Some(there) if there.content.is_some() => {
-                Write::Object(self.object(id, None), Some(there.version))
+                Write::Object(self.object(id, None), Some(there))
             }
             _ => Write::No,
         })
     }
 
     /// Makes sure that the write announced in `head` is done, or can never be done any more: what
-    /// is there gets another version, nothing gets a mark.
-    async fn settle(&self, head: &HeadFile) -> StoreResult<()> {
+    /// is there gets another version, nothing gets a mark. Answers what it left.
+    async fn settle(&self, head: &HeadFile) -> StoreResult<Option<Object>> {
         let Some(pending) = &head.pending else {
-            return Ok(());
+            return Ok(None);
         };
         for attempt in 0..TRIES {
             self.pause(attempt).await;
@@ -231,13 +253,13 @@ impl Served {
                 .as_ref()
                 .is_some_and(|there| there.version == pending.version)
             {
-                return Ok(());
+                return Ok(there);
             }
             let content = there.as_ref().and_then(|there| there.content.clone());
             let touched = self.object(pending.id.clone(), content);
             let before = Before::seen(there.as_ref());
             if self.guarded.save_if(&touched, before).await? {
-                return Ok(());
+                return Ok(Some(touched));
             }
         }
         Err(self.too_busy())
@@ -256,12 +278,13 @@ impl Served {
             None => (HeadFile::new(&self.environment, self.random.as_ref()), None),
         };
         let taken_over = head.held.take().map(|held| Box::new(held.holder));
-        let left_room = head.is_leaving.then(|| head.room.clone());
         if head.is_leaving {
             // Whoever removed it died over it. What is here is a new state.
-            let fence = head.fence;
+            let left = head;
             head = HeadFile::new(&self.environment, self.random.as_ref());
-            head.fence = fence;
+            head.fence = left.fence;
+            head.rubbish = left.rubbish;
+            head.rubbish.push(left.room);
         }
         head.fence += 1;
         head.held = Some(Held {
@@ -272,10 +295,13 @@ impl Served {
         let Some(version) = self.save_head(&head, before).await? else {
             return Ok(None);
         };
-        self.settle(&head).await?;
-        if let Some(room) = left_room {
-            // Rubbish that nobody looks at; the next removal takes it too.
-            drop(self.clear_room(&room).await);
+        let left = self.settle(&head).await?;
+        head.settled(left.as_ref());
+        // Nobody looks there: what cannot be removed now is tried again by the next run.
+        self.sweep(&mut head).await;
+        if head.census.is_none() {
+            // The state of an older program. What cannot be counted now is named by whoever reads it.
+            head.census = self.count(&head.room).await.ok();
         }
         let fence = head.fence;
         *turn = Some((head, version));
@@ -306,8 +332,9 @@ impl Served {
             }
             objects.push(self.object(self.journal_id(&room, 0), Some(lines)));
         }
-        self.change(lease, Change::Renew).await?;
-        let old = self.standing().await?.map(|head| head.room);
+        let census = Census::of(&objects);
+        // Said first: what a run that dies over it leaves is found and removed.
+        self.change(lease, Change::Prepare(&room)).await?;
         let writes = objects.into_iter().map(|object| {
             let shelf = Arc::clone(&self.guarded.shelf);
             async move { shelf.save(&object).await }
@@ -318,24 +345,28 @@ impl Served {
             .await;
         let moved = match written {
             Ok(_) => {
-                let room = &room;
-                self.change(lease, Change::Move { room, snapshot }).await
+                let change = Change::Move {
+                    room: &room,
+                    snapshot,
+                    census,
+                };
+                self.change(lease, change).await
             }
             Err(error) => Err(error),
         };
-        match (moved, old) {
-            (Ok(_), Some(old)) => drop(self.clear_room(&old).await),
-            (Ok(_), None) => {}
-            (Err(error), _) => {
-                // Unless the answer was lost and it is the state now.
-                let now = self.read_head().await;
-                if matches!(&now, Ok(now) if now.as_ref().is_none_or(|(head, _)| head.room != room))
-                {
-                    drop(self.clear_room(&room).await);
-                }
-                return Err(error);
+        // Whichever of the two is not the state has to go; what stays is removed by the next run. A
+        // move that failed may still be under way: another write of the head comes first, after
+        // which it is refused.
+        let is_certain = moved.is_ok() || self.change(lease, Change::Renew).await.is_ok();
+        if is_certain
+            && let Ok(Some(mut head)) = self.standing().await
+            && head.is_held_by(lease)
+        {
+            let swept = self.sweep(&mut head).await;
+            if !swept.is_empty() {
+                drop(self.change(lease, Change::Swept(&swept)).await);
             }
         }
-        Ok(())
+        moved.map(drop)
     }
 }

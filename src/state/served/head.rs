@@ -8,6 +8,9 @@ use crate::random::{Random, hex_of};
 use crate::state::own::{FORMAT, Key, parse_own};
 use crate::state::{Head, Holder, Lease, StoreError, StoreResult, frame};
 
+use super::Object;
+use super::census::{Census, Tally, kind_of};
+
 /// Head, lock and journal bounds of one environment. Has no `Debug`: a key may be in it.
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct HeadFile {
@@ -28,6 +31,13 @@ pub(super) struct HeadFile {
     pub(super) journal_start: u64,
     /// One past its last number.
     pub(super) journal_end: u64,
+    /// What must be there beside the pending write; absent in heads of older programs, which count
+    /// nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) census: Option<Census>,
+    /// Rooms that are no state, not yet or not any more, and have to go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) rubbish: Vec<String>,
     /// True while everything is being removed.
     #[serde(default)]
     pub(super) is_leaving: bool,
@@ -65,6 +75,8 @@ impl HeadFile {
             pending: None,
             journal_start: 0,
             journal_end: 0,
+            census: Some(Census::default()),
+            rubbish: Vec::new(),
             is_leaving: false,
             key: None,
             key_check: String::new(),
@@ -94,6 +106,33 @@ impl HeadFile {
             lineage: self.lineage.clone(),
             serial: self.serial,
             fence: self.fence,
+        }
+    }
+
+    /// What must be there of a kind, and the write of that kind that is pending; `None` when nothing
+    /// is counted.
+    pub(super) fn expects(&self, kind: &str) -> Option<(Tally, Option<&Pending>)> {
+        let tally = self.census.as_ref()?.tally(kind)?;
+        let pending = self.pending.as_ref();
+        Some((tally, pending.filter(|one| kind_of(&one.id) == kind)))
+    }
+
+    /// What was counted and what is there, when the two differ.
+    pub(super) fn missing(&self, kind: &str, objects: &[Object]) -> Option<(Tally, Tally)> {
+        let (counted, pending) = self.expects(kind)?;
+        let found = Tally::of(
+            objects
+                .iter()
+                .filter(|object| pending.is_none_or(|pending| pending.id != object.id)),
+        );
+        (found != counted).then_some((counted, found))
+    }
+
+    /// The pending write is over, and left `object`.
+    pub(super) fn settled(&mut self, object: Option<&Object>) {
+        self.pending = None;
+        if let (Some(census), Some(object)) = (&mut self.census, object) {
+            census.add(object);
         }
     }
 

@@ -5,9 +5,11 @@
 //! takes the lock over rewrites what was announced and not done: whatever the one before still has
 //! under way finds another version than it expects, and is refused. Readers need no lock.
 
+mod census;
 mod change;
 mod head;
 mod remove;
+mod salvage;
 mod shelf;
 mod store;
 
@@ -26,6 +28,7 @@ use super::lease::{Neighbours, Renewal, Verdict, Watched};
 use super::own::{KeepsakeFile, Key, key_check};
 use super::record::corrupt;
 use super::{Keepsake, Record, Store, StoreError, StoreResult, frame, name};
+use census::{Census, Tally};
 use head::{HeadFile, Held};
 use shelf::Guarded;
 
@@ -39,6 +42,8 @@ const TRIES: u32 = 40;
 const PARALLEL: usize = 16;
 /// How often a write that is just under way is waited for by a reader.
 const SETTLE_LOOKS: u32 = 20;
+/// How often a list is taken again that a writer was quicker than.
+const MOVING_LOOKS: u32 = 4;
 /// Between two such looks.
 const SETTLE_PAUSE: Duration = Duration::from_millis(25);
 
@@ -60,6 +65,8 @@ pub struct Served {
     turn: tokio::sync::Mutex<Option<Known>>,
     /// Since when the head of a held lock has this version, on our own clock.
     watched: Mutex<Option<(String, Duration)>>,
+    /// The version of the head at which everything of a kind was there.
+    whole: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl fmt::Debug for Served {
@@ -110,6 +117,7 @@ impl Served {
             key: None,
             turn: tokio::sync::Mutex::new(None),
             watched: Mutex::new(None),
+            whole: Mutex::default(),
         })
     }
 
@@ -121,9 +129,18 @@ impl Served {
         &self.guarded.guard
     }
 
-    fn parent(&self, room: &str, kind: &str) -> String {
+    /// Below it is everything of this environment but its head.
+    fn rooms_id(&self) -> String {
         let environment = name::encode(&self.environment);
-        [&self.root, "room", environment.as_str(), room, kind].join(&SEPARATOR.to_string())
+        format!("{}{SEPARATOR}room{SEPARATOR}{environment}", self.root)
+    }
+
+    fn room_id(&self, room: &str) -> String {
+        format!("{}{SEPARATOR}{room}", self.rooms_id())
+    }
+
+    fn parent(&self, room: &str, kind: &str) -> String {
+        format!("{}{SEPARATOR}{kind}", self.room_id(room))
     }
 
     fn record_id(&self, room: &str, address: &Address) -> String {
@@ -159,10 +176,15 @@ impl Served {
         Ok(Some((head, object.version)))
     }
 
+    /// The head of a state that is there, and its version.
+    async fn standing_at(&self) -> StoreResult<Option<Known>> {
+        let known = self.read_head().await?;
+        Ok(known.filter(|(head, _)| !head.is_leaving))
+    }
+
     /// The head of a state that is there.
     async fn standing(&self) -> StoreResult<Option<HeadFile>> {
-        let known = self.read_head().await?;
-        Ok(known.map(|(head, _)| head).filter(|head| !head.is_leaving))
+        Ok(self.standing_at().await?.map(|(head, _)| head))
     }
 
     /// Writes the head over the version `before`; `None` when somebody else was faster.
@@ -173,7 +195,7 @@ impl Served {
     }
 
     fn decode(&self, address: &Address, text: &str) -> StoreResult<Record> {
-        let what = format!("record `{address}`");
+        let what = format!("record `{address}` (in {})", self.location());
         let record = self.codec.decode_text(text, &what)?;
         if record.resource_id == *address {
             Ok(record)
@@ -189,7 +211,7 @@ impl Served {
     fn decode_listed(&self, object: &Object, text: &str) -> StoreResult<Record> {
         let last = object.id.rsplit(SEPARATOR).next().unwrap_or_default();
         let shown = name::decode(last).unwrap_or_else(|| last.to_owned());
-        let what = format!("record `{shown}`");
+        let what = format!("record `{shown}` (in {})", self.location());
         let record = self.codec.decode_text(text, &what)?;
         if name::encode(record.resource_id.as_str()) == last {
             Ok(record)
@@ -202,19 +224,22 @@ impl Served {
     }
 
     /// Everything of one kind, as one head describes it. A write that is just under way is waited
-    /// for, so that what a head counts is also there.
-    async fn objects(&self, kind: &str) -> StoreResult<Option<(HeadFile, Vec<Object>)>> {
+    /// for, so that what a head counts is also there. What is counted and not there is an error: a
+    /// storage may have lost it, and a plugin left out what it could not read.
+    async fn objects(&self, kind: &'static str) -> StoreResult<Option<(HeadFile, Vec<Object>)>> {
         let mut looks = 0;
         loop {
-            let Some(head) = self.standing().await? else {
+            let Some((head, version)) = self.standing_at().await? else {
                 return Ok(None);
             };
             let parent = self.parent(&head.room, kind);
             let objects = self.shelf().children(&parent).await?;
-            let is_moved = self
-                .standing()
-                .await?
-                .is_none_or(|after| after.room != head.room);
+            let after = self.standing().await?;
+            let is_moved = after.as_ref().is_none_or(|after| {
+                // Parts of a journal that is over are removed once no head counts them.
+                after.room != head.room
+                    || kind == "journal" && after.journal_start != head.journal_start
+            });
             let is_done = head.pending.as_ref().is_none_or(|pending| {
                 Object::parent(&pending.id) != parent
                     || objects
@@ -223,13 +248,98 @@ impl Served {
             });
             looks += 1;
             if !is_moved && (is_done || looks > SETTLE_LOOKS) {
-                return Ok(Some((head, objects)));
+                let Some((counted, found)) = head.missing(kind, &objects) else {
+                    self.is_whole(kind, &version);
+                    return Ok(Some((head, objects)));
+                };
+                // A list that takes its time mixes what was before a write with what was after it.
+                let is_written =
+                    after.is_none_or(|after| after.expects(kind) != head.expects(kind));
+                if !is_written {
+                    return Err(self.incomplete(kind, counted, found));
+                }
+                if looks > MOVING_LOOKS {
+                    return Ok(Some((head, objects)));
+                }
             }
             if looks > TRIES {
                 return Err(self.too_busy());
             }
             self.clock.sleep(SETTLE_PAUSE).await;
         }
+    }
+
+    fn incomplete(&self, kind: &str, counted: Tally, found: Tally) -> StoreError {
+        let place = self.shelf().place();
+        let kind = match kind {
+            "record" => "record",
+            _ => "kept value",
+        };
+        let reason = if counted.count == found.count {
+            format!(
+                "one of its {} {kind}s is not the one that was written last",
+                counted.count
+            )
+        } else {
+            format!(
+                "it has {} {kind}s, and {} of them can be found: what is missing was removed from \
+                 the storage, or the plugin leaves out what it cannot read",
+                counted.count, found.count
+            )
+        };
+        StoreError::Corrupt {
+            what: format!("the state of environment `{}` in {place}", self.environment),
+            reason,
+        }
+    }
+
+    /// Everything of this kind was there when the head had this version.
+    fn is_whole(&self, kind: &'static str, version: &str) {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        whole.insert(kind, version.to_owned());
+    }
+
+    /// A write of ours has made `after` of the head of version `before`.
+    fn still_whole(&self, before: &str, after: &str) {
+        let mut whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        for version in whole.values_mut().filter(|version| *version == before) {
+            after.clone_into(version);
+        }
+    }
+
+    /// An object that is not there, in words of the head that was read before: one that is counted
+    /// nevertheless is an error, one that moved meanwhile is found.
+    async fn confirm_absent(
+        &self,
+        kind: &'static str,
+        (head, version): &Known,
+        id: &str,
+    ) -> StoreResult<Option<Object>> {
+        let counted = head.expects(kind);
+        let is_empty = counted.is_none_or(|(tally, pending)| tally.count == 0 && pending.is_none());
+        let is_known = {
+            let whole = self.whole.lock().unwrap_or_else(PoisonError::into_inner);
+            whole.get(kind) == Some(version)
+        };
+        if is_empty || is_known {
+            return Ok(None);
+        }
+        let last = id.rsplit(SEPARATOR).next();
+        let found = self.objects(kind).await?;
+        let objects = found.map(|(_, objects)| objects).unwrap_or_default();
+        let mut named = objects
+            .into_iter()
+            .filter(|object| object.id.rsplit(SEPARATOR).next() == last);
+        Ok(named.next())
+    }
+
+    /// Counts what is in a room.
+    async fn count(&self, room: &str) -> StoreResult<Census> {
+        let mut objects = Vec::new();
+        for kind in ["record", "keepsake"] {
+            objects.extend(self.shelf().children(&self.parent(room, kind)).await?);
+        }
+        Ok(Census::of(&objects))
     }
 
     fn too_busy(&self) -> StoreError {

@@ -13,9 +13,6 @@ use super::{PARALLEL, Served};
 
 /// How long before its lease lapses a removal proves it again.
 const SPARE: Duration = Duration::from_secs(30);
-/// What a room holds.
-const KINDS: [&str; 3] = ["record", "keepsake", "journal"];
-
 impl Served {
     async fn delete_all(&self, ids: Vec<String>) -> StoreResult<()> {
         let deletions = ids.into_iter().map(|id| {
@@ -38,25 +35,32 @@ impl Served {
         drop(self.delete_all(ids).await);
     }
 
-    /// Removes everything of a room.
-    pub(super) async fn clear_room(&self, room: &str) -> StoreResult<()> {
-        for kind in KINDS {
-            let objects = self.shelf().children(&self.parent(room, kind)).await?;
-            self.delete_all(objects.into_iter().map(|object| object.id).collect())
-                .await?;
+    /// Removes the rooms that are no state; answers which ones are empty now.
+    pub(super) async fn sweep(&self, head: &mut HeadFile) -> Vec<String> {
+        let mut swept = Vec::new();
+        for room in std::mem::take(&mut head.rubbish) {
+            if self.clear(&self.room_id(&room)).await.is_ok() {
+                swept.push(room);
+            } else {
+                head.rubbish.push(room);
+            }
         }
-        Ok(())
+        swept
+    }
+
+    /// Removes everything below an id.
+    async fn clear(&self, ancestor: &str) -> StoreResult<()> {
+        let ids = self.shelf().under(ancestor).await?;
+        self.delete_all(ids).await
     }
 
     /// Removes the environment. Marked first, so that a removal that dies is never taken for a
     /// state; the lock is held until the head itself goes, last.
     pub(super) async fn leave(&self, lease: &Lease) -> StoreResult<()> {
-        let room = self.standing().await?.map(|head| head.room);
         self.change(lease, Change::Leave).await?;
         let proven = self.clock.monotonic();
-        if let Some(room) = room {
-            self.clear_room(&room).await?;
-        }
+        // Every room, also those that runs of older programs died over and nobody knows of.
+        self.clear(&self.rooms_id()).await?;
         let passed = self.clock.monotonic().saturating_sub(proven);
         if passed > self.renewal.lease.saturating_sub(SPARE) {
             self.change(lease, Change::Renew).await?;

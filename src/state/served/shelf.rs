@@ -73,6 +73,8 @@ pub trait Shelf: Send + Sync + fmt::Debug {
     async fn get(&self, id: &str) -> StoreResult<Option<Object>>;
     /// Every object whose id is `parent` and one more segment.
     async fn children(&self, parent: &str) -> StoreResult<Vec<Object>>;
+    /// The ids of every object below `ancestor`, however deep, readable or not.
+    async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>>;
     /// Writes if what is there is `before`.
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool>;
     /// Writes, whatever is there.

@@ -12,8 +12,8 @@ use crate::state::journal::{self, Entry};
 use crate::state::lease::{Process, Verdict};
 use crate::state::own::{KeepsakeFile, Key, key_check, parse_own};
 use crate::state::{
-    Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError, StoreResult,
-    frame, name,
+    Each, Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError,
+    StoreResult, frame, name,
 };
 
 use super::change::Change;
@@ -76,12 +76,20 @@ impl Store for Served {
         }
     }
 
+    async fn each(&self) -> StoreResult<Each> {
+        self.each_object().await
+    }
+
     async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
-        let Some(head) = self.standing().await? else {
+        let Some(known) = self.standing_at().await? else {
             return Ok(None);
         };
-        let id = self.record_id(&head.room, address);
-        let object = self.shelf().get(&id).await?;
+        let id = self.record_id(&known.0.room, address);
+        let object = match self.shelf().get(&id).await? {
+            // One that was removed leaves a mark.
+            None => self.confirm_absent("record", &known, &id).await?,
+            there => there,
+        };
         match object.and_then(|object| object.content) {
             Some(text) => self.decode(address, &text).map(Some),
             None => Ok(None),
@@ -225,10 +233,15 @@ impl Store for Served {
     }
 
     async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
-        let Some(head) = self.standing().await? else {
+        let Some(known) = self.standing_at().await? else {
             return Ok(None);
         };
-        let object = self.shelf().get(&self.keepsake_id(&head.room, key)).await?;
+        let id = self.keepsake_id(&known.0.room, key);
+        let object = match self.shelf().get(&id).await? {
+            // A generated secret that is gone must not be made anew.
+            None => self.confirm_absent("keepsake", &known, &id).await?,
+            there => there,
+        };
         match object.and_then(|object| object.content) {
             Some(text) => KeepsakeFile::decode_text(&text, key).map(Some),
             None => Ok(None),

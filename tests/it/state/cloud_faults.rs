@@ -293,3 +293,26 @@ fn a_list_of_many_has_many_requests_under_way_and_not_all() {
         store.unlock(&lease).await.unwrap();
     });
 }
+
+/// What is more than a plugin may answer at once is asked for one by one.
+#[test]
+fn a_state_larger_than_one_answer_is_read_and_removed() {
+    behind_a_proxy(async |_, store| {
+        let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        store.put(&lease, &record("r", "x")).await.unwrap();
+        let mut snapshot = store.snapshot().await.unwrap().unwrap();
+        let mut first = snapshot.records[0].clone();
+        let large = "x".repeat(2_000_000);
+        first.outputs.insert("large".to_owned(), large.into());
+        snapshot.records = (0..30)
+            .map(|index| tidegate::state::Record {
+                resource_id: address(&format!("r-{index:03}")),
+                ..first.clone()
+            })
+            .collect();
+        store.load(&lease, &snapshot).await.unwrap();
+        assert_eq!(store.list().await.unwrap().len(), 30);
+        store.wipe(lease).await.unwrap();
+        assert_eq!(store.head().await.unwrap(), None);
+    });
+}

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::{Finished, Run};
 use crate::local::cluster::{ADMINISTRATOR_PASSWORD, Cluster};
 
-const CONFIG: &str = "\
+pub(super) const CONFIG: &str = "\
 modules:
   - name: here
     type: iac.provider
@@ -27,44 +27,44 @@ environments:
   staging: {}
 ";
 
-struct Lab {
+pub(super) struct Lab {
     folder: tempfile::TempDir,
 }
 
 impl Lab {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("infra.yaml"), CONFIG).unwrap();
         Self { folder }
     }
 
-    fn applied() -> Self {
+    pub(super) fn applied() -> Self {
         let lab = Self::new();
         lab.run("infra apply --env dev --yes").expect_code(0);
         lab
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn prepared(&self, line: &str) -> Run {
+    pub(super) fn prepared(&self, line: &str) -> Run {
         let arguments: Vec<&str> = line.split(' ').collect();
         Run::new(self.folder.path(), &arguments)
     }
 
     #[track_caller]
-    fn run(&self, line: &str) -> Finished {
+    pub(super) fn run(&self, line: &str) -> Finished {
         self.prepared(line).output()
     }
 
     #[track_caller]
-    fn json(&self, line: &str) -> Value {
+    pub(super) fn json(&self, line: &str) -> Value {
         let done = self.run(&format!("{line} --json")).expect_code(0);
         serde_json::from_str(&done.stdout()).unwrap()
     }
 
-    fn names(&self, environment: &str) -> Vec<String> {
+    pub(super) fn names(&self, environment: &str) -> Vec<String> {
         let list = self.json(&format!("state list --env {environment}"));
         let names = list["resources"].as_array().unwrap().iter();
         names
@@ -148,6 +148,10 @@ fn a_renamed_record_is_the_renamed_resource() {
     lab.run("state mv store archive --env dev --yes")
         .expect_code(2);
     lab.run("state mv nothing x --env dev --yes").expect_code(2);
+    for unusable in ["", "a\nb", "\u{1b}[31mX", "${x}"] {
+        let mv = ["state", "mv", "store", unusable, "--env", "dev", "--yes"];
+        Run::new(lab.folder.path(), &mv).output().expect_code(2);
+    }
 }
 
 #[test]
@@ -370,6 +374,12 @@ fn their_records_are_adopted_and_written_back() {
     let back: Value =
         serde_json::from_slice(&std::fs::read(lab.path("out/orders-db.json")).unwrap()).unwrap();
     assert_eq!(back, record);
+    // A folder above them is not an empty one of theirs.
+    std::fs::create_dir_all(lab.path("bucket/iac-state")).unwrap();
+    let above = lab
+        .run("state migrate --from upstream --source bucket --env staging --yes")
+        .expect_code(2);
+    assert!(above.stderr().contains("iac-state`"), "{}", above.stderr());
     // What they would have skipped without a word stops us.
     std::fs::write(theirs.join("broken.json"), "{").unwrap();
     let refused = lab

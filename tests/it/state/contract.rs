@@ -12,8 +12,8 @@ use tidegate::disk::SystemDisk;
 use tidegate::resource::{ActionKind, Kind};
 use tidegate::state::record::FORMAT;
 use tidegate::state::{
-    Entry, Expected, Filter, Keepsake, Lease, Listing, Memory, Page, Record, Renewal, Store,
-    StoreError, unless_cancelled,
+    Entry, Expected, Filter, Keepsake, Lease, Listing, Memory, Page, Record, Renewal, Salvage,
+    Snapshot, Store, StoreError, unless_cancelled,
 };
 
 use super::{NO_WAIT, address, holder, manual_clock, mark, record, store_on};
@@ -72,6 +72,7 @@ macro_rules! store_contract {
             row_13b_a_full_environment_is_wiped_and_named,
             row_14_filters_are_conjunctions_and_pages_follow,
             row_15_a_newer_record_is_refused_and_kept,
+            a_damaged_state_is_salvaged_and_put_right,
             a_dropped_wait_leaves_nothing,
             a_record_of_the_first_format_is_read_and_written_on,
             a_renewed_lease_does_not_lapse,
@@ -787,6 +788,60 @@ pub(super) async fn row_12_a_list_of_many_is_not_one_question_each(bench: &impl 
     // With latency in front of the server, what counts is how often it is asked.
     let asked = bench.questions() - before;
     assert!(asked <= 20, "{asked} questions for 1000 records");
+}
+
+pub(super) async fn a_damaged_state_is_salvaged_and_put_right(bench: &impl Bench) {
+    if !bench.can_be_damaged() {
+        return;
+    }
+    let store = bench.open("dev");
+    let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    for name in ["a", "b/c", "d"] {
+        store.put(&lease, &record(name, "one")).await.unwrap();
+    }
+    store.key(true).await.unwrap();
+    let copy = store.snapshot().await.unwrap().unwrap();
+    bench.damage("dev", "b/c");
+    bench.damage("dev", "d");
+    let fresh = bench.open("dev");
+    assert!(matches!(
+        fresh.snapshot().await,
+        Err(StoreError::Corrupt { .. })
+    ));
+    // Every one is named, and what is whole is there.
+    let salvage = Salvage::of(&*fresh).await.unwrap().unwrap();
+    let names = |snapshot: &Snapshot| -> Vec<String> {
+        let records = snapshot.records.iter();
+        records
+            .map(|record| record.resource_id.to_string())
+            .collect()
+    };
+    assert_eq!(names(&salvage.snapshot), ["a"]);
+    let mut damaged: Vec<&str> = salvage
+        .damage
+        .iter()
+        .filter_map(|damage| damage.name.as_deref())
+        .collect();
+    damaged.sort_unstable();
+    assert_eq!(damaged, ["b/c", "d"], "{:?}", salvage.damage);
+    assert_eq!(salvage.damage.len(), 2, "{:?}", salvage.damage);
+    // What can be read becomes the state, or a copy does.
+    let read = &salvage.snapshot;
+    assert_eq!((&read.lineage, read.serial), (&copy.lineage, copy.serial));
+    store.load(&lease, read).await.unwrap();
+    assert_eq!(
+        names(&bench.open("dev").snapshot().await.unwrap().unwrap()),
+        ["a"]
+    );
+    store.load(&lease, &copy).await.unwrap();
+    assert_eq!(bench.open("dev").snapshot().await.unwrap().unwrap(), copy);
+    let whole = Salvage::of(&*bench.open("dev")).await.unwrap().unwrap();
+    assert!(whole.damage.is_empty() && whole.snapshot == copy);
+    // And a damaged one can be removed as a whole.
+    bench.damage("dev", "d");
+    store.wipe_damaged(lease).await.unwrap();
+    assert_eq!(bench.open("dev").head().await.unwrap(), None);
+    assert!(bench.is_gone());
 }
 
 pub(super) async fn row_13b_a_full_environment_is_wiped_and_named(bench: &impl Bench) {

@@ -403,3 +403,42 @@ fn files_are_private_and_kept_out_of_git() {
     }
     assert!(files >= 7, "{files}");
 }
+
+/// From the moment a whole state is being taken over, every reader sees that one: never a mixture of
+/// it with what the folders held before.
+#[test]
+fn a_state_that_is_being_taken_over_is_read_as_a_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    run(async {
+        let before = store.snapshot().await.unwrap().unwrap();
+        let mut next = before.clone();
+        next.serial += 7;
+        next.records = vec![record("b", "three"), record("c", "three")];
+        next.keepsakes.clear();
+        let incoming = folder.path().join("dev/incoming.json");
+        std::fs::write(&incoming, next.encode().unwrap()).unwrap();
+        let reader = system_store(folder.path(), "dev");
+        let seen = reader.snapshot().await.unwrap().unwrap();
+        assert_eq!(seen.digest().unwrap(), next.digest().unwrap());
+        assert_eq!((seen.serial, &seen.lineage), (next.serial, &next.lineage));
+        assert_eq!(reader.list().await.unwrap(), next.records);
+        assert_eq!(reader.get(&address("a")).await.unwrap(), None);
+        assert!(reader.get(&address("b")).await.unwrap().is_some());
+        assert_eq!(reader.keepsake("secret/x").await.unwrap(), None);
+        assert!(reader.keepsakes().await.unwrap().is_empty());
+        // Damaged, it is an error and no reason to look past it.
+        std::fs::write(&incoming, b"{}").unwrap();
+        assert!(matches!(
+            reader.list().await,
+            Err(StoreError::Corrupt { .. })
+        ));
+        std::fs::write(&incoming, next.encode().unwrap()).unwrap();
+        // The next holder finishes, and then the folders say the same.
+        let lease = reader.lock(&holder("r2"), NO_WAIT).await.unwrap();
+        assert!(!incoming.exists());
+        let after = store.snapshot().await.unwrap().unwrap();
+        assert_eq!(after.digest().unwrap(), next.digest().unwrap());
+        reader.unlock(&lease).await.unwrap();
+    });
+}

@@ -414,3 +414,41 @@ fn a_lease_lapses_by_the_servers_clock() {
         assert!(matches!(late, Err(StoreError::LostLock { .. })), "{late:?}");
     });
 }
+
+/// Who may only read, reads: nobody is locked, and nothing but SELECT is needed.
+#[test]
+fn a_role_that_may_only_read_reads() {
+    let Some(bench) = Database::new() else { return };
+    run(async {
+        let writer = bench.open("dev");
+        let lease = writer.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        writer.key(true).await.unwrap();
+        let mut sealed = record("a", "one");
+        sealed.tidegate.private = "AAAA".to_owned();
+        writer.put(&lease, &sealed).await.unwrap();
+        let role = format!("reader_of_{}", bench.schema);
+        for statement in [
+            format!("CREATE ROLE {role} LOGIN PASSWORD 'reads-only'"),
+            format!("GRANT USAGE ON SCHEMA @ TO {role}"),
+            format!("GRANT SELECT ON ALL TABLES IN SCHEMA @ TO {role}"),
+        ] {
+            bench.by_hand(&statement);
+        }
+        let masker = Masker::default();
+        let text = format!(
+            "host=127.0.0.1 port={} user={role} password=reads-only dbname=postgres sslmode=disable",
+            bench.cluster.port
+        );
+        let text = masker.admit("test", text);
+        let root = std::path::Path::new("/");
+        let server =
+            Server::from_connection_string(&text, None, root, &SystemDisk, &masker).unwrap();
+        let clock = Arc::new(bench.server_clock());
+        let reader = store(server, &bench.schema, "dev", clock);
+        let snapshot = reader.snapshot().await.unwrap().unwrap();
+        assert_eq!(snapshot.records.len(), 1);
+        assert!(!snapshot.key_check.is_empty());
+        assert!(reader.key(false).await.unwrap().is_some());
+        assert!(reader.put(&lease, &sealed).await.is_err());
+    });
+}

@@ -14,7 +14,7 @@ use tidegate::process::{Processes as _, SystemProcesses};
 use tidegate::random::SystemRandom;
 use tidegate::state::lease::Neighbours;
 use tidegate::state::served::{Before, Object, Served, Shelf};
-use tidegate::state::{Record, Store, StoreError, StoreResult};
+use tidegate::state::{Entry, Keepsake, Record, Store, StoreError, StoreResult};
 
 use super::cloud::Moto;
 use super::contract::{Bench, store_contract};
@@ -86,6 +86,14 @@ impl Shelf for Fake {
             .values()
             .filter(|object| Object::parent(&object.id) == parent);
         Ok(children.cloned().collect())
+    }
+
+    async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>> {
+        self.asked().await;
+        let start = format!("{ancestor}!");
+        let objects = open(&self.objects);
+        let below = objects.keys().filter(|id| id.starts_with(&start));
+        Ok(below.cloned().collect())
     }
 
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {
@@ -176,11 +184,7 @@ impl Bench for OnShelf {
     }
 
     fn replace(&self, environment: &str, record: &Record) {
-        use sha2::Digest as _;
-        let text = serde_json::to_string_pretty(record).unwrap();
-        let body = text.strip_suffix("\n}").unwrap();
-        let sum = tidegate::random::encode_hex(&sha2::Sha256::digest(body.as_bytes()));
-        let text = format!("{body},\n  \"tidegate_checksum\": \"{sum}\"\n}}\n");
+        let text = checksummed(&serde_json::to_value(record).unwrap());
         let id = self.fake.id_of(environment, record.resource_id.as_str());
         let mut objects = open(&self.fake.objects);
         objects.get_mut(&id).expect("a record").content = Some(text);
@@ -193,6 +197,15 @@ impl Bench for OnShelf {
     fn questions(&self) -> u64 {
         self.fake.questions.load(Ordering::Relaxed)
     }
+}
+
+/// A JSON document with its checksum, as it is kept.
+fn checksummed(value: &serde_json::Value) -> String {
+    use sha2::Digest as _;
+    let text = serde_json::to_string_pretty(value).unwrap();
+    let body = text.strip_suffix("\n}").unwrap();
+    let sum = tidegate::random::encode_hex(&sha2::Sha256::digest(body.as_bytes()));
+    format!("{body},\n  \"tidegate_checksum\": \"{sum}\"\n}}\n")
 }
 
 mod comparing {
@@ -260,12 +273,8 @@ fn an_announced_write_that_comes_too_late_is_refused() {
             let (one, two) = (bench.store("dev"), bench.store("dev"));
             let lease = one.lock(&holder("r1"), NO_WAIT).await.unwrap();
             one.put(&lease, &record("there", "first")).await.unwrap();
-            one.put(&lease, &record("new", "first")).await.unwrap();
-            let id = bench.fake.id_of("dev", name);
-            if name == "new" {
-                // As if it had never been there.
-                open(&bench.fake.objects).remove(&id);
-            }
+            let id = bench.fake.id_of("dev", "there");
+            let id = id.replace("!record!there", &format!("!record!{name}"));
             *bench.fake.held_up.write().await = Some(id.clone());
             let next = record(name, "late");
             let mut late = one.put(&lease, &next);
@@ -286,8 +295,214 @@ fn an_announced_write_that_comes_too_late_is_refused() {
             let expected = (name == "there").then_some("first");
             assert_eq!(now.as_ref().map(mark), expected);
             two.put(&other, &record(name, "second")).await.unwrap();
+            // What was announced and never done is not missing either.
+            let all = bench.store("dev").list().await.unwrap();
+            assert_eq!(all.len(), if name == "new" { 2 } else { 1 });
         });
     }
+}
+
+/// A list that is short of an object, and an object that is not the last one of its name, are errors:
+/// nothing else tells that a bucket lost it, or that a plugin leaves out what it cannot read.
+#[test]
+fn what_vanishes_from_a_storage_is_missed() {
+    for compares in [true, false] {
+        run(async {
+            let bench = OnShelf::new(compares);
+            let store = bench.store("dev");
+            let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            for name in ["a", "b", "gone"] {
+                store.put(&lease, &record(name, "first")).await.unwrap();
+            }
+            store.delete(&lease, &address("gone")).await.unwrap();
+            let kept = Keepsake {
+                fingerprint: "f".to_owned(),
+                sealed: None,
+                written_at: "t".to_owned(),
+            };
+            for key in ["secret/one", "secret/two"] {
+                store.put_keepsake(&lease, key, &kept).await.unwrap();
+            }
+            let before = open(&bench.fake.objects).clone();
+            let copy = store.snapshot().await.unwrap().unwrap();
+            store.put(&lease, &record("b", "second")).await.unwrap();
+            store.unlock(&lease).await.unwrap();
+            let id = bench.fake.id_of("dev", "b");
+
+            let missed = async |told: &str| {
+                let fresh = bench.store("dev");
+                for answer in [
+                    fresh.list().await.map(drop),
+                    fresh.snapshot().await.map(drop),
+                    bench.store("dev").list().await.map(drop),
+                ] {
+                    match answer {
+                        Err(StoreError::Corrupt { reason, .. }) => {
+                            assert!(reason.contains(told), "{reason}");
+                        }
+                        other => panic!("{other:?}"),
+                    }
+                }
+            };
+            let now = open(&bench.fake.objects).remove(&id).unwrap();
+            missed("it has 2 records, and 1 of them").await;
+            let gone = bench.store("dev").get(&address("b")).await;
+            assert!(matches!(gone, Err(StoreError::Corrupt { .. })), "{gone:?}");
+            assert!(bench.store("dev").get(&address("a")).await.is_ok());
+            // Its older version in its place is as wrong.
+            open(&bench.fake.objects).insert(id.clone(), before[&id].clone());
+            missed("is not the one that was written last").await;
+            open(&bench.fake.objects).insert(id, now);
+            assert_eq!(bench.store("dev").list().await.unwrap().len(), 2);
+
+            let keepsake = before.keys().find(|id| id.contains("!keepsake!")).unwrap();
+            open(&bench.fake.objects).remove(keepsake);
+            for key in ["secret/one", "secret/two"] {
+                // One of them is there and one is not; neither is made anew.
+                drop(bench.store("dev").keepsake(key).await);
+            }
+            let fresh = bench.store("dev");
+            assert!(fresh.keepsakes().await.is_err());
+            let absent = [
+                fresh.keepsake("secret/one").await,
+                fresh.keepsake("secret/two").await,
+            ];
+            assert_eq!(absent.iter().filter(|answer| answer.is_err()).count(), 1);
+            // A copy puts it right.
+            let lease = store.lock(&holder("r2"), NO_WAIT).await.unwrap();
+            store.load(&lease, &copy).await.unwrap();
+            let fresh = bench.store("dev");
+            assert_eq!(fresh.snapshot().await.unwrap().unwrap(), copy);
+            assert_eq!(fresh.get(&address("gone")).await.unwrap(), None);
+        });
+    }
+}
+
+/// A reader without a lock meets a run that ends, and empties its journal, at every step.
+#[test]
+fn a_journal_that_is_emptied_meanwhile_is_not_damaged() {
+    let entry = |number: u32| Entry::Outcome {
+        operation: number.to_string(),
+        outcome: "success".to_owned(),
+    };
+    for polls in 0..20 {
+        run(async {
+            let bench = OnShelf::new(true);
+            let (writer, reader) = (bench.store("dev"), bench.store("dev"));
+            let lease = writer.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            for number in 0..3 {
+                let entries = [entry(number)];
+                writer.journal_append(&lease, &entries).await.unwrap();
+            }
+            let mut read = reader.journal_read();
+            let mut answer = None;
+            for _ in 0..polls {
+                tokio::select! {
+                    biased;
+                    done = &mut read => { answer = Some(done); break; }
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            writer.journal_clear(&lease).await.unwrap();
+            writer.journal_append(&lease, &[entry(9)]).await.unwrap();
+            let entries = match answer {
+                Some(done) => done,
+                None => read.await,
+            };
+            let count = entries.unwrap().len();
+            assert!(matches!(count, 0 | 1 | 3), "{polls}: {count}");
+        });
+    }
+}
+
+/// The head of a program that did not count is read as it is; the next holder of the lock counts.
+#[test]
+fn a_head_that_counts_nothing_is_counted_by_the_next_holder() {
+    run(async {
+        let bench = OnShelf::new(true);
+        let store = bench.store("dev");
+        let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        for name in ["a", "b"] {
+            store.put(&lease, &record(name, "first")).await.unwrap();
+        }
+        store.unlock(&lease).await.unwrap();
+        let head = "tidegate!shop!head!dev";
+        {
+            let mut objects = open(&bench.fake.objects);
+            let content = &mut objects.get_mut(head).unwrap().content;
+            let mut value: serde_json::Value =
+                serde_json::from_str(content.as_deref().unwrap()).unwrap();
+            let fields = value.as_object_mut().unwrap();
+            fields.remove("tidegate_checksum").unwrap();
+            fields.remove("census").expect("a census");
+            *content = Some(checksummed(&value));
+        }
+        assert_eq!(bench.store("dev").list().await.unwrap().len(), 2);
+        let next = bench.store("dev");
+        let lease = next.lock(&holder("r2"), NO_WAIT).await.unwrap();
+        next.put(&lease, &record("c", "first")).await.unwrap();
+        assert_eq!(bench.store("dev").list().await.unwrap().len(), 3);
+        let id = bench.fake.id_of("dev", "a");
+        open(&bench.fake.objects).remove(&id);
+        assert!(bench.store("dev").list().await.is_err());
+    });
+}
+
+/// A run that dies while it replaces the whole state leaves two of them. The next holder of the lock
+/// removes the one that is none, and with the environment everything goes.
+#[test]
+fn a_state_that_was_half_replaced_leaves_nothing_behind() {
+    let rooms = |bench: &OnShelf| -> BTreeSet<String> {
+        let objects = open(&bench.fake.objects);
+        let rooms = objects
+            .keys()
+            .filter_map(|id| id.split("!room!dev!").nth(1));
+        rooms
+            .filter_map(|rest| rest.split('!').next().map(str::to_owned))
+            .collect()
+    };
+    let mut seen = BTreeSet::new();
+    for polls in 0..120 {
+        run(async {
+            let bench = OnShelf::new(true);
+            let store = bench.store("dev");
+            let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            for name in ["a", "b", "c"] {
+                store.put(&lease, &record(name, "first")).await.unwrap();
+            }
+            let copy = store.snapshot().await.unwrap().unwrap();
+            {
+                let mut load = store.load(&lease, &copy);
+                for _ in 0..polls {
+                    tokio::select! {
+                        biased;
+                        done = &mut load => { done.unwrap(); break; }
+                        () = tokio::task::yield_now() => {}
+                    }
+                }
+            }
+            seen.insert(rooms(&bench).len());
+            let next = bench.store("dev");
+            next.force_unlock("r1").await.unwrap();
+            let lease = next.lock(&holder("r2"), NO_WAIT).await.unwrap();
+            assert_eq!(rooms(&bench).len(), 1, "{polls}");
+            assert_eq!(
+                next.snapshot().await.unwrap().unwrap().records,
+                copy.records
+            );
+            // What an older program left is known to nobody, and goes with the rest.
+            let stray = Object {
+                id: "tidegate!shop!room!dev!0123456789abcdef!record!a".to_owned(),
+                version: "v".to_owned(),
+                content: Some("x".to_owned()),
+            };
+            next.put(&lease, &record("d", "first")).await.unwrap();
+            open(&bench.fake.objects).insert(stray.id.clone(), stray);
+            next.wipe(lease).await.unwrap();
+            assert!(bench.is_gone());
+        });
+    }
+    assert_eq!(seen, BTreeSet::from([1, 2]));
 }
 
 /// A config and the cloud plugin, as a release would lay them out.
@@ -399,6 +614,97 @@ fn of_two_runs_at_once_one_works_and_nothing_is_lost() {
         .output()
         .expect_code(0);
     assert_eq!(moto.keys(), Vec::<String>::new());
+}
+
+/// A changed byte in what surrounds a record, and an object that is gone, are named by every command,
+/// and a backup puts both right.
+#[test]
+fn damage_in_a_bucket_is_named_and_put_right() {
+    let Some(moto) = Moto::start() else { return };
+    let Some(shop) = Shop::new(&moto, S3) else {
+        return;
+    };
+    let run = |line: &str, code: i32| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let done = shop.run(&arguments).output().expect_code(code);
+        done.stdout() + &done.stderr()
+    };
+    run("up -y", 0);
+    run("state backup -o copy.json", 0);
+    let key_of = |end: &str| {
+        let keys = moto.keys();
+        keys.into_iter().find(|key| key.ends_with(end)).expect(end)
+    };
+    for field in ["provider", "resource_type", "status", "provider_id"] {
+        let key = key_of("/record/uploads.json");
+        let whole = moto.get(&key);
+        let start = format!("\"{field}\":\"");
+        let changed = whole.replacen(&start, &format!("{start}x"), 1);
+        assert_ne!(changed, whole, "{field} in {whole}");
+        moto.put(&key, &changed);
+        for line in [
+            "state list",
+            "state verify",
+            "infra plan",
+            "up -y",
+            "state rm uploads -y",
+        ] {
+            let text = run(line, 1);
+            assert!(text.contains("state/corrupt"), "{field}: {line}: {text}");
+        }
+        let text = run("state verify", 1);
+        let is_named = text.contains("uploads") || text.contains("written last");
+        assert!(is_named, "{field}: {text}");
+        run("state restore copy.json -y", 0);
+        run("state verify", 0);
+    }
+    moto.delete(&key_of("/record/more.json"));
+    for line in [
+        "state list",
+        "state show more",
+        "state verify",
+        "infra plan",
+        "state wipe -y",
+    ] {
+        let text = run(line, 1);
+        assert!(
+            text.contains("it has 2 records, and 1 of them"),
+            "{line}: {text}"
+        );
+    }
+    run("state rm more --force -y", 0);
+    assert!(!run("state list", 0).contains("more"));
+    run("state restore copy.json -y", 0);
+    run("infra plan --detailed-exitcode", 0);
+    let key = key_of("/record/more.json");
+    moto.put(&key, "{");
+    assert!(run("state verify", 1).contains(&key));
+    run("state wipe -y", 1);
+    run("state wipe --force -y", 0);
+    assert_eq!(moto.keys(), Vec::<String>::new());
+}
+
+#[test]
+fn a_bucket_that_does_not_exist_is_no_empty_state() {
+    let Some(moto) = Moto::start() else { return };
+    let Some(shop) = Shop::new(&moto, S3) else {
+        return;
+    };
+    let path = shop.path().join("infra.yaml");
+    let config = fs::read_to_string(&path).unwrap();
+    fs::write(&path, config.replace("bucket: bucket", "bucket: buckte")).unwrap();
+    for line in [
+        "infra destroy -y",
+        "infra plan",
+        "state verify",
+        "state wipe -y",
+        "up -y",
+    ] {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let done = shop.run(&arguments).output().expect_code(1);
+        let text = done.stderr();
+        assert!(text.contains("bucket does not exist"), "{line}: {text}");
+    }
 }
 
 #[test]
