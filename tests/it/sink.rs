@@ -408,13 +408,16 @@ async fn dotenv_writes_through_no_link_and_into_no_missing_folder() {
     std::os::unix::fs::symlink(&target, bench.path("link")).unwrap();
     std::os::unix::fs::symlink(bench.path("nowhere"), bench.path("dangling")).unwrap();
     std::fs::create_dir(bench.path("folder")).unwrap();
-    for path in ["link", "dangling", "folder", "missing/.env", ""] {
+    let outside = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink(outside.path(), bench.path("out")).unwrap();
+    for path in ["link", "dangling", "folder", "missing/.env", "out/.env", ""] {
         let sink = bench.dotenv(path);
         assert!(sink.check(&["A"]).await.is_err(), "{path}");
         assert!(sink.put("A", &secret("v")).await.is_err(), "{path}");
     }
     assert_eq!(std::fs::read_to_string(&target).unwrap(), "KEEP=1\n");
     assert!(!bench.path("nowhere").exists());
+    assert!(!outside.path().join(".env").exists());
 }
 
 #[tokio::test]

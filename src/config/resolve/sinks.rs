@@ -177,6 +177,8 @@ impl Resolver<'_> {
             Some("it holds a control character")
         } else if escapes(Path::new(&file)) {
             Some("it leads out of the config's folder")
+        } else if is_something_else(Path::new(&file)) {
+            Some("that is the place of a config, of a state, or of resources")
         } else {
             None
         };
@@ -272,6 +274,19 @@ fn escapes(path: &Path) -> bool {
     depth == 0
 }
 
+/// True for what holds settings or Tidegate's own files: lines of a dotenv file would be its end.
+fn is_something_else(file: &Path) -> bool {
+    let is_data = file.extension().is_some_and(|extension| {
+        ["yaml", "yml", "json", "cbor"]
+            .iter()
+            .any(|data| extension.eq_ignore_ascii_case(data))
+    });
+    is_data
+        || file
+            .components()
+            .any(|component| component.as_os_str() == ".tidegate")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,6 +325,20 @@ mod tests {
             (".", true),
         ] {
             assert_eq!(escapes(Path::new(path)), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn files_that_hold_something_else() {
+        for (path, expected) in [
+            (".env", false),
+            ("config/app.env", false),
+            ("infra.yaml", true),
+            ("more/Infra.YML", true),
+            ("state/head.json", true),
+            (".tidegate/x", true),
+        ] {
+            assert_eq!(is_something_else(Path::new(path)), expected, "{path}");
         }
     }
 }

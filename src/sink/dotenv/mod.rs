@@ -25,6 +25,8 @@ pub(super) struct Dotenv {
     /// As the config says it, for messages.
     shown: PathBuf,
     path: PathBuf,
+    /// The config's folder.
+    home: PathBuf,
     disk: SharedDisk,
     reporter: Arc<dyn Reporter>,
     /// Reading, changing and replacing is one step for everyone in this process.
@@ -42,6 +44,10 @@ impl Dotenv {
         Self {
             shown: path.to_path_buf(),
             path: tools.config_directory.join(path),
+            home: match tools.config_directory.as_os_str().is_empty() {
+                true => PathBuf::from("."),
+                false => tools.config_directory.clone(),
+            },
             disk: Arc::clone(&tools.disk),
             reporter: Arc::clone(&tools.reporter),
             turn: Mutex::new(()),
@@ -64,6 +70,9 @@ impl Dotenv {
                 "name a plain file in the sink's `path`, or remove what stands there",
             ))
         };
+        if self.leaves()? {
+            return wrong("leads out of the config's folder, through a link");
+        }
         match self.disk.entry(&self.path).map_err(failed)? {
             None => Ok(None),
             Some(EntryKind::File { .. }) => {
@@ -75,6 +84,17 @@ impl Dotenv {
                 wrong("is a link, pipe or device; Tidegate does not write through those")
             }
         }
+    }
+
+    /// Whether a relative path ends outside the config's folder after all: a link on the way may point
+    /// anywhere.
+    fn leaves(&self) -> Result<bool, SinkError> {
+        if self.shown.is_absolute() {
+            return Ok(false);
+        }
+        let home = self.disk.canonical(&self.home).map_err(failed)?;
+        let place = self.disk.canonical(self.directory()).map_err(failed)?;
+        Ok(!place.starts_with(home))
     }
 
     fn replace(&self, file: &File) -> Result<(), SinkError> {

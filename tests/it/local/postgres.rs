@@ -518,3 +518,31 @@ async fn tls_is_used_as_the_mode_says() {
         );
     }
 }
+
+/// A killed run's session may live on in the server for a while; what it is in the middle of shows to
+/// nobody until it is done.
+#[tokio::test]
+async fn what_a_killed_run_is_still_doing_is_ended_first() {
+    let Some(cluster) = Cluster::start() else {
+        return;
+    };
+    let lab = cluster.lab();
+    let provider = lab.provider();
+    let spec = spec(&lab, "orders-db");
+    let driver = driver(&provider, &spec);
+    let made = driver.create(&operation(), &spec).await.unwrap();
+    let name = made.provider_id;
+    driver.delete(&operation(), &by_name(&spec)).await.unwrap();
+    let dead = cluster.admin().await;
+    dead.client
+        .batch_execute(&format!(
+            "SET application_name = '{name}'; BEGIN; CREATE ROLE {name}"
+        ))
+        .await
+        .unwrap();
+    let made = driver.create(&operation(), &spec).await.unwrap();
+    assert_eq!((made.provider_id, made.status.as_str()), (name, "ready"));
+    assert!(dead.client.batch_execute("COMMIT").await.is_err());
+    driver.delete(&operation(), &by_name(&spec)).await.unwrap();
+    assert_eq!(cluster.standing().await, (vec![], vec![]));
+}

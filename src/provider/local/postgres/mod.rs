@@ -61,6 +61,12 @@ struct Standing {
     whole: bool,
 }
 
+/// Looks for an earlier run's session that is about to leave, each a tenth of a second after the other.
+const LEAVING_TRIES: u32 = 100;
+/// Ends every other session of ours that bears a resource's name, and counts them.
+const END_OTHERS: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+     WHERE application_name = $1 AND usename = current_user AND pid <> pg_backend_pid()";
+
 impl Postgres {
     pub(super) fn new(
         server: Server,
@@ -77,7 +83,7 @@ impl Postgres {
     }
 
     pub(super) async fn create(&self, desired: &Spec) -> DriverResult<Observed> {
-        let session = self.server.connect().await?;
+        let session = self.enter(&desired.address).await?;
         let standing = self.look(&session, &desired.address).await?;
         if standing.whole && standing.role {
             return Err(DriverError::new(
@@ -111,7 +117,7 @@ impl Postgres {
     }
 
     pub(super) async fn update(&self, prior: &Recorded) -> DriverResult<Observed> {
-        let session = self.server.connect().await?;
+        let session = self.enter(&prior.address).await?;
         let standing = self.look(&session, &prior.address).await?;
         if !standing.role && !standing.database {
             self.refuse_moved(prior)?;
@@ -122,7 +128,7 @@ impl Postgres {
     }
 
     pub(super) async fn delete(&self, prior: &Recorded) -> DriverResult<()> {
-        let session = self.server.connect().await?;
+        let session = self.enter(&prior.address).await?;
         let standing = self.look(&session, &prior.address).await?;
         if !standing.role && !standing.database {
             return self.refuse_moved(prior);
@@ -230,6 +236,38 @@ impl Postgres {
             address.as_str().escape_default(),
             identity_hash(&self.environment, address)
         )
+    }
+
+    /// Connects to change one resource, alone: the server may still be busy with what a killed run
+    /// asked for, which no look shows until it is done. Only who holds the lock of the state comes
+    /// here, so whoever else bears the name is such a run.
+    async fn enter(&self, address: &Address) -> DriverResult<Session> {
+        let session = self.server.connect().await?;
+        let name = self.name(address);
+        self.run(
+            &session,
+            &format!("SET application_name = {}", quote_text(&name)),
+        )
+        .await?;
+        for _ in 0..LEAVING_TRIES {
+            let others: i64 = session
+                .client
+                .query_one(END_OTHERS, &[&name])
+                .await
+                .map_err(|error| self.server.failed(&error))?
+                .get(0);
+            if others == 0 {
+                return Ok(session);
+            }
+            self.run(&session, "SELECT pg_sleep(0.1)").await?;
+        }
+        Err(DriverError::new(
+            ErrorClass::Transient,
+            format!(
+                "`{address}`: the server at `{}` is still busy with what an earlier run asked for",
+                self.server.place()
+            ),
+        ))
     }
 
     async fn look(&self, session: &Session, address: &Address) -> DriverResult<Standing> {
