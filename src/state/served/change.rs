@@ -241,22 +241,28 @@ impl Served {
     }
 
     /// Makes sure that the write announced in `head` is done, or can never be done any more: what
-    /// is there gets another version, nothing gets a mark. Answers what it left.
+    /// is there gets another version, nothing gets a mark. Answers what it left. The version follows
+    /// from the one that was announced, so that all who settle the same write leave the same.
     async fn settle(&self, head: &HeadFile) -> StoreResult<Option<Object>> {
         let Some(pending) = &head.pending else {
             return Ok(None);
         };
+        let settled = format!("{}~", pending.version);
         for attempt in 0..TRIES {
             self.pause(attempt).await;
             let there = self.shelf().get(&pending.id).await?;
             if there
                 .as_ref()
-                .is_some_and(|there| there.version == pending.version)
+                .is_some_and(|there| there.version == pending.version || there.version == settled)
             {
                 return Ok(there);
             }
             let content = there.as_ref().and_then(|there| there.content.clone());
-            let touched = self.object(pending.id.clone(), content);
+            let touched = Object {
+                id: pending.id.clone(),
+                version: settled.clone(),
+                content,
+            };
             let before = Before::seen(there.as_ref());
             if self.guarded.save_if(&touched, before).await? {
                 return Ok(Some(touched));

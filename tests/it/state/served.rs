@@ -635,7 +635,7 @@ fn damage_in_a_bucket_is_named_and_put_right() {
         let keys = moto.keys();
         keys.into_iter().find(|key| key.ends_with(end)).expect(end)
     };
-    for field in ["provider", "resource_type", "status", "provider_id"] {
+    for field in ["provider", "resource_type", "status"] {
         let key = key_of("/record/uploads.json");
         let whole = moto.get(&key);
         let start = format!("\"{field}\":\"");
