@@ -103,10 +103,9 @@ pub(super) async fn attended<T>(
             done = &mut work => return Ok(done),
             () = &mut stopped => return Err(GivenUp::Stopped),
             () = engine.clock.sleep(RENEW_EVERY) => {
-                match engine.store.renew(lease).await {
-                    Err(error @ StoreError::LostLock { .. }) => return Err(GivenUp::Lost(error)),
-                    // Another try comes; what is written after it proves the lock for itself.
-                    Ok(()) | Err(_) => {}
+                // After any other failure another try comes, and what is written proves the lock itself.
+                if let Err(error @ StoreError::LostLock { .. }) = engine.store.renew(lease).await {
+                    return Err(GivenUp::Lost(error));
                 }
             }
         }
