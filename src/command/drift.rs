@@ -128,11 +128,10 @@ fn problem(finding: &Finding) -> Report {
         .fields
         .iter()
         .fold(report, |report, field| {
+            let (expected, found) = face::plan::values(&field.expected, &field.actual);
             report.because(format!(
-                "{}: expected {}, found {}",
-                field.path,
-                face::plan::value(&field.expected),
-                face::plan::value(&field.actual)
+                "{}: expected {expected}, found {found}",
+                field.path
             ))
         })
         .at_maybe(finding.at.clone())
@@ -161,11 +160,10 @@ fn render(findings: &[Finding]) -> String {
             one_line(finding.kind.as_str(), Limits::FIELD),
         ));
         for field in &finding.fields {
+            let (expected, found) = face::plan::values(&field.expected, &field.actual);
             line(format_args!(
-                "                 {}: expected {}, found {}",
+                "                 {}: expected {expected}, found {found}",
                 one_line(&field.path, Limits::FIELD),
-                face::plan::value(&field.expected),
-                face::plan::value(&field.actual)
             ));
         }
     }

@@ -362,12 +362,8 @@ fn tell_outputs(desk: &Desk, config: &Config, looked: &[Refreshed], dry_run: boo
     for one in &changed {
         text.push_str(&format!("{} ({})\n", one.address, one.kind));
         for field in &one.fields {
-            text.push_str(&format!(
-                "    {}: {} → {}\n",
-                field.path,
-                face::plan::value(&field.expected),
-                face::plan::value(&field.actual)
-            ));
+            let (old, new) = face::plan::values(&field.expected, &field.actual);
+            text.push_str(&format!("    {}: {old} → {new}\n", field.path));
         }
     }
     desk.ui.data(&text);

@@ -22,7 +22,7 @@ use crate::cli::engine::PlanFormat;
 use crate::cli::{ApprovalArgs, ConfigArgs, OwnerArgs, RunArgs, UpArgs};
 use crate::clock::rfc3339;
 use crate::config::{self, Config, OnFailure};
-use crate::disk::DiskExt as _;
+use crate::disk::{DiskExt as _, EntryKind};
 use crate::face;
 use crate::plan::Plan;
 use crate::plan::file::{SavedPlan, Unverified, mask};
@@ -145,6 +145,10 @@ impl Story<'_> {
 
 /// The whole way, for `up` and `infra apply`.
 pub async fn go(desk: &Desk, way: &Way<'_>) -> CommandResult {
+    if let Some(path) = way.report {
+        // Found now rather than after everything was done.
+        has_folder(desk, path)?;
+    }
     let result = gone(desk, way).await;
     let Err(mut problems) = result else {
         return result;
@@ -413,6 +417,24 @@ fn save_report(desk: &Desk, story: &mut Story<'_>, path: &Path) {
         if story.exit == Exit::Done {
             story.exit = Exit::Failed;
         }
+    }
+}
+
+fn has_folder(desk: &Desk, path: &Path) -> Result<(), Report> {
+    let path = Path::new(".").join(path);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let there = desk.disk.canonical(folder);
+    match there.and_then(|folder| desk.disk.entry(&folder)) {
+        Ok(Some(EntryKind::Directory)) => Ok(()),
+        _ => Err(Report::error(
+            "apply/report-unsaved",
+            format!(
+                "the report cannot be saved: there is no folder `{}`",
+                folder.display()
+            ),
+        )
+        .fix("name a file in a folder that exists; nothing was done")
+        .exit(Exit::Usage)),
     }
 }
 

@@ -28,17 +28,35 @@ pub fn sentence(plan: &Plan) -> String {
     )
 }
 
-/// One value as a person reads it: JSON, markers spelled out, long text cut.
-pub fn value(value: &serde_json::Value) -> String {
-    let mut text = String::new();
-    spell(&mut text, value, true);
-    let text = one_line(&text, Limits::FIELD);
-    if text.chars().count() > VALUE_CHARACTERS {
-        let cut: String = text.chars().take(VALUE_CHARACTERS).collect();
-        format!("{cut}…")
-    } else {
+/// Old and new value as a person reads them: JSON, markers spelled out, long text cut to where they begin
+/// to differ.
+pub fn values(old: &serde_json::Value, new: &serde_json::Value) -> (String, String) {
+    let spelled = |value| {
+        let mut text = String::new();
+        spell(&mut text, value, true);
         text
-    }
+    };
+    let (old, new) = (spelled(old), spelled(new));
+    let alike = old
+        .chars()
+        .zip(new.chars())
+        .take_while(|(one, other)| one == other)
+        .count();
+    // A little of what is alike shows where it is.
+    let start = match alike {
+        0..VALUE_CHARACTERS => 0,
+        alike => alike - VALUE_CHARACTERS / 4,
+    };
+    let part = |text: &str| {
+        let rest: String = text.chars().skip(start).take(VALUE_CHARACTERS).collect();
+        let is_cut = text.chars().count() > start + VALUE_CHARACTERS;
+        let (before, after) = (
+            if start > 0 { "…" } else { "" },
+            if is_cut { "…" } else { "" },
+        );
+        format!("{before}{}{after}", one_line(&rest, Limits::FIELD))
+    };
+    (part(&old), part(&new))
 }
 
 /// JSON with `$secret` and `$unknown` markers in words, however deep they stand.
@@ -92,11 +110,10 @@ pub fn change(change: &FieldChange) -> String {
     };
     match sensitive(change) {
         Some(what) => format!("{path}: (sensitive) {what}{forced}"),
-        None => format!(
-            "{path}: {} → {}{forced}",
-            value(&change.old),
-            value(&change.new)
-        ),
+        None => {
+            let (old, new) = values(&change.old, &change.new);
+            format!("{path}: {old} → {new}{forced}")
+        }
     }
 }
 
@@ -190,6 +207,17 @@ mod tests {
             protected: name == "db",
             create_before_destroy: false,
         }
+    }
+
+    #[test]
+    fn long_values_are_cut_to_where_they_differ() {
+        let long = |end: &str| serde_json::Value::String(format!("{}{end}", "x".repeat(200)));
+        let (old, new) = values(&long("one"), &long("two"));
+        assert_eq!(old, format!("…{}one\"", "x".repeat(15)));
+        assert_eq!(new, format!("…{}two\"", "x".repeat(15)));
+        let (old, new) = values(&serde_json::json!(1), &long(""));
+        assert_eq!(old, "1");
+        assert_eq!(new, format!("\"{}…", "x".repeat(59)));
     }
 
     #[test]
