@@ -277,7 +277,7 @@ impl Served {
         };
         let reason = if counted.count == found.count {
             format!(
-                "one of its {} {kind}s is not the one that was written last",
+                "its {} {kind}s are not the ones that were written",
                 counted.count
             )
         } else {

@@ -113,15 +113,12 @@ fn a_wiped_state_comes_back_with_its_key() {
         .output()
         .expect_code(1);
     lab.run("state verify --env dev").expect_code(0);
-    let known = copies(&lab, ".key").len();
     lab.run(&format!("{restore} --key-file both.json.key"))
         .expect_code(0);
     lab.run("state verify --env dev").expect_code(0);
     // What was replaced was sealed with a key of its own, which is kept as well.
     let keys = copies(&lab, ".key");
-    assert_eq!(keys.len(), known + 1);
-    let other = std::fs::read(keys.last().unwrap()).unwrap();
-    assert_ne!(other, key);
+    assert!(keys.iter().any(|path| std::fs::read(path).unwrap() != key));
 }
 
 #[test]
