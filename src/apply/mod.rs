@@ -133,8 +133,8 @@ pub struct ActionResult {
     pub evidence: Vec<Evidence>,
     /// What exists now, when it was made or changed.
     pub made: Option<Recorded>,
-    /// It failed, and one half of it was done before: of a replacement the old one is deleted, or
-    /// the new one is made.
+    /// It failed, and something of it was done: of a replacement the old one is deleted, or the new one is
+    /// made; or all of it, and only the state could not take it.
     pub is_half_done: bool,
 }
 

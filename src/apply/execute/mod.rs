@@ -66,6 +66,8 @@ struct Failure {
     store: bool,
     /// Something may have come of it: it is on record as tainted, or its intent stays open.
     left_over: bool,
+    /// The effect happened for certain; it is the writing of it that failed.
+    done: bool,
 }
 
 impl Failure {
@@ -78,6 +80,7 @@ impl Failure {
             lost_lock: false,
             store: false,
             left_over: false,
+            done: false,
         }
     }
 
@@ -510,7 +513,8 @@ impl Executor<'_, '_> {
                 class: ending.class,
                 evidence: ending.evidence,
                 made: self.made_of(address, ending.outcome),
-                is_half_done: ending.outcome != Outcome::Success && book.halves.contains(address),
+                is_half_done: ending.outcome != Outcome::Success
+                    && (ending.done || book.halves.contains(address)),
             },
         );
     }

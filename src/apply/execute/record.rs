@@ -81,6 +81,7 @@ impl Executor<'_, '_> {
             // Nobody else knows it.
             let id = &recorded.provider_id;
             let mut failure = Failure::store(error);
+            failure.done = true;
             failure.message =
                 format!("it is there, with the id `{id}`, and is not recorded: {error}");
             return Err(Box::new(failure).with_rest());

@@ -130,11 +130,16 @@ impl Executor<'_, '_> {
         match result {
             Ok(()) => self.outcome(operation, outcome).await,
             Err(error) => {
+                let mut failure = Box::new(Failure::store(&error));
                 if matches!(error, StoreError::Kept { .. }) {
                     // Kept as well, or an intent without outcome, which the next run settles.
                     drop(self.outcome(operation, outcome).await);
+                    if outcome == Outcome::Success {
+                        failure.message = format!("it is done, and not in the state yet: {error}");
+                        failure.done = true;
+                    }
                 }
-                Err(Box::new(Failure::store(&error)))
+                Err(failure)
             }
         }
     }
