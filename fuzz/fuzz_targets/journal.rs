@@ -7,12 +7,12 @@ use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
 use sha2::{Digest as _, Sha256};
 use tidegate::resource::{ActionKind, Address, Kind};
-use tidegate::state::journal::{Entry, open_intents, parse, write_line};
+use tidegate::state::journal::{Before, Entry, open_intents, parse, write_line};
 
 #[derive(Arbitrary, Debug)]
 enum Said {
     Begin(String, u64, String),
-    Intent([String; 7], u8),
+    Intent([String; 6], Vec<String>, bool, u8),
     Outcome(String, String),
     End(String),
 }
@@ -21,23 +21,29 @@ impl From<Said> for Entry {
     fn from(said: Said) -> Self {
         match said {
             Said::Begin(run_id, fence, at) => Self::Begin { run_id, fence, at },
-            Said::Intent([operation, address, kind, provider, config_hash, at, before], action) => {
-                Self::Intent {
-                    operation,
-                    address: Address::new(address),
-                    kind: Kind::new(kind),
-                    provider,
-                    action: [
-                        ActionKind::Create,
-                        ActionKind::Update,
-                        ActionKind::Replace,
-                        ActionKind::Delete,
-                    ][usize::from(action) % 4],
-                    config_hash,
-                    at,
-                    before,
-                }
-            }
+            Said::Intent(
+                [operation, address, kind, provider, config_hash, at],
+                ids,
+                is_unsure,
+                action,
+            ) => Self::Intent {
+                operation,
+                address: Address::new(address),
+                kind: Kind::new(kind),
+                provider,
+                action: [
+                    ActionKind::Create,
+                    ActionKind::Update,
+                    ActionKind::Replace,
+                    ActionKind::Delete,
+                ][usize::from(action) % 4],
+                config_hash,
+                at,
+                before: Before {
+                    ids: ids.into_iter().filter(|id| !id.is_empty()).collect(),
+                    is_unsure,
+                },
+            },
             Said::Outcome(operation, outcome) => Self::Outcome { operation, outcome },
             Said::End(run_id) => Self::End { run_id },
         }

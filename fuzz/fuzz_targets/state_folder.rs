@@ -28,7 +28,11 @@ struct Files {
 #[derive(Debug)]
 struct Locked;
 
-impl FileLock for Locked {}
+impl FileLock for Locked {
+    fn is_in_place(&self) -> bool {
+        true
+    }
+}
 
 fn failed<T>(operation: &'static str, path: &Path, kind: io::ErrorKind) -> DiskResult<T> {
     Err(DiskError {
