@@ -2,12 +2,16 @@
 //! create. To miss it makes a second one, and to take somebody else's for it gives that away, so it
 //! is said how sure the answer is.
 
-use std::collections::HashMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 use std::time::Duration;
+
+use tokio::sync::OnceCell;
 
 use super::Engine;
 use super::execute::within;
-use crate::provider::ability::Ability;
+use crate::provider::ability::{Ability, Found};
 use crate::provider::{Driver, DriverError, ErrorClass};
 use crate::resource::{Address, Kind, Map, Observed, ProviderId, Recorded, Value};
 use crate::state::journal::Before;
@@ -132,9 +136,17 @@ pub(super) struct Place<'p> {
 const LOOKS: u32 = 3;
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
 
+/// What a provider lists; `None` when it has no list, or none is needed.
+type Listed = Option<Result<Vec<Found>, DriverError>>;
+
+/// What providers listed before anything of a kind was made: each is asked once in a run, because what
+/// is made after that is known by its id.
+#[derive(Debug, Default)]
+pub(super) struct Lists(RefCell<BTreeMap<(ProviderId, Kind), Rc<OnceCell<Listed>>>>);
+
 /// What a list holds under one name.
 #[derive(Default)]
-struct List {
+struct Picked {
     /// Ids of what has that name.
     ours: Vec<String>,
     /// Something has no name at all.
@@ -177,7 +189,11 @@ impl<'p> Place<'p> {
     /// # Errors
     /// When the provider is out of reach, or asks to slow down: what came of a create after that could
     /// not be told from what was there before.
-    pub(super) async fn before(&self, engine: &Engine<'_>) -> Result<Before, DriverError> {
+    pub(super) async fn before(
+        &self,
+        engine: &Engine<'_>,
+        lists: &Lists,
+    ) -> Result<Before, DriverError> {
         let mut before = Before::default();
         let mut looks = 1;
         loop {
@@ -203,9 +219,11 @@ impl<'p> Place<'p> {
             }
             break;
         }
-        match self.list(engine).await {
+        let key = (self.owner.clone(), self.kind.clone());
+        let list = Rc::clone(lists.0.borrow_mut().entry(key).or_default());
+        match list.get_or_init(|| self.list(engine)).await {
             None => {}
-            Some(Ok(list)) => before.ids.extend(list.ours),
+            Some(Ok(all)) => before.ids.extend(self.pick(all).ours),
             Some(Err(_)) => before.is_unsure = true,
         }
         before.ids.retain(|id| !id.is_empty());
@@ -238,7 +256,8 @@ impl<'p> Place<'p> {
             Err(error) if error.class == ErrorClass::NotFound => {}
             Err(error) => failure = Some(error),
         }
-        if let Some(Ok(list)) = self.list(engine).await {
+        if let Some(Ok(all)) = self.list(engine).await {
+            let list = self.pick(&all);
             let new = list.ours.into_iter().find(|id| !others.ids.contains(id));
             if let Some(id) = new {
                 let prior = Recorded {
@@ -288,8 +307,8 @@ impl<'p> Place<'p> {
         Ok(Presence::There(Box::new(found)))
     }
 
-    /// What the provider's own list of everything says; `None` when there is none, or none is needed.
-    async fn list(&self, engine: &Engine<'_>) -> Option<Result<List, DriverError>> {
+    /// The provider's own list of everything of the kind.
+    async fn list(&self, engine: &Engine<'_>) -> Listed {
         if self.driver.finds_by_name() {
             return None;
         }
@@ -297,28 +316,31 @@ impl<'p> Place<'p> {
         if !provider.abilities().contains(&Ability::Enumerate) {
             return None;
         }
-        let all = match within(engine, provider.enumerate(self.kind)).await {
-            Ok(all) => all,
-            Err(error) if error.class == ErrorClass::Unimplemented => return None,
-            Err(error) => return Some(Err(error)),
-        };
-        let mut list = List::default();
+        match within(engine, provider.enumerate(self.kind)).await {
+            Err(error) if error.class == ErrorClass::Unimplemented => None,
+            all => Some(all),
+        }
+    }
+
+    /// What a list holds under this name.
+    fn pick(&self, all: &[Found]) -> Picked {
+        let mut picked = Picked::default();
         for one in all {
             if one.kind != *self.kind || one.provider_id.is_empty() {
                 continue;
             }
             if one.name == self.address.as_str() {
-                list.ours.push(one.provider_id);
+                picked.ours.push(one.provider_id.clone());
             } else if one.name.is_empty() {
                 // Unless it is known which one that is, it may be this one.
                 let is_known = self
                     .records
                     .iter()
                     .any(|record| record.provider_id == one.provider_id);
-                list.has_nameless |= !is_known;
+                picked.has_nameless |= !is_known;
             }
         }
-        Some(Ok(list))
+        picked
     }
 
     /// What it is worth that nothing was found by name.

@@ -52,7 +52,7 @@ impl Executor<'_, '_> {
         let mut others = if driver.finds_by_name() {
             Before::default()
         } else {
-            let before = place.before(self.engine).await;
+            let before = place.before(self.engine, &self.lists).await;
             before.map_err(|error| Failure::driver(&error, Outcome::Error))?
         };
         others.ids.retain(|id| Some(id) != old.as_ref());

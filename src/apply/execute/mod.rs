@@ -33,6 +33,7 @@ use self::journal::Journal;
 use self::pace::Pace;
 use self::room::Room;
 use super::hold::Hold;
+use super::presence::Lists;
 use super::survey::{Survey, by_address};
 use super::values::Values;
 use super::{ActionResult, ApplyReport, Engine};
@@ -151,6 +152,7 @@ struct Executor<'a, 'e> {
     lanes: BTreeMap<ProviderId, Pace>,
     evidence: Budget,
     ids: Ids,
+    lists: Lists,
 }
 
 /// Steps that may run, by provider: one that is busy or throttled holds up nobody else. Those that
@@ -246,6 +248,7 @@ pub async fn execute(engine: &Engine<'_>, lease: &Lease, survey: Survey) -> (App
         resources: by_address(engine),
         actions,
         ids: Ids::of_records(&survey.records),
+        lists: Lists::default(),
         records: survey.records,
         sizes: survey.sizes,
         priors: RefCell::new(survey.priors),

@@ -201,6 +201,17 @@ fn what_cannot_be_looked_at_before_is_not_asked_for() {
 }
 
 #[test]
+fn a_run_asks_for_a_list_once() {
+    let mut world = World::new(&[("a", ""), ("b", ""), ("c", "depends: [a]")]);
+    world.cloud.by_name = Names::Unknown;
+    world.cloud.abilities.insert(Ability::Enumerate);
+    assert!(all_well(&world.apply()));
+    let calls = world.cloud.calls();
+    let lists = calls.iter().filter(|call| *call == "enumerate").count();
+    assert_eq!(lists, 1, "{calls:?}");
+}
+
+#[test]
 fn what_a_list_held_before_is_somebody_elses() {
     let mut world = world(Names::Unknown);
     world.cloud.abilities.insert(Ability::Enumerate);
