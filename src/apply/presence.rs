@@ -142,7 +142,10 @@ type Listed = Option<Result<Vec<Found>, DriverError>>;
 /// What providers listed before anything of a kind was made: each is asked once in a run, because what
 /// is made after that is known by its id.
 #[derive(Debug, Default)]
-pub(super) struct Lists(RefCell<BTreeMap<(ProviderId, Kind), Rc<OnceCell<Listed>>>>);
+pub(super) struct Lists(RefCell<BTreeMap<(ProviderId, Kind), Asked>>);
+
+/// The answer, when there is one; whoever comes meanwhile waits for it.
+type Asked = Rc<OnceCell<Listed>>;
 
 /// What a list holds under one name.
 #[derive(Default)]
