@@ -32,8 +32,8 @@ pub struct Settled {
     pub is_unproven: bool,
 }
 
-/// What the finding of such an intent begins with.
-const UNPROVEN: &str = "it is not found by its name";
+/// The finding of such an intent.
+const UNPROVEN: &str = "it is not found by its name, so it counts as not made";
 
 /// What counted as not made for want of a better answer, for a run that makes nothing: what is there
 /// would be there for ever.
@@ -149,7 +149,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
             .map_err(problem)?;
         settled.push(Settled {
             address: address.clone(),
-            is_unproven: finding.starts_with(UNPROVEN),
+            is_unproven: finding == UNPROVEN,
             finding,
         });
     }
@@ -333,10 +333,8 @@ async fn settle(
                 Presence::Other(id) => Ok(format!(
                     "it was not made: what goes by its name, `{id}`, was there before or is another environment's"
                 )),
-                // What says so is an error by now.
-                Presence::Unseen | Presence::Blind | Presence::Doubtful(_) => {
-                    Ok(format!("{UNPROVEN}, so it counts as not made"))
-                }
+                Presence::Unseen => Ok(UNPROVEN.to_owned()),
+                Presence::Blind | Presence::Doubtful(_) => Err(unseen(address)),
             }
         }
         (ActionKind::Delete, Some(mut record)) => {

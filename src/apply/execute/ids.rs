@@ -40,8 +40,9 @@ impl Ids {
     }
 
     /// It is gone, and its id is nobody's.
-    pub(super) fn forget(&self, address: &Address) {
-        self.0.borrow_mut().retain(|_, one| one != address);
+    pub(super) fn forget(&self, provider: &ProviderId, kind: &Kind, id: &str) {
+        let key = key(provider.as_str(), kind.as_str(), id);
+        self.0.borrow_mut().remove(&key);
     }
 }
 

@@ -265,7 +265,8 @@ impl Executor<'_, '_> {
         let deleted = self.engine.store.delete(self.lease, address).await;
         self.saved(deleted.map(drop), &operation, Outcome::Success)
             .await?;
-        self.ids.forget(address);
+        self.ids
+            .forget(&action.provider, &action.kind, &prior.provider_id);
         self.priors.borrow_mut().remove(address);
         self.values.borrow_mut().remove(address);
         Ok(())
