@@ -398,7 +398,6 @@ pub struct VerifyArgs {
     pub verbose: bool,
 }
 
-/// `90`, `250ms`, `30s`, `5m`, `1h30m`.
 /// A duration in which something can be done.
 fn some_time(text: &str) -> Result<Duration, String> {
     match duration(text)? {
@@ -407,6 +406,16 @@ fn some_time(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// How long a saved plan may be applied. What was true a year ago says nothing about today.
+fn validity(text: &str) -> Result<Duration, String> {
+    const LONGEST: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+    match some_time(text)? {
+        validity if validity > LONGEST => Err("at most a year (8784h)".to_owned()),
+        validity => Ok(validity),
+    }
+}
+
+/// `90`, `250ms`, `30s`, `5m`, `1h30m`.
 fn duration(text: &str) -> Result<Duration, String> {
     crate::config::duration(text).ok_or_else(|| "write it like 250ms, 30s, 5m or 1h30m".to_owned())
 }

@@ -2,15 +2,19 @@
 //! resource is the new one's as soon as that is made; until the old one is gone it is remembered
 //! beside the records, so that a run that is killed in between loses neither.
 
-use super::recover::Settled;
-use super::{Engine, hold};
+use serde::Deserialize;
+
+use super::execute::within;
+use super::survey::owner_of;
+use super::{ApplyReport, Engine, hold};
 use crate::clock::rfc3339;
+use crate::plan::Scope;
 use crate::provider::{ErrorClass, Operation};
 use crate::random::hex_of;
-use crate::report::Report;
+use crate::report::{Exit, Outcome, Report};
 use crate::resource::{Address, Kind};
 use crate::state::record::to_recorded;
-use crate::state::{Keepsake, Lease, Record, StoreError, StoreResult};
+use crate::state::{Keepsake, Lease, Record, Records, StoreError, StoreResult};
 
 const KEEPSAKE: &str = "deposed/";
 
@@ -22,14 +26,42 @@ fn place(engine: &Engine<'_>, address: &str) -> String {
     format!("{}/deposed/{address}", engine.config.environment)
 }
 
-/// Remembers an old one before its new one is asked for.
+/// Remembers an old one before its new one is asked for, beside those that wait already.
 pub(super) async fn remember(
     engine: &Engine<'_>,
     lease: &Lease,
     record: &Record,
 ) -> StoreResult<()> {
     let address = &record.resource_id;
-    let text = serde_json::to_vec(record)
+    let mut old = of(engine, address).await?;
+    if !old.iter().any(|old| old.provider_id == record.provider_id) {
+        old.push(record.clone());
+    }
+    keep(engine, lease, address, &old).await
+}
+
+/// Forgets an old one: it is gone, or its new one was never made.
+pub(super) async fn forget(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    address: &Address,
+    provider_id: &str,
+) -> StoreResult<()> {
+    let mut old = of(engine, address).await?;
+    old.retain(|old| old.provider_id != provider_id);
+    keep(engine, lease, address, &old).await
+}
+
+async fn keep(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    address: &Address,
+    old: &[Record],
+) -> StoreResult<()> {
+    if old.is_empty() {
+        return engine.store.delete_keepsake(lease, &key(address)).await;
+    }
+    let text = serde_json::to_vec(old)
         .map_err(|error| StoreError::Storage(format!("cannot remember `{address}`: {error}")))?;
     let keepsake = Keepsake {
         fingerprint: String::new(),
@@ -46,45 +78,38 @@ pub(super) async fn remember(
         .await
 }
 
-/// Forgets an old one: it is gone, or its new one was never made.
-pub(super) async fn forget(
-    engine: &Engine<'_>,
-    lease: &Lease,
-    address: &Address,
-) -> StoreResult<()> {
-    engine.store.delete_keepsake(lease, &key(address)).await
+/// What is kept: several, or the one of earlier versions.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Several(Vec<Record>),
+    One(Box<Record>),
 }
 
-/// The old one of a resource, when one is remembered.
-pub(super) async fn of(engine: &Engine<'_>, address: &Address) -> Result<Option<Record>, Report> {
-    let keepsake = engine
-        .store
-        .keepsake(&key(address))
-        .await
-        .map_err(Report::from)?;
+/// The old ones of a resource that are remembered, the oldest first.
+pub(super) async fn of(engine: &Engine<'_>, address: &Address) -> StoreResult<Vec<Record>> {
+    let keepsake = engine.store.keepsake(&key(address)).await?;
     let Some(sealed) = keepsake.and_then(|keepsake| keepsake.sealed) else {
-        return Ok(None);
+        return Ok(Vec::new());
     };
-    let unreadable = |why: String| {
-        Report::error(
-            "state/sealed",
-            format!("what is remembered of the old `{address}` cannot be read"),
-        )
-        .because(why)
-        .fix("use the state key this state was written with (TIDEGATE_STATE_KEY, or the store's key file)")
+    let unreadable = |why: String| StoreError::Corrupt {
+        what: format!("what is remembered of the old `{address}`"),
+        reason: format!("{why}; it opens with the state key this state was written with"),
     };
     let text = engine
         .keyring
         .open_bytes(&place(engine, address.as_str()), &sealed)
         .map_err(|error| unreadable(error.to_string()))?;
-    serde_json::from_slice(&text)
-        .map(Some)
-        .map_err(|error| unreadable(error.to_string()))
+    match serde_json::from_slice(&text) {
+        Ok(Kept::Several(old)) => Ok(old),
+        Ok(Kept::One(old)) => Ok(vec![*old]),
+        Err(error) => Err(unreadable(error.to_string())),
+    }
 }
 
 /// The resources whose old one is still remembered.
-pub(super) async fn all(engine: &Engine<'_>) -> Result<Vec<Address>, Report> {
-    let keys = engine.store.keepsakes().await.map_err(Report::from)?;
+pub(super) async fn all(engine: &Engine<'_>) -> StoreResult<Vec<Address>> {
+    let keys = engine.store.keepsakes().await?;
     Ok(keys
         .iter()
         .filter_map(|key| key.strip_prefix(KEEPSAKE))
@@ -92,58 +117,174 @@ pub(super) async fn all(engine: &Engine<'_>) -> Result<Vec<Address>, Report> {
         .collect())
 }
 
-/// Finishes what runs that are gone left: an old one whose new one is on record goes, as was
-/// approved then; one whose new one was never made stays.
-pub(super) async fn settle(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>, Report> {
-    let mut settled = Vec::new();
+/// Every old one that waits for something: what has a new one on record.
+///
+/// # Errors
+/// When the state cannot be read.
+pub async fn waiting(engine: &Engine<'_>) -> StoreResult<Vec<Record>> {
+    let mut waiting = Vec::new();
     for address in all(engine).await? {
-        engine.cancel.go_on()?;
-        let Some(old) = of(engine, &address).await? else {
-            continue;
-        };
-        let record = engine.store.get(&address).await.map_err(Report::from)?;
-        if record.is_some_and(|record| record.provider_id == old.provider_id) {
-            forget(engine, lease, &address)
-                .await
-                .map_err(Report::from)?;
-            continue;
-        }
-        let owner = super::survey::owner_of(engine, &old);
-        let driver = engine.driver(&address, &owner, &Kind::new(old.resource_type.clone()))?;
-        let prior = to_recorded(
-            &old,
-            &engine.config.environment,
-            &engine.keyring,
-            &engine.masker,
-        )
-        .map_err(Report::from)?;
-        let operation = Operation {
-            id: format!(
-                "{}-{}",
-                lease.holder.run_id,
-                hex_of::<8>(engine.random.as_ref())
-            ),
-            environment: engine.config.environment.clone(),
-        };
-        hold::prove(engine, lease).await.map_err(Report::from)?;
-        match driver.delete(&operation, &prior).await {
-            Err(error) if error.class != ErrorClass::NotFound => {
-                return Err(Report::error(
-                    "apply/unsettled",
-                    format!("the old `{address}`, which has a new one, could not be deleted"),
-                )
-                .because(format!("{} ({})", error.message, error.class.word()))
-                .fix("remove the cause and run the same command again"));
-            }
-            _ => forget(engine, lease, &address)
-                .await
-                .map_err(Report::from)?,
-        }
-        settled.push(Settled {
-            address,
-            finding: "its new one is there; the old one is deleted now".to_owned(),
-            is_unproven: false,
+        let record = engine.store.get(&address).await?;
+        let mut old = of(engine, &address).await?;
+        old.retain(|old| {
+            record
+                .as_ref()
+                .is_none_or(|record| record.provider_id != old.provider_id)
         });
+        waiting.append(&mut old);
     }
-    Ok(settled)
+    Ok(waiting)
+}
+
+/// Forgets old ones whose new one was never made: they are on record still.
+pub(super) async fn settle(engine: &Engine<'_>, lease: &Lease) -> StoreResult<()> {
+    for address in all(engine).await? {
+        let record = engine.store.get(&address).await?;
+        if let Some(record) = record {
+            forget(engine, lease, &address, &record.provider_id).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Deletes what earlier runs left waiting, now that everything that stood on it has moved over or is
+/// gone: as was approved then. What still stands on an old one keeps it.
+///
+/// # Errors
+/// When the state cannot be read or written; a refusal of a provider is one of the problems.
+pub async fn finish(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    scope: &Scope,
+    report: &ApplyReport,
+) -> Result<Finished, Report> {
+    let mut finished = Finished::default();
+    if report.interrupted || report.lost_lock || report.store_failed {
+        return Ok(finished);
+    }
+    let waiting = waiting(engine).await.map_err(Report::from)?;
+    if waiting.is_empty() {
+        return Ok(finished);
+    }
+    let records = Records::from(engine.store.list().await.map_err(Report::from)?);
+    for old in waiting {
+        engine.cancel.go_on()?;
+        let address = old.resource_id.clone();
+        // What became of its own action says so already.
+        let mut of_this_run = report.actions.iter();
+        if of_this_run.any(|result| result.address == address && result.outcome != Outcome::Success)
+        {
+            continue;
+        }
+        if let Some(why) = keeper(&records, scope, report, &address) {
+            finished.problems.push(
+                Report::error(
+                    "apply/old-left",
+                    format!(
+                        "the old `{address}`, `{}`, which has a new one, stays for now",
+                        old.provider_id
+                    ),
+                )
+                .because(why)
+                .fix("run the same command again: what has moved over lets it go")
+                .exit(Exit::Partial),
+            );
+            continue;
+        }
+        match delete(engine, lease, &old).await? {
+            Ok(()) => {
+                let forgotten = forget(engine, lease, &address, &old.provider_id).await;
+                forgotten.map_err(Report::from)?;
+                finished.gone.push((address, old.provider_id));
+            }
+            Err(why) => finished.problems.push(
+                Report::error(
+                    "apply/old-left",
+                    format!(
+                        "the old `{address}`, `{}`, which has a new one, could not be deleted",
+                        old.provider_id
+                    ),
+                )
+                .because(why)
+                .fix("remove the cause and run the same command again")
+                .exit(Exit::Partial),
+            ),
+        }
+    }
+    Ok(finished)
+}
+
+/// What became of the old ones that waited.
+#[derive(Debug, Default)]
+pub struct Finished {
+    /// Deleted: the resource, and the id of its old one.
+    pub gone: Vec<(Address, String)>,
+    /// Why others are still there.
+    pub problems: Vec<Report>,
+}
+
+/// Why an old one has to stay, if it does.
+fn keeper(
+    records: &Records,
+    scope: &Scope,
+    report: &ApplyReport,
+    address: &Address,
+) -> Option<String> {
+    if records
+        .get(address)
+        .is_some_and(|record| record.status == "error")
+    {
+        return Some("its new one is not complete".to_owned());
+    }
+    let mut on_it = records
+        .iter()
+        .filter(|record| record.dependencies.contains(address));
+    let stays = on_it.find(|record| {
+        let has_failed = report.actions.iter().any(|result| {
+            result.address == record.resource_id && result.outcome != Outcome::Success
+        });
+        has_failed || record.status == "error" || !scope.includes(&record.resource_id)
+    })?;
+    Some(format!(
+        "`{}` stands on it, and has not been moved over",
+        stays.resource_id
+    ))
+}
+
+/// Deletes an old one; the inner error is the provider's.
+async fn delete(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    old: &Record,
+) -> Result<Result<(), String>, Report> {
+    let owner = owner_of(engine, old);
+    let kind = Kind::new(old.resource_type.clone());
+    let driver = match engine.driver(&old.resource_id, &owner, &kind) {
+        Ok(driver) => driver,
+        Err(problem) => return Ok(Err(problem.message)),
+    };
+    let prior = to_recorded(
+        old,
+        &engine.config.environment,
+        &engine.keyring,
+        &engine.masker,
+    )
+    .map_err(Report::from)?;
+    let operation = Operation {
+        id: format!(
+            "{}-{}",
+            lease.holder.run_id,
+            hex_of::<8>(engine.random.as_ref())
+        ),
+        environment: engine.config.environment.clone(),
+    };
+    hold::prove(engine, lease).await.map_err(Report::from)?;
+    Ok(
+        match within(engine, driver.delete(&operation, &prior)).await {
+            Err(error) if error.class != ErrorClass::NotFound => {
+                Err(format!("{} ({})", error.message, error.class.word()))
+            }
+            _ => Ok(()),
+        },
+    )
 }

@@ -6,7 +6,7 @@
 
 pub mod checked;
 pub mod credential;
-mod deposed;
+pub mod deposed;
 pub mod drift;
 pub mod execute;
 mod hold;

@@ -13,9 +13,9 @@ use super::Engine;
 use super::execute::within;
 use crate::provider::ability::{Ability, Found};
 use crate::provider::{Driver, DriverError, ErrorClass};
-use crate::resource::{Address, Kind, Map, Observed, ProviderId, Recorded, Value};
-use crate::state::journal::Before;
-use crate::state::{Record, Records, StoreResult};
+use crate::resource::{ActionKind, Address, Kind, Map, Observed, ProviderId, Recorded, Value};
+use crate::state::journal::{Before, open_intents};
+use crate::state::{Entry, Record, Records, Store, StoreResult};
 
 /// What is there under a name.
 pub(super) enum Presence {
@@ -57,63 +57,90 @@ pub(super) fn locator(address: &Address, kind: &Kind, config: Option<&Map>) -> R
     locator
 }
 
-/// What the other environments of this state have on record: type and id, and where.
+/// What the other environments of this state have, or may be making right now.
+#[derive(Debug, Default)]
+pub struct Others {
+    /// What is on record: type and id, and where.
+    recorded: HashMap<(String, String), String>,
+    /// What a run there, going on or cut off, began to make: type and name, and where.
+    begun: HashMap<(String, String), String>,
+}
+
+impl Others {
+    /// The environment whose this is, or may be.
+    pub fn whose(&self, kind: &Kind, id: &str, name: &Address) -> Option<&str> {
+        self.has_recorded(kind, id)
+            .or_else(|| self.has_begun(kind, name))
+    }
+
+    fn has_recorded(&self, kind: &Kind, id: &str) -> Option<&str> {
+        let key = (kind.as_str().to_owned(), id.to_owned());
+        self.recorded.get(&key).map(String::as_str)
+    }
+
+    fn has_begun(&self, kind: &Kind, name: &Address) -> Option<&str> {
+        let key = (kind.as_str().to_owned(), name.as_str().to_owned());
+        self.begun.get(&key).map(String::as_str)
+    }
+
+    async fn add(&mut self, environment: &str, store: &dyn Store) -> StoreResult<()> {
+        for record in store.list().await? {
+            let key = (record.resource_type, record.provider_id);
+            self.recorded.insert(key, environment.to_owned());
+        }
+        let journal = store.journal_read().await?;
+        for intent in open_intents(&journal) {
+            if let Entry::Intent {
+                address,
+                kind,
+                action: ActionKind::Create | ActionKind::Replace,
+                ..
+            } = intent
+            {
+                let key = (kind.as_str().to_owned(), address.as_str().to_owned());
+                self.begun.insert(key, environment.to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What the other environments of this state have.
 ///
 /// # Errors
 /// When one of them cannot be read: then nobody knows what is theirs.
-pub async fn of_others(engine: &Engine<'_>) -> StoreResult<HashMap<(String, String), String>> {
-    let mut all = HashMap::new();
+pub async fn of_others(engine: &Engine<'_>) -> StoreResult<Others> {
+    let mut others = Others::default();
     for environment in engine.store.environments().await? {
         if environment == engine.store.environment() {
             continue;
         }
         if let Some(store) = engine.store.beside(&environment)? {
-            for record in store.list().await? {
-                all.insert(
-                    (record.resource_type, record.provider_id),
-                    environment.clone(),
-                );
-            }
+            others.add(&environment, store.as_ref()).await?;
         }
     }
-    Ok(all)
+    Ok(others)
 }
 
-/// The other environment of this state that has it on record.
-async fn elsewhere(engine: &Engine<'_>, kind: &Kind, id: &str) -> StoreResult<Option<String>> {
-    for environment in engine.store.environments().await? {
-        if environment == engine.store.environment() {
-            continue;
-        }
-        if let Some(store) = engine.store.beside(&environment)?
-            && store
-                .list()
-                .await?
-                .iter()
-                .any(|record| record.provider_id == id && record.resource_type == kind.as_str())
-        {
-            return Ok(Some(environment));
-        }
-    }
-    Ok(None)
-}
-
-/// The same for what is about to be taken over: zones are, by every environment that declares them.
+/// The other environment whose it is, or may be, for what is about to be taken over: zones are, by
+/// every environment that declares them.
 pub(in crate::apply) async fn owned_elsewhere(
     engine: &Engine<'_>,
     kind: &Kind,
     id: &str,
+    name: &Address,
 ) -> StoreResult<Option<String>> {
     if is_shared(kind) {
         return Ok(None);
     }
-    elsewhere(engine, kind, id).await
+    let others = of_others(engine).await?;
+    Ok(others.whose(kind, id, name).map(str::to_owned))
 }
 
 /// Why what was found is not taken over.
 pub(super) fn on_record(id: &str, environment: Option<&str>) -> String {
     format!(
-        "what goes by its name, `{id}`, is on record in environment `{}`, and is not touched",
+        "what goes by its name, `{id}`, is on record in environment `{}`, or is being made there, and is not touched",
         environment.unwrap_or_default()
     )
 }
@@ -292,17 +319,18 @@ impl<'p> Place<'p> {
         &self,
         engine: &Engine<'_>,
         found: Observed,
-        is_doubtful: bool,
+        mut is_doubtful: bool,
     ) -> Result<Presence, DriverError> {
         if !self.driver.finds_by_name() {
-            let elsewhere = elsewhere(engine, self.kind, &found.provider_id).await;
-            let elsewhere = elsewhere.map_err(|error| {
+            let others = of_others(engine).await.map_err(|error| {
                 let why = format!("whether it is another environment's cannot be told: {error}");
                 DriverError::new(ErrorClass::Unknown, why)
             })?;
-            if elsewhere.is_some() {
+            if others.has_recorded(self.kind, &found.provider_id).is_some() {
                 return Ok(Presence::Other(found.provider_id));
             }
+            // Theirs or ours: nobody knows yet.
+            is_doubtful |= others.has_begun(self.kind, self.address).is_some();
         }
         if is_doubtful {
             return Ok(Presence::Doubtful(found.provider_id));

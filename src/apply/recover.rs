@@ -91,7 +91,7 @@ pub async fn doubts(engine: &Engine<'_>, settled: &[Settled]) -> Vec<Report> {
 /// True when a dead run left intents behind (for commands that only look).
 pub async fn is_needed(engine: &Engine<'_>) -> Result<bool, Report> {
     let entries = engine.store.journal_read().await.map_err(Report::from)?;
-    Ok(!open_intents(&entries).is_empty() || !deposed::all(engine).await?.is_empty())
+    Ok(!open_intents(&entries).is_empty())
 }
 
 /// Settles every open intent, then empties the journal. Doing it twice is doing it once: each
@@ -153,7 +153,7 @@ pub async fn recover(engine: &Engine<'_>, lease: &Lease) -> Result<Vec<Settled>,
             finding,
         });
     }
-    settled.extend(deposed::settle(engine, lease).await?);
+    deposed::settle(engine, lease).await.map_err(problem)?;
     if !entries.is_empty() {
         engine.store.journal_clear(lease).await.map_err(problem)?;
     }
@@ -253,16 +253,15 @@ async fn settle(
         |record| owner_of(engine, record),
     );
     let driver = engine.driver(address, &owner, kind)?;
-    let old = deposed::of(engine, address).await?;
+    let old = deposed::of(engine, address).await.map_err(Report::from)?;
     match (action, record) {
         // The new one of a pair: what is on record is the old one still.
         (ActionKind::Create, Some(record))
-            if old
-                .as_ref()
-                .is_some_and(|old| old.provider_id == record.provider_id) =>
+            if old.iter().any(|old| old.provider_id == record.provider_id) =>
         {
             let mut others = left.before.clone();
-            others.ids.push(record.provider_id.clone());
+            let olds = old.iter().map(|old| old.provider_id.clone());
+            others.ids.extend(olds);
             match look_up(engine, &owner, driver, (address, kind), left, &others).await? {
                 Presence::There(observed) => {
                     let mut record = record;
@@ -275,11 +274,9 @@ async fn settle(
             }
         }
         (ActionKind::Delete, Some(record))
-            if old
-                .as_ref()
-                .is_some_and(|old| old.provider_id != record.provider_id) =>
+            if left.before.ids.iter().any(|id| *id != record.provider_id) =>
         {
-            Ok("whether its old one is gone is looked at next".to_owned())
+            Ok("its old one goes when nothing stands on it any more".to_owned())
         }
         (ActionKind::Create, Some(_)) => Ok("it was made and recorded".to_owned()),
         (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {

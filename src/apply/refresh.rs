@@ -1,15 +1,18 @@
 //! Reads live outputs and puts them into the records. All or nothing: one read that fails leaves
 //! every record as it was.
 
+use std::collections::BTreeMap;
+
 use futures_util::StreamExt as _;
 use serde_json::{Value as Json, json};
 
 use super::Engine;
 use super::drift::{Field, live_outputs, public, same};
-use super::survey::owner_of;
-use crate::provider::ErrorClass;
+use super::survey::{by_address, owner_of};
+use crate::config::Resource;
+use crate::provider::{Driver, ErrorClass};
 use crate::report::Report;
-use crate::resource::{Address, Kind, Observed, Outputs};
+use crate::resource::{Address, Kind, Observed, Outputs, Recorded};
 use crate::secret::Keyring;
 use crate::state::Record;
 use crate::state::record::{observe, to_recorded};
@@ -85,8 +88,9 @@ impl Refreshed {
 /// Only when the state cannot be read.
 pub async fn read_all(engine: &Engine<'_>) -> Result<Vec<Refreshed>, Report> {
     let records = engine.store.list().await.map_err(Report::from)?;
+    let declared = by_address(engine);
     let mut all: Vec<Refreshed> = futures_util::stream::iter(records)
-        .map(|record| read_one(engine, record))
+        .map(|record| read_one(engine, &declared, record))
         .buffer_unordered(engine.parallelism.max(1))
         .collect()
         .await;
@@ -96,7 +100,11 @@ pub async fn read_all(engine: &Engine<'_>) -> Result<Vec<Refreshed>, Report> {
     Ok(all)
 }
 
-async fn read_one(engine: &Engine<'_>, record: Record) -> Refreshed {
+async fn read_one(
+    engine: &Engine<'_>,
+    declared: &BTreeMap<&Address, &Resource>,
+    record: Record,
+) -> Refreshed {
     let kind = Kind::new(record.resource_type.clone());
     let mut answer = Refreshed {
         address: record.resource_id.clone(),
@@ -134,7 +142,13 @@ async fn read_one(engine: &Engine<'_>, record: Record) -> Refreshed {
     };
     let outputs = merge(
         &prior.outputs,
-        live_outputs(engine, driver, &prior, live.outputs),
+        live_outputs(
+            engine,
+            declared.get(&prior.address).copied(),
+            driver,
+            &prior,
+            live.outputs,
+        ),
     );
     answer.fields = changed(&prior.outputs, &outputs, &engine.keyring);
     let provider_id = if live.provider_id.is_empty() {
@@ -143,6 +157,13 @@ async fn read_one(engine: &Engine<'_>, record: Record) -> Refreshed {
         live.provider_id
     };
     if provider_id != prior.provider_id {
+        if is_an_id(driver, &prior) {
+            answer.fate = Fate::Failed(format!(
+                "the provider answered about another resource, `{provider_id}`, when it was asked about `{}`",
+                prior.provider_id
+            ));
+            return answer;
+        }
         answer.fields.push(Field {
             path: "provider_id".to_owned(),
             expected: prior.provider_id.clone().into(),
@@ -172,6 +193,14 @@ async fn read_one(engine: &Engine<'_>, record: Record) -> Refreshed {
         engine.random.as_ref(),
     );
     answer
+}
+
+/// Whether what is recorded can be the id of a resource. A record of another tool may hold a name in its
+/// place; the provider tells the id then.
+fn is_an_id(driver: &dyn Driver, prior: &Recorded) -> bool {
+    !prior.provider_id.is_empty()
+        && prior.provider_id != prior.address.as_str()
+        && driver.id_format().accepts(&prior.provider_id)
 }
 
 /// Live outputs over recorded ones. What the live answer lacks is kept: some values (a boot script,

@@ -136,6 +136,12 @@ pub fn by_address<'a>(engine: &Engine<'a>) -> BTreeMap<&'a Address, &'a Resource
         .collect()
 }
 
+/// What the config says of one resource. For many, [`by_address`].
+pub fn declared<'a>(engine: &Engine<'a>, address: &Address) -> Option<&'a Resource> {
+    let mut all = engine.config.resources.iter();
+    all.find(|resource| resource.address == *address)
+}
+
 /// Every name a resource waits for: explicit, by reference, and through declared secrets that are
 /// copies of outputs.
 pub fn dependencies(
@@ -577,27 +583,48 @@ fn sensitive_names(outputs: &Outputs) -> Vec<String> {
 /// only declared one of its type.
 pub fn owner_of(engine: &Engine<'_>, record: &Record) -> ProviderId {
     let named = ProviderId::new(record.provider_ref.clone());
-    if !record.provider_ref.is_empty() {
+    if engine.config.providers.contains_key(&named) {
         return named;
     }
     let mut same_type = engine
         .config
         .providers
-        .iter()
-        .filter(|(_, declared)| declared.provider == record.provider);
+        .keys()
+        .filter(|id| is_of_type(engine, id, record));
     match (same_type.next(), same_type.next()) {
-        (Some((id, _)), None) => id.clone(),
-        _ => ProviderId::new(record.provider.clone()),
+        (Some(id), None) => id.clone(),
+        _ if record.provider_ref.is_empty() => ProviderId::new(record.provider.clone()),
+        _ => named,
     }
+}
+
+/// True when a declared provider module is of the type that a record names.
+fn is_of_type(engine: &Engine<'_>, id: &ProviderId, record: &Record) -> bool {
+    if record.provider.is_empty() {
+        return false;
+    }
+    let declared = engine.config.providers.get(id);
+    let opened = engine.providers.get(id);
+    declared.is_some_and(|declared| declared.provider == record.provider)
+        || opened.is_some_and(|provider| provider.name() == record.provider)
 }
 
 /// True when the provider module that a record names is not declared any more. Where the config still
 /// declares the resource, with a provider of that type, it was renamed.
-pub(super) fn is_renamed(engine: &Engine<'_>, record: &Record) -> bool {
-    !engine
-        .config
-        .providers
-        .contains_key(&owner_of(engine, record))
+fn is_renamed(engine: &Engine<'_>, record: &Record) -> bool {
+    let named = ProviderId::new(record.provider_ref.clone());
+    !record.provider_ref.is_empty() && !engine.config.providers.contains_key(&named)
+}
+
+/// The provider module that has what is on record, where the config declares the resource with `now`:
+/// that one, when it is the same under another name.
+pub(super) fn holder_of(engine: &Engine<'_>, record: &Record, now: &ProviderId) -> ProviderId {
+    let is_same = record.provider.is_empty() || is_of_type(engine, now, record);
+    if is_renamed(engine, record) && is_same {
+        now.clone()
+    } else {
+        owner_of(engine, record)
+    }
 }
 
 /// The delete of a resource the config no longer holds.

@@ -1,19 +1,19 @@
 //! Finds live resources without asking the state, and removes them: dependents first, as many at
 //! once as the run allows. What `teardown`, `cleanup` and `prune` stand on.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use super::Engine;
 use super::drift::live_outputs;
 use super::execute::within;
-pub use super::presence::of_others;
+pub use super::presence::{Others, of_others};
 use super::presence::{Place, Presence, locator};
-use super::survey::{dependencies, owner_of};
+use super::survey::{declared, dependencies, holder_of, owner_of};
 use super::values::Declared;
+use super::{Engine, deposed};
 use crate::clock::rfc3339;
 use crate::config::{GenerateSource, Resource};
 use crate::plan::{Action, Plan, Step, Steps};
@@ -108,10 +108,78 @@ pub async fn discover(engine: &Engine<'_>, records: &BTreeMap<Address, Record>) 
             .collect()
             .await;
     found.sort_by_key(|(at, _)| *at);
-    found
+    let mut found: Vec<Discovered> = found
         .into_iter()
         .map(|(_, discovered)| discovered)
-        .collect()
+        .collect();
+    add_old(engine, &mut found).await;
+    found
+}
+
+/// Adds the old ones of replacements that were cut off. What stood on the new one may stand on the old
+/// one still, so it goes before both.
+async fn add_old(engine: &Engine<'_>, found: &mut Vec<Discovered>) {
+    let waiting = match deposed::waiting(engine).await {
+        Ok(waiting) => waiting,
+        Err(error) => {
+            found.push(Discovered::Failed {
+                address: Address::new("(old ones)"),
+                kind: Kind::new(""),
+                message: error.to_string(),
+            });
+            return;
+        }
+    };
+    for old in waiting {
+        let address = Address::new(format!("{} (old, {})", old.resource_id, old.provider_id));
+        for one in &mut *found {
+            if let Discovered::There(target) = one
+                && target.depends_on.contains(&old.resource_id)
+            {
+                target.depends_on.insert(address.clone());
+            }
+        }
+        let one = discover_old(engine, &old, &address).await;
+        found.push(one);
+    }
+}
+
+async fn discover_old(engine: &Engine<'_>, old: &Record, address: &Address) -> Discovered {
+    let kind = Kind::new(old.resource_type.clone());
+    let provider = owner_of(engine, old);
+    let failed = |message: String| Discovered::Failed {
+        address: address.clone(),
+        kind: kind.clone(),
+        message,
+    };
+    let driver = match engine.driver(&old.resource_id, &provider, &kind) {
+        Ok(driver) => driver,
+        Err(problem) => return failed(problem.message),
+    };
+    let environment = &engine.config.environment;
+    let prior = match to_recorded(old, environment, &engine.keyring, &engine.masker) {
+        Ok(prior) => prior,
+        Err(error) => return failed(error.to_string()),
+    };
+    match within(engine, driver.read(&prior)).await {
+        Ok(observed) => Discovered::There(Box::new(Target {
+            address: address.clone(),
+            kind,
+            provider,
+            prior: seen(engine, driver, prior, observed),
+            depends_on: old.dependencies.iter().cloned().collect(),
+            // Its end was approved when its new one was.
+            protected: false,
+            orphan: false,
+            created_at: String::new(),
+            access_key: String::new(),
+        })),
+        Err(error) if error.class == ErrorClass::NotFound => Discovered::Missing {
+            address: address.clone(),
+            kind,
+        },
+        Err(error) => failed(said(&error)),
+    }
 }
 
 /// Declared secrets that are copies of outputs: they make dependencies too.
@@ -143,16 +211,25 @@ async fn discover_one(
     declared: &BTreeMap<String, Declared>,
     cut: Option<&Before>,
 ) -> Discovered {
+    // What is on record was made as the record says: the config may have moved on, to another type or
+    // to another account, where the same id is somebody else's.
+    let (kind, provider) = match record.filter(|record| !record.provider_id.is_empty()) {
+        Some(record) => (
+            Kind::new(record.resource_type.clone()),
+            holder_of(engine, record, &resource.provider),
+        ),
+        None => (resource.kind.clone(), resource.provider.clone()),
+    };
     let failed = |message: String| Discovered::Failed {
         address: resource.address.clone(),
-        kind: resource.kind.clone(),
+        kind: kind.clone(),
         message,
     };
     let missing = Discovered::Missing {
         address: resource.address.clone(),
-        kind: resource.kind.clone(),
+        kind: kind.clone(),
     };
-    let driver = match engine.driver(&resource.address, &resource.provider, &resource.kind) {
+    let driver = match engine.driver(&resource.address, &provider, &kind) {
         Ok(driver) => driver,
         Err(problem) => return failed(problem.message),
     };
@@ -168,8 +245,8 @@ async fn discover_one(
     let there = |prior: Recorded, observed: Observed| {
         Discovered::There(Box::new(Target {
             address: resource.address.clone(),
-            kind: resource.kind.clone(),
-            provider: resource.provider.clone(),
+            kind: kind.clone(),
+            provider: provider.clone(),
             prior: seen(engine, driver, prior, observed),
             depends_on: dependencies(resource, declared),
             protected: resource.protected || record.is_some_and(|record| record.tidegate.protected),
@@ -190,7 +267,7 @@ async fn discover_one(
             Err(error) => return failed(said(&error)),
         }
     }
-    if !driver.can_adopt(&resource.kind) {
+    if !driver.can_adopt(&kind) {
         if is_recorded {
             return missing;
         }
@@ -200,11 +277,11 @@ async fn discover_one(
     }
     let none = Records::default();
     let place = Place {
-        owner: &resource.provider,
+        owner: &provider,
         driver,
         address: &resource.address,
-        kind: &resource.kind,
-        locator: locator(&resource.address, &resource.kind, Some(&resource.config)),
+        kind: &kind,
+        locator: locator(&resource.address, &kind, Some(&resource.config)),
         records: &none,
     };
     match place.look(engine, cut.unwrap_or(&Before::default())).await {
@@ -213,7 +290,7 @@ async fn discover_one(
             found.provider_id
         )),
         Ok(Presence::There(found)) => {
-            let prior = Recorded::by_name(resource.address.clone(), resource.kind.clone());
+            let prior = Recorded::by_name(resource.address.clone(), kind.clone());
             there(prior, *found)
         }
         Ok(Presence::Other(id)) => failed(format!(
@@ -225,6 +302,9 @@ async fn discover_one(
                 resource.address
             ))
         }
+        Ok(Presence::Doubtful(id)) => failed(format!(
+            "what is there under its name, `{id}`, may be what a run of another environment is making, and is not touched"
+        )),
         Ok(_) => missing,
         // Its id says that it is gone; that names cannot be asked for changes nothing.
         Err(_) if is_recorded => missing,
@@ -237,7 +317,13 @@ fn said(error: &DriverError) -> String {
 }
 
 fn seen(engine: &Engine<'_>, driver: &dyn Driver, prior: Recorded, observed: Observed) -> Recorded {
-    let outputs = live_outputs(engine, driver, &prior, observed.outputs);
+    let outputs = live_outputs(
+        engine,
+        declared(engine, &prior.address),
+        driver,
+        &prior,
+        observed.outputs,
+    );
     Recorded {
         provider_id: observed.provider_id,
         outputs,
@@ -323,7 +409,7 @@ pub async fn tagged(engine: &Engine<'_>, tag: &str) -> Vec<Discovered> {
                     if let Some(environment) = is_of_others(&others, &target) {
                         engine.reporter.say(Event::Note {
                             text: format!(
-                                "`{}` ({}) stays: it is on record in environment `{environment}`.",
+                                "`{}` ({}) stays: it is on record in environment `{environment}`, or is being made there.",
                                 target.address, target.prior.provider_id
                             ),
                         });
@@ -342,16 +428,13 @@ pub async fn tagged(engine: &Engine<'_>, tag: &str) -> Vec<Discovered> {
     all
 }
 
-/// The other environment that has a listed resource on record, from [`of_others`].
-pub fn is_of_others<'o>(
-    others: &'o HashMap<(String, String), String>,
-    target: &Target,
-) -> Option<&'o str> {
-    let key = (
-        target.kind.as_str().to_owned(),
-        target.prior.provider_id.clone(),
-    );
-    others.get(&key).map(String::as_str)
+/// The other environment that has a listed resource, or may be making it.
+pub fn is_of_others<'o>(others: &'o Others, target: &Target) -> Option<&'o str> {
+    others.whose(
+        &target.kind,
+        &target.prior.provider_id,
+        &target.prior.address,
+    )
 }
 
 /// Adds what a tag found and the config does not hold. Records tell what an orphan stood on, and

@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use super::Engine;
 use super::presence::{is_shared, locator, on_record, owned_elsewhere};
 use super::sizing;
-use super::survey::{is_renamed, open, owner_of, sort_outputs, spec, spec_until_now};
+use super::survey::{holder_of, open, sort_outputs, spec, spec_until_now};
 use super::values::Values;
 use crate::config::Resource;
 use crate::plan::{Action, Decision, Scope, Waits, classify};
@@ -238,7 +238,7 @@ fn moved(
     resource: &Resource,
     record: &Record,
 ) -> Result<Option<Moved>, Report> {
-    let owner = owner_of(engine, record);
+    let owner = holder_of(engine, record, &resource.provider);
     let kind = Kind::new(record.resource_type.clone());
     let mut moved = Moved {
         reason: String::new(),
@@ -265,17 +265,7 @@ fn moved(
             "a resource of another type is another resource".to_owned(),
         );
     }
-    let is_other = if is_renamed(engine, record) {
-        // Of the same type it was the name of the module that changed, and nothing else.
-        let declared = engine.config.providers.get(&resource.provider);
-        let name = engine.providers.get(&resource.provider);
-        !record.provider.is_empty()
-            && declared.is_none_or(|declared| declared.provider != record.provider)
-            && name.is_none_or(|provider| provider.name() != record.provider)
-    } else {
-        owner != resource.provider
-    };
-    if is_other {
+    if owner != resource.provider {
         let (old, new) = (owner.as_str(), resource.provider.as_str());
         say(
             "provider",
@@ -287,13 +277,8 @@ fn moved(
     if moved.changes.is_empty() {
         return Ok(None);
     }
-    let deleter = if is_renamed(engine, record) && !is_other {
-        &resource.provider
-    } else {
-        &owner
-    };
     engine
-        .driver(&resource.address, deleter, &kind)
+        .driver(&resource.address, &owner, &kind)
         .map_err(|problem| problem.at(resource.at.clone()).exit(Exit::Usage))?;
     Ok(Some(moved))
 }
@@ -345,7 +330,8 @@ async fn visit(
             match driver.read(&by_name).await {
                 Ok(observed) => {
                     let id = &observed.provider_id;
-                    let other = owned_elsewhere(engine, &resource.kind, id).await;
+                    let other =
+                        owned_elsewhere(engine, &resource.kind, id, &resource.address).await;
                     if let Some(other) = other.map_err(|error| vec![Report::from(error)])? {
                         return Err(vec![
                             Report::error(

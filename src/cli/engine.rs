@@ -5,8 +5,6 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::duration;
-
 /// Which resources.
 #[derive(Clone, Debug, Default, Args)]
 pub struct ScopeArgs {
@@ -35,7 +33,7 @@ pub struct SaveArgs {
     pub output: Option<PathBuf>,
 
     /// How long the saved plan may be applied [default: 24h]
-    #[arg(long, value_name = "TIME", requires = "output", value_parser = duration)]
+    #[arg(long, value_name = "TIME", requires = "output", value_parser = super::validity)]
     pub valid_for: Option<Duration>,
 }
 

@@ -28,7 +28,8 @@ use crate::settings;
 use crate::state::{Lease, Record};
 
 /// Why what another environment has on record stays.
-pub(super) const ELSEWHERE: &str = "on record in another environment of this state";
+pub(super) const ELSEWHERE: &str =
+    "on record in another environment of this state, or being made there";
 
 /// How many removals may run at once.
 const AT_ONCE: usize = 10;

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::open::Opened;
 use super::up::{ask, protected_problem};
-use super::{CommandResult, Desk, Problems, summary};
+use super::{CommandResult, Desk, Problems, infra, summary};
 use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, remove_all, written};
 use crate::apply::survey::{Survey, delete_action};
@@ -132,7 +132,7 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
         let mut action = delete_action(engine, &record);
         action.reason = String::new();
         if let Err(problem) = engine.driver(&address, &action.provider, &action.kind) {
-            problems.push(problem);
+            problems.push(problem.exit(Exit::Usage));
         }
         actions.push(action);
         records.push(record);
@@ -181,6 +181,7 @@ async fn under_lock(
     let credentials = credential::in_use(&engine).await?;
     let written = written(&engine, &opened.sinks).await;
     preview(desk, &survey.plan, &credentials, &written);
+    let has_waiting = infra::say_waiting(desk, &engine).await?;
     let (plan, plan_id) = (survey.plan.clone(), survey.id.clone());
     let allowed: BTreeSet<String> = arguments.approval.allow_replace.iter().cloned().collect();
     let blocked = plan.blocked(&allowed);
@@ -189,7 +190,7 @@ async fn under_lock(
     }
     // What goes needs no owner any more, so there is nothing to claim.
     ownership::check(&engine, &survey, &owner).await?;
-    let has_something = !(plan.is_empty() && credentials.is_empty());
+    let has_something = has_waiting || !(plan.is_empty() && credentials.is_empty());
     if has_something && !arguments.approval.yes {
         ask(
             desk,
@@ -210,7 +211,8 @@ async fn under_lock(
     let mut sinks = Vec::new();
     let mut exit = Exit::Done;
     let unfinished = remarks::finalize(&engine, &plan_id, &report).await;
-    let unproven = recover::unproven(&settled);
+    let mut unproven = recover::unproven(&settled);
+    unproven.extend(infra::let_old_go(desk, &engine, lease, &Scope::everything(), &report).await?);
     for problem in unfinished.iter().chain(&unproven) {
         desk.ui.say(Event::Problem(Box::new(problem.clone())));
     }

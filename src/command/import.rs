@@ -11,7 +11,7 @@ use super::infra::{count, settle, unlock};
 use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
 use crate::apply::Engine;
-use crate::apply::survey::{owner_of, sort_outputs};
+use crate::apply::survey::{declared as declared_as, owner_of, sort_outputs};
 use crate::cli::infra::{ImportAllArgs, ImportArgs};
 use crate::config::{Config, Resource};
 use crate::disk::DiskExt as _;
@@ -537,7 +537,13 @@ async fn take(
         None => {
             let (config, outputs) = split_config(observed.outputs);
             let observed = Observed {
-                outputs: crate::apply::drift::live_outputs(engine, driver, &prior, outputs),
+                outputs: crate::apply::drift::live_outputs(
+                    engine,
+                    declared_as(engine, &address),
+                    driver,
+                    &prior,
+                    outputs,
+                ),
                 ..observed
             };
             let spec = Spec {

@@ -8,9 +8,10 @@ use super::{
     CommandResult, Desk, Problems, align, bootstrap, cleanup, derive, drift, expect, import,
     owners, refresh, rotate, teardown,
 };
-use crate::apply::{Engine, checked, recover};
+use crate::apply::{ApplyReport, Engine, checked, deposed, recover};
 use crate::cli::infra::BesideCommand;
 pub use crate::face::count;
+use crate::plan::Scope;
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::resource::Address;
 use crate::state::Lease;
@@ -89,6 +90,34 @@ pub async fn settle(desk: &Desk, engine: &Engine<'_>, lease: &Lease) -> Result<(
         ));
     }
     Ok(())
+}
+
+/// Says which old ones of replacements that were cut off still wait; true when there are any.
+pub async fn say_waiting(desk: &Desk, engine: &Engine<'_>) -> Result<bool, Problems> {
+    let waiting = deposed::waiting(engine).await.map_err(Report::from)?;
+    for old in &waiting {
+        desk.ui.note(format!(
+            "The old `{}`, `{}`, which has a new one, goes when nothing stands on it any more.",
+            old.resource_id, old.provider_id
+        ));
+    }
+    Ok(!waiting.is_empty())
+}
+
+/// Deletes the old ones that nothing stands on any more; what could not be is answered.
+pub async fn let_old_go(
+    desk: &Desk,
+    engine: &Engine<'_>,
+    lease: &Lease,
+    scope: &Scope,
+    report: &ApplyReport,
+) -> Result<Vec<Report>, Problems> {
+    let finished = deposed::finish(engine, lease, scope, report).await?;
+    for (address, id) in &finished.gone {
+        desk.ui
+            .note(format!("The old `{address}`, `{id}`, is deleted now."));
+    }
+    Ok(finished.problems)
 }
 
 /// Warns that the state is about to be settled, for commands that only look.

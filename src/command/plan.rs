@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::open::Opened;
 use super::up::protected_problem;
-use super::{CommandResult, Desk, Problems};
+use super::{CommandResult, Desk, Problems, infra};
 use crate::apply::sizing::NEW_ONE_FIRST;
 use crate::apply::survey::{Survey, survey_within};
 use crate::apply::{Engine, recover, remarks, saved, secrets};
@@ -86,6 +86,7 @@ async fn planned(
     let values = secrets::known(&engine, &opened.secret_stores).await?;
     let survey = survey_within(&engine, values, &arguments.scope.include).await?;
     say_remarks(desk, &survey);
+    let has_waiting = infra::say_waiting(desk, &engine).await?;
     let nobody = BTreeSet::new();
     let blocked = survey.plan.blocked(&nobody);
     if !blocked.is_empty() {
@@ -98,7 +99,7 @@ async fn planned(
         Some(path) => Some(save(desk, &engine, &survey, binding, path, &arguments.save).await?),
         None => None,
     };
-    let exit = if arguments.detailed_exitcode && !survey.plan.is_empty() {
+    let exit = if arguments.detailed_exitcode && (has_waiting || !survey.plan.is_empty()) {
         Exit::PLANNED_CHANGES
     } else {
         Exit::Done

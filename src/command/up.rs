@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::open::Opened;
 use super::plan::say_remarks;
-use super::{CommandResult, Desk, Problems, failures, problem_json, summary};
+use super::{CommandResult, Desk, Problems, failures, infra, problem_json, summary};
 use crate::apply::execute::execute;
 use crate::apply::ownership::Owner;
 use crate::apply::sinks::{SinkResult, revoke_forgotten, write_all};
@@ -206,6 +206,7 @@ async fn locked(
         let values = secrets::known(&engine, &opened.secret_stores).await?;
         let survey = survey_within(&engine, values, way.include).await?;
         say_remarks(desk, &survey);
+        infra::say_waiting(desk, &engine).await?;
         return Ok(dry_run(desk, way, config, &survey, started));
     }
     // Everything that can be refused is refused before the first effect.
@@ -288,6 +289,7 @@ async fn under_lock(
     desk.ui.say(Event::Block {
         text: face::plan::render(&survey.plan, desk.ui.style()),
     });
+    infra::say_waiting(desk, &engine).await?;
     let claims = ownership::check(&engine, &survey, &owner).await?;
     match &saved {
         // Whoever saved it saw it; protected resources still have to be named.
@@ -353,6 +355,8 @@ async fn under_lock(
     story
         .problems
         .extend(recover::doubts(&engine, &settled).await);
+    let left = infra::let_old_go(desk, &engine, lease, &scope, &story.apply).await?;
+    story.problems.extend(left);
     let unfinished = remarks::finalize(&engine, &plan_id, &story.apply).await;
     story.result = outcome::result(
         &plan_id,

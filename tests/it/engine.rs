@@ -4,6 +4,7 @@ mod credential;
 mod figures;
 mod more;
 mod moved;
+mod old;
 mod ours;
 mod world;
 
@@ -571,10 +572,7 @@ fn the_new_one_is_made_before_the_old_one_goes() {
         .try_apply(|survey| assert!(survey.plan.is_empty(), "{:?}", planned(&survey.plan)))
         .unwrap();
     assert!(report.actions.is_empty());
-    assert!(
-        findings[0].contains("the old one is deleted"),
-        "{findings:?}"
-    );
+    assert_eq!(findings, ["db: the old `db-1` is gone"]);
     assert_eq!(world.cloud.names(), ["db", "web"]);
     assert_eq!(
         world.cloud.id_of("db").unwrap(),

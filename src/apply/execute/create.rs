@@ -10,7 +10,6 @@ use crate::plan::Action;
 use crate::provider::{Driver, DriverError, ErrorClass, Operation};
 use crate::report::Outcome;
 use crate::resource::{ActionKind, Address, Observed, Recorded, Spec};
-use crate::state::StoreError;
 use crate::state::journal::Before;
 
 impl Executor<'_, '_> {
@@ -19,20 +18,21 @@ impl Executor<'_, '_> {
         if !action.create_before_destroy {
             return self.create_one(action, driver, pace).await;
         }
-        let store = |error: StoreError| Box::new(Failure::store(&error));
+        let store = |error| Box::new(Failure::store(&error));
         let old = self.prior(address)?;
         if let Some(record) = self.records.get(address) {
             deposed::remember(self.engine, self.lease, record)
                 .await
                 .map_err(store)?;
         }
+        let old_id = old.provider_id.clone();
         self.deposed.borrow_mut().insert(address.clone(), old);
         let ended = self.create_one(action, driver, pace).await;
         if let Err(failure) = &ended
             && !failure.store
             && !failure.left_over
         {
-            deposed::forget(self.engine, self.lease, address)
+            deposed::forget(self.engine, self.lease, address, &old_id)
                 .await
                 .map_err(store)?;
         }
@@ -234,7 +234,14 @@ impl Executor<'_, '_> {
     ) -> Ended {
         let found = match within(self.engine, driver.read(by_name)).await {
             Ok(found) if !found.provider_id.is_empty() => {
-                match owned_elsewhere(self.engine, &desired.kind, &found.provider_id).await {
+                match owned_elsewhere(
+                    self.engine,
+                    &desired.kind,
+                    &found.provider_id,
+                    &desired.address,
+                )
+                .await
+                {
                     Ok(None) => found,
                     told => {
                         let why = told.map_or_else(
@@ -358,7 +365,7 @@ impl Executor<'_, '_> {
     }
 
     /// The other resource of the same provider and type that has this id. Zones may be declared twice.
-    fn whose(&self, desired: &Spec, id: &str) -> Option<Address> {
+    pub(super) fn whose(&self, desired: &Spec, id: &str) -> Option<Address> {
         if is_shared(&desired.kind) {
             return None;
         }

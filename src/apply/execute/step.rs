@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::call::{Look, repeated, within};
 use super::pace::Pace;
 use super::{Ended, Executor, Failure};
-use crate::apply::survey::{is_renamed, owner_of, spec};
+use crate::apply::survey::{holder_of, spec};
 use crate::apply::{deposed, sizing};
 use crate::clock::rfc3339;
 use crate::plan::{Action, Step, StepKind};
@@ -73,9 +73,7 @@ impl Executor<'_, '_> {
         };
         let mut half = action.clone();
         half.kind = Kind::new(record.resource_type.clone());
-        if !is_renamed(self.engine, record) {
-            half.provider = owner_of(self.engine, record);
-        }
+        half.provider = holder_of(self.engine, record, &action.provider);
         Cow::Owned(half)
     }
 
@@ -218,7 +216,15 @@ impl Executor<'_, '_> {
             action,
             ActionKind::Delete,
             &PublicMap::new(),
-            Before::default(),
+            // Which of the two it is about; the record is the new one's.
+            Before {
+                ids: action
+                    .create_before_destroy
+                    .then(|| prior.provider_id.clone())
+                    .into_iter()
+                    .collect(),
+                ..Before::default()
+            },
         )
         .await?;
         // One try whose outcome nobody knows leaves the whole unknown, however clear the next
@@ -257,7 +263,7 @@ impl Executor<'_, '_> {
         self.room.answered(address).await;
         if action.create_before_destroy {
             // The record is the new one's.
-            deposed::forget(self.engine, self.lease, address)
+            deposed::forget(self.engine, self.lease, address, &prior.provider_id)
                 .await
                 .map_err(|error| Box::new(Failure::store(&error)))?;
             return self.outcome(&operation, Outcome::Success).await;
@@ -318,6 +324,19 @@ impl Executor<'_, '_> {
             Ok(observed) => {
                 if let Some(wrong) = odd_answer(driver, &observed) {
                     let error = DriverError::new(ErrorClass::Invalid, wrong);
+                    return self
+                        .unchanged(&operation, driver, &prior, desired, error)
+                        .await;
+                }
+                if let Some(other) = self.whose(&desired, &observed.provider_id) {
+                    // Two records of one resource: the removal of either would take it from the other.
+                    let error = DriverError::new(
+                        ErrorClass::Invalid,
+                        format!(
+                            "the provider answered with the id of `{other}`, `{}`; look there",
+                            observed.provider_id
+                        ),
+                    );
                     return self
                         .unchanged(&operation, driver, &prior, desired, error)
                         .await;

@@ -2,6 +2,7 @@
 //! hangs on a resource that only changes in place.
 
 use serde_json::json;
+use tidegate::apply::teardown::Discovered;
 use tidegate::resource::ActionKind;
 
 use super::world::{World, all_well, endings};
@@ -56,6 +57,33 @@ fn a_provider_by_another_name_is_the_same_provider() {
     let report = world.apply();
     assert!(report.actions.is_empty(), "{report:?}");
     assert!(world.cloud.calls().is_empty());
+}
+
+#[test]
+fn what_goes_with_the_old_name_of_its_provider_is_deleted_by_the_new_one() {
+    let mut world = World::new(&[("db", ""), ("web", "")]);
+    world.drop_provider("other");
+    assert!(all_well(&world.apply()));
+    world.declare(&[("db", "")]);
+    world.drop_provider("other");
+    world.rename_provider("cloud", "sky");
+    let report = world.apply();
+    assert_eq!(endings(&report), ["web success"]);
+    assert_eq!(world.cloud.names(), ["db"]);
+}
+
+#[test]
+fn a_teardown_asks_as_the_record_says_and_not_as_the_config_does_now() {
+    let mut world = World::new(&[("db", "")]);
+    assert!(all_well(&world.apply()));
+    world.cloud.kind = "infra.database";
+    world.declare(&[("db", "provider: other")]);
+    let found = world.discovered();
+    let Discovered::There(target) = &found[0] else {
+        panic!("{found:?}");
+    };
+    assert_eq!(target.kind.as_str(), "infra.storage");
+    assert_eq!(target.provider.as_str(), "cloud");
 }
 
 #[test]

@@ -330,3 +330,35 @@ fn a_delete_that_is_on_its_way_is_waited_for() {
     assert_eq!(findings, ["db: it is still there"]);
     assert_eq!(world.clock.monotonic(), before);
 }
+
+#[test]
+fn what_a_run_of_another_environment_is_making_is_not_taken_for_ours() {
+    let world = world(Names::Work);
+    world.begun_elsewhere("prod", "db");
+    world
+        .cloud
+        .act("create", "db", Act::Appears("prods", ErrorClass::Transient));
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db error"]);
+    assert!(world.records().is_empty(), "{report:?}");
+    // Nor torn down, nor settled by guessing.
+    let said = world.torn_down();
+    assert!(said[0].contains("cannot be told"), "{said:?}");
+    let problems = world.try_apply(|_| ()).unwrap_err();
+    assert_eq!(problems[0].code, "apply/unsettled");
+    assert_eq!(world.cloud.names(), ["db"]);
+}
+
+#[test]
+fn an_update_that_answers_with_the_id_of_another_one_is_not_believed() {
+    let mut world = World::new(&[("db", ""), ("web", "")]);
+    assert!(all_well(&world.apply()));
+    let ours = world.records()["web"].provider_id.clone();
+    let theirs = world.cloud.id_of("db").unwrap();
+    assert_eq!(theirs, "db-1");
+    world.declare(&[("db", ""), ("web", "tags: b")]);
+    world.cloud.act("update", "web", Act::AnswerId("db-1"));
+    let report = world.apply();
+    assert_eq!(endings(&report), ["web error"]);
+    assert_eq!(world.records()["web"].provider_id, ours);
+}

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tidegate::apply::survey::{Survey, survey_within};
 use tidegate::apply::teardown::{self, Discovered};
 use tidegate::apply::values::Values;
-use tidegate::apply::{ApplyReport, Engine, Providers, execute, recover, remarks};
+use tidegate::apply::{ApplyReport, Engine, Providers, deposed, execute, recover, remarks};
 use tidegate::cancel::{self, Canceller};
 use tidegate::clock::{Clock, rfc3339};
 use tidegate::config::{self, Config, Files};
@@ -791,6 +791,17 @@ impl World {
         self.config = text;
     }
 
+    /// A provider module that nobody uses goes.
+    pub(super) fn drop_provider(&mut self, name: &str) {
+        let is_it = format!("- {{name: {name}, type: iac.provider");
+        self.config = self
+            .config
+            .lines()
+            .filter(|line| !line.contains(&is_it))
+            .map(|line| format!("{line}\n"))
+            .collect();
+    }
+
     /// A provider module gets another name, and whoever used it uses that.
     pub(super) fn rename_provider(&mut self, old: &str, new: &str) {
         self.config = self
@@ -821,15 +832,22 @@ impl World {
             let settled = recover::recover(engine, lease)
                 .await
                 .map_err(|problem| vec![problem])?;
-            let findings = settled
+            let mut findings: Vec<String> = settled
                 .into_iter()
                 .map(|settled| format!("{}: {}", settled.address, settled.finding))
                 .collect();
             let values = Values::new(BTreeMap::new(), engine.masker.clone());
             let survey = survey_within(engine, values, &[]).await?;
             look(&survey);
+            let scope = survey.scope.clone();
             let (report, _) = execute::execute(engine, lease, survey).await;
-            let unfinished = remarks::finalize(engine, "this", &report).await;
+            let old = deposed::finish(engine, lease, &scope, &report)
+                .await
+                .map_err(|problem| vec![problem])?;
+            let gone = old.gone.iter();
+            findings.extend(gone.map(|(address, id)| format!("{address}: the old `{id}` is gone")));
+            let mut unfinished = remarks::finalize(engine, "this", &report).await;
+            unfinished.extend(old.problems);
             Ok((report, findings, unfinished))
         })
     }
@@ -849,23 +867,36 @@ impl World {
         });
     }
 
+    /// A run of another environment is making something of this name.
+    pub(super) fn begun_elsewhere(&self, environment: &str, name: &str) {
+        let store = self.store.store.beside(environment).unwrap().unwrap();
+        let intent = self.intent(ActionKind::Create, name);
+        run(&self.clock, async {
+            let lease = store.lock(&holder("other"), Duration::ZERO).await.unwrap();
+            store.journal_append(&lease, &[intent]).await.unwrap();
+        });
+    }
+
     /// What a teardown finds, as the ids it would delete; a sentence for what it would not.
     pub(super) fn torn_down(&self) -> Vec<String> {
+        self.discovered()
+            .into_iter()
+            .map(|one| match one {
+                Discovered::There(target) => target.prior.provider_id,
+                Discovered::Missing { .. } => "nothing".to_owned(),
+                Discovered::Failed { message, .. } => message,
+            })
+            .collect()
+    }
+
+    pub(super) fn discovered(&self) -> Vec<Discovered> {
         self.with_engine(async |engine, _| {
             let records = engine.store.list().await.unwrap();
             let records = records
                 .into_iter()
                 .map(|record| (record.resource_id.clone(), record))
                 .collect();
-            let found = teardown::discover(engine, &records).await;
-            found
-                .into_iter()
-                .map(|one| match one {
-                    Discovered::There(target) => target.prior.provider_id,
-                    Discovered::Missing { .. } => "nothing".to_owned(),
-                    Discovered::Failed { message, .. } => message,
-                })
-                .collect()
+            teardown::discover(engine, &records).await
         })
     }
 
@@ -911,7 +942,11 @@ impl World {
 
     /// A run dies right after it asked for this.
     pub(super) fn die_in(&self, action: ActionKind, name: &str) {
-        self.note(Entry::Intent {
+        self.note(self.intent(action, name));
+    }
+
+    fn intent(&self, action: ActionKind, name: &str) -> Entry {
+        Entry::Intent {
             operation: "dead".to_owned(),
             address: Address::new(name),
             kind: Kind::new(self.cloud.kind),
@@ -920,7 +955,7 @@ impl World {
             config_hash: String::new(),
             at: rfc3339(self.clock.now()),
             before: Before::default(),
-        });
+        }
     }
 
     /// The last run came to its end, and said what it does not know.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::json;
 use tidegate::apply::survey::survey_within;
 use tidegate::apply::values::Values;
-use tidegate::apply::{ApplyReport, Engine, Providers, execute, recover, refresh};
+use tidegate::apply::{ApplyReport, Engine, Providers, deposed, execute, recover, refresh};
 use tidegate::cancel;
 use tidegate::clock::Clock;
 use tidegate::config::{Config, ProviderDeclaration, Resource};
@@ -340,7 +340,15 @@ async fn work(
             .collect();
         format!("plan: {}", actions.join(", "))
     });
+    let scope = survey.scope.clone();
     let (report, _) = execute::execute(engine, lease, survey).await;
+    // What it says of a store that is down is said by whatever comes next, too.
+    if let Ok(old) = deposed::finish(engine, lease, &scope, &report).await {
+        let mut truth = lock(truth);
+        for _ in &old.gone {
+            truth.count("an old one goes later");
+        }
+    }
     check_report(&report, &needs, &pairs, &mut lock(truth));
     RunEnd::Applied(Box::new(report))
 }

@@ -1,0 +1,102 @@
+//! Old ones of replacements that make the new one first: they stay until nothing stands on them.
+
+use tidegate::provider::ErrorClass;
+
+use super::world::{Act, World, all_well, endings};
+
+const KEEP: &str = "lifecycle: {create_before_destroy: true}";
+
+fn declare(world: &mut World, region: &str, tag: &str) {
+    world.declare(&[
+        ("db", &format!("region: {region}, tags: {tag}, {KEEP}")),
+        ("web", "uses: \"${db.id}\""),
+    ]);
+}
+
+/// `db` has a new one; `web` could not be moved over to it.
+fn half_moved() -> World {
+    let mut world = World::new(&[]);
+    world.cloud.new_one_first = true;
+    declare(&mut world, "fra", "a");
+    assert!(all_well(&world.apply()));
+    declare(&mut world, "nyc", "a");
+    world
+        .cloud
+        .act("update", "web", Act::Fail(ErrorClass::Denied));
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db delete-failed", "web error"]);
+    assert_eq!(world.cloud.names(), ["db", "db", "web"]);
+    world.cloud.calls();
+    world
+}
+
+fn steps(world: &World) -> Vec<String> {
+    let mut calls = world.cloud.calls();
+    calls.retain(|call| !call.starts_with(' ') && !call.starts_with("read"));
+    calls
+}
+
+#[test]
+fn an_old_one_goes_after_what_stood_on_it_has_moved() {
+    let world = half_moved();
+    let (report, findings) = world.try_apply(|_| ()).unwrap();
+    assert!(all_well(&report), "{report:?}");
+    assert_eq!(steps(&world), ["update web", "delete db"]);
+    assert_eq!(findings, ["db: the old `db-1` is gone"]);
+    assert_eq!(world.cloud.names(), ["db", "web"]);
+    assert_eq!(world.records()["db"].provider_id, "db-3");
+    assert_eq!(world.cloud.id_of("db").unwrap(), "db-3");
+}
+
+#[test]
+fn a_refusal_to_delete_an_old_one_stops_nothing_else() {
+    let world = half_moved();
+    world
+        .cloud
+        .act("delete", "db", Act::Fail(ErrorClass::Invalid));
+    let (report, findings, problems) = world.try_whole(|_| ()).unwrap();
+    assert!(all_well(&report), "{report:?}");
+    assert!(findings.is_empty(), "{findings:?}");
+    assert_eq!(problems[0].code, "apply/old-left", "{problems:?}");
+    // And it is not forgotten.
+    let (_, findings, problems) = world.try_whole(|_| ()).unwrap();
+    assert_eq!(findings, ["db: the old `db-1` is gone"]);
+    assert!(problems.is_empty(), "{problems:?}");
+}
+
+#[test]
+fn an_old_one_stays_while_something_stands_on_it() {
+    let world = half_moved();
+    world
+        .cloud
+        .act("update", "web", Act::Fail(ErrorClass::Denied));
+    let (_, findings, problems) = world.try_whole(|_| ()).unwrap();
+    assert_eq!(steps(&world), ["update web"]);
+    assert!(findings.is_empty(), "{findings:?}");
+    let said = format!("{problems:?}");
+    assert!(said.contains("`web` stands on it"), "{said}");
+    assert_eq!(world.cloud.names(), ["db", "db", "web"]);
+}
+
+#[test]
+fn one_old_one_does_not_make_another_forgotten() {
+    let mut world = half_moved();
+    // Made anew once more before the first has gone.
+    declare(&mut world, "lon", "a");
+    let (report, findings) = world.try_apply(|_| ()).unwrap();
+    assert!(all_well(&report), "{report:?}");
+    assert_eq!(findings, ["db: the old `db-1` is gone"]);
+    assert_eq!(world.cloud.names(), ["db", "web"]);
+    assert_eq!(
+        world.cloud.id_of("db"),
+        world.records().get("db").map(|db| db.provider_id.clone())
+    );
+}
+
+#[test]
+fn a_teardown_takes_the_old_one_along() {
+    let world = half_moved();
+    let mut found = world.torn_down();
+    found.sort();
+    assert_eq!(found, ["db-1", "db-3", "web-2"]);
+}
