@@ -2,9 +2,9 @@
 //! resource is the new one's as soon as that is made; until the old one is gone it is remembered
 //! beside the records, so that a run that is killed in between loses neither.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::execute::within;
+use super::execute::{asked, within};
 use super::survey::owner_of;
 use super::{ApplyReport, Engine, hold};
 use crate::clock::rfc3339;
@@ -26,16 +26,38 @@ fn place(engine: &Engine<'_>, address: &str) -> String {
     format!("{}/deposed/{address}", engine.config.environment)
 }
 
+/// An old one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Old {
+    /// As it was on record.
+    pub record: Record,
+    /// Its new one was seen on record; until then nobody may delete it.
+    is_replaced: bool,
+}
+
+/// What is kept: several, or the record of the only one as earlier versions wrote it.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Kept {
+    Several(Vec<Old>),
+    One(Box<Record>),
+}
+
 /// Remembers an old one before its new one is asked for, beside those that wait already.
-pub(super) async fn remember(
-    engine: &Engine<'_>,
-    lease: &Lease,
-    record: &Record,
-) -> StoreResult<()> {
+///
+/// # Errors
+/// When the state cannot be read or written.
+pub async fn remember(engine: &Engine<'_>, lease: &Lease, record: &Record) -> StoreResult<()> {
     let address = &record.resource_id;
     let mut old = of(engine, address).await?;
-    if !old.iter().any(|old| old.provider_id == record.provider_id) {
-        old.push(record.clone());
+    if !old
+        .iter()
+        .any(|old| old.record.provider_id == record.provider_id)
+    {
+        old.push(Old {
+            record: record.clone(),
+            is_replaced: false,
+        });
     }
     keep(engine, lease, address, &old).await
 }
@@ -48,7 +70,7 @@ pub(super) async fn forget(
     provider_id: &str,
 ) -> StoreResult<()> {
     let mut old = of(engine, address).await?;
-    old.retain(|old| old.provider_id != provider_id);
+    old.retain(|old| old.record.provider_id != provider_id);
     keep(engine, lease, address, &old).await
 }
 
@@ -56,7 +78,7 @@ async fn keep(
     engine: &Engine<'_>,
     lease: &Lease,
     address: &Address,
-    old: &[Record],
+    old: &[Old],
 ) -> StoreResult<()> {
     if old.is_empty() {
         return engine.store.delete_keepsake(lease, &key(address)).await;
@@ -78,16 +100,8 @@ async fn keep(
         .await
 }
 
-/// What is kept: several, or the one of earlier versions.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Kept {
-    Several(Vec<Record>),
-    One(Box<Record>),
-}
-
 /// The old ones of a resource that are remembered, the oldest first.
-pub(super) async fn of(engine: &Engine<'_>, address: &Address) -> StoreResult<Vec<Record>> {
+pub(super) async fn of(engine: &Engine<'_>, address: &Address) -> StoreResult<Vec<Old>> {
     let keepsake = engine.store.keepsake(&key(address)).await?;
     let Some(sealed) = keepsake.and_then(|keepsake| keepsake.sealed) else {
         return Ok(Vec::new());
@@ -102,7 +116,10 @@ pub(super) async fn of(engine: &Engine<'_>, address: &Address) -> StoreResult<Ve
         .map_err(|error| unreadable(error.to_string()))?;
     match serde_json::from_slice(&text) {
         Ok(Kept::Several(old)) => Ok(old),
-        Ok(Kept::One(old)) => Ok(vec![*old]),
+        Ok(Kept::One(record)) => Ok(vec![Old {
+            record: *record,
+            is_replaced: false,
+        }]),
         Err(error) => Err(unreadable(error.to_string())),
     }
 }
@@ -117,31 +134,57 @@ pub(super) async fn all(engine: &Engine<'_>) -> StoreResult<Vec<Address>> {
         .collect())
 }
 
-/// Every old one that waits for something: what has a new one on record.
+/// Every old one that waits for something. What goes by another name now is none.
 ///
 /// # Errors
 /// When the state cannot be read.
-pub async fn waiting(engine: &Engine<'_>) -> StoreResult<Vec<Record>> {
+pub async fn waiting(engine: &Engine<'_>) -> StoreResult<Vec<Old>> {
     let mut waiting = Vec::new();
-    for address in all(engine).await? {
-        let record = engine.store.get(&address).await?;
-        let mut old = of(engine, &address).await?;
-        old.retain(|old| {
-            record
-                .as_ref()
-                .is_none_or(|record| record.provider_id != old.provider_id)
-        });
-        waiting.append(&mut old);
+    let all = all(engine).await?;
+    if all.is_empty() {
+        return Ok(waiting);
+    }
+    let records = Records::from(engine.store.list().await?);
+    for address in all {
+        for mut old in of(engine, &address).await? {
+            if is_on_record(&records, &old.record) {
+                continue;
+            }
+            old.is_replaced |= records.get(&address).is_some();
+            waiting.push(old);
+        }
     }
     Ok(waiting)
 }
 
-/// Forgets old ones whose new one was never made: they are on record still.
+fn is_on_record(records: &Records, old: &Record) -> bool {
+    records.iter().any(|record| {
+        record.provider_id == old.provider_id && record.resource_type == old.resource_type
+    })
+}
+
+/// Writes down what the records tell of old ones: that a new one is there, or that the old one is on
+/// record still, under whatever name, because its new one was never made.
 pub(super) async fn settle(engine: &Engine<'_>, lease: &Lease) -> StoreResult<()> {
-    for address in all(engine).await? {
-        let record = engine.store.get(&address).await?;
-        if let Some(record) = record {
-            forget(engine, lease, &address, &record.provider_id).await?;
+    let all = all(engine).await?;
+    if all.is_empty() {
+        return Ok(());
+    }
+    let records = Records::from(engine.store.list().await?);
+    for address in all {
+        let before = of(engine, &address).await?;
+        let mut after = before.clone();
+        after.retain(|old| !is_on_record(&records, &old.record));
+        for old in &mut after {
+            old.is_replaced |= records.get(&address).is_some();
+        }
+        let is_same = before.len() == after.len()
+            && before
+                .iter()
+                .zip(&after)
+                .all(|(before, after)| before.is_replaced == after.is_replaced);
+        if !is_same {
+            keep(engine, lease, &address, &after).await?;
         }
     }
     Ok(())
@@ -169,49 +212,89 @@ pub async fn finish(
     let records = Records::from(engine.store.list().await.map_err(Report::from)?);
     for old in waiting {
         engine.cancel.go_on()?;
-        let address = old.resource_id.clone();
+        let address = &old.record.resource_id;
         // What became of its own action says so already.
         let mut of_this_run = report.actions.iter();
-        if of_this_run.any(|result| result.address == address && result.outcome != Outcome::Success)
+        if of_this_run
+            .any(|result| result.address == *address && result.outcome != Outcome::Success)
         {
             continue;
         }
-        if let Some(why) = keeper(&records, scope, report, &address) {
-            finished.problems.push(
-                Report::error(
-                    "apply/old-left",
-                    format!(
-                        "the old `{address}`, `{}`, which has a new one, stays for now",
-                        old.provider_id
-                    ),
-                )
-                .because(why)
-                .fix("run the same command again: what has moved over lets it go")
-                .exit(Exit::Partial),
-            );
-            continue;
-        }
-        match delete(engine, lease, &old).await? {
+        match let_go(engine, lease, &old, keeper(&records, scope, report, &old)).await? {
             Ok(()) => {
-                let forgotten = forget(engine, lease, &address, &old.provider_id).await;
+                let id = old.record.provider_id;
+                let forgotten = forget(engine, lease, &old.record.resource_id, &id).await;
                 forgotten.map_err(Report::from)?;
-                finished.gone.push((address, old.provider_id));
+                finished.gone.push((old.record.resource_id, id));
             }
-            Err(why) => finished.problems.push(
-                Report::error(
-                    "apply/old-left",
-                    format!(
-                        "the old `{address}`, `{}`, which has a new one, could not be deleted",
-                        old.provider_id
-                    ),
-                )
-                .because(why)
-                .fix("remove the cause and run the same command again")
-                .exit(Exit::Partial),
-            ),
+            Err(problem) => finished.problems.push(problem),
         }
     }
     Ok(finished)
+}
+
+/// Deletes an old one that nothing keeps; the inner error says why it is still there.
+async fn let_go(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    old: &Old,
+    keeper: Option<String>,
+) -> Result<Result<(), Report>, Report> {
+    let (address, id) = (&old.record.resource_id, &old.record.provider_id);
+    let left = |what: &str, because: String, fix: &str| {
+        Report::error(
+            "apply/old-left",
+            format!("the old `{address}`, `{id}`, which has a new one, {what}"),
+        )
+        .because(because)
+        .fix(fix)
+        .exit(Exit::Partial)
+    };
+    if let Some(why) = keeper {
+        return Ok(Err(left(
+            "stays for now",
+            why,
+            "run the same command again: what has moved over lets it go",
+        )));
+    }
+    if !old.is_replaced {
+        if is_gone(engine, &old.record).await {
+            return Ok(Ok(()));
+        }
+        return Ok(Err(Report::error(
+            "apply/old-left",
+            format!("`{id}` is there, and no record is about it"),
+        )
+        .because(format!(
+            "a run was cut off while replacing `{address}`, and its record was removed or renamed before that was settled"
+        ))
+        .fix(format!(
+            "to keep it: `tidegate infra import --name NAME --id {id}`; otherwise delete it at its provider"
+        ))
+        .exit(Exit::Partial)));
+    }
+    Ok(delete(engine, lease, &old.record).await?.map_err(|why| {
+        left(
+            "could not be deleted",
+            why,
+            "remove the cause and run the same command again",
+        )
+    }))
+}
+
+/// True when its provider says for certain that it is not there any more.
+async fn is_gone(engine: &Engine<'_>, old: &Record) -> bool {
+    let kind = Kind::new(old.resource_type.clone());
+    let environment = &engine.config.environment;
+    let Ok(driver) = engine.driver(&old.resource_id, &owner_of(engine, old), &kind) else {
+        return false;
+    };
+    match to_recorded(old, environment, &engine.keyring, &engine.masker) {
+        Ok(prior) => asked(engine, || driver.read(&prior))
+            .await
+            .is_err_and(|error| error.class == ErrorClass::NotFound),
+        Err(_) => false,
+    }
 }
 
 /// What became of the old ones that waited.
@@ -224,12 +307,8 @@ pub struct Finished {
 }
 
 /// Why an old one has to stay, if it does.
-fn keeper(
-    records: &Records,
-    scope: &Scope,
-    report: &ApplyReport,
-    address: &Address,
-) -> Option<String> {
+fn keeper(records: &Records, scope: &Scope, report: &ApplyReport, old: &Old) -> Option<String> {
+    let address = &old.record.resource_id;
     if records
         .get(address)
         .is_some_and(|record| record.status == "error")

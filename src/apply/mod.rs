@@ -46,6 +46,14 @@ use crate::state::Store;
 /// Configured providers by module name.
 pub type Providers = BTreeMap<ProviderId, Arc<dyn Provider>>;
 
+/// Between two looks at what may still be on its way to a provider.
+const WAITS: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(3),
+    Duration::from_secs(5),
+    Duration::from_secs(7),
+];
+
 /// What every part of a run needs.
 pub struct Engine<'a> {
     /// The resolved config.

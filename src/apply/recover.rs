@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 use super::execute::within;
 use super::presence::{Place, Presence, locator};
 use super::survey::{by_address, owner_of, sort_outputs};
-use super::{Engine, deposed, hold};
+use super::{Engine, WAITS, deposed, hold};
 use crate::provider::{Driver, ErrorClass, Operation};
 use crate::report::{Event, Exit, Report};
 use crate::resource::{
@@ -179,13 +179,6 @@ struct Patience(Cell<usize>);
 /// A call that was on its way when the run was cut off has arrived, or never will, after this. When
 /// that was is not known: calls may take their time.
 const ON_ITS_WAY: Duration = Duration::from_secs(15);
-/// Between two looks at what may still be on its way; together at least [`ON_ITS_WAY`].
-const WAITS: [Duration; 4] = [
-    Duration::from_secs(1),
-    Duration::from_secs(3),
-    Duration::from_secs(5),
-    Duration::from_secs(7),
-];
 
 /// Waits that are worth it for what nobody can see arrive.
 const FOR_A_CHANGE: usize = 2;
@@ -257,10 +250,12 @@ async fn settle(
     match (action, record) {
         // The new one of a pair: what is on record is the old one still.
         (ActionKind::Create, Some(record))
-            if old.iter().any(|old| old.provider_id == record.provider_id) =>
+            if old
+                .iter()
+                .any(|old| old.record.provider_id == record.provider_id) =>
         {
             let mut others = left.before.clone();
-            let olds = old.iter().map(|old| old.provider_id.clone());
+            let olds = old.iter().map(|old| old.record.provider_id.clone());
             others.ids.extend(olds);
             match look_up(engine, &owner, driver, (address, kind), left, &others).await? {
                 Presence::There(observed) => {

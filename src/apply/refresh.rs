@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use super::Engine;
 use super::drift::{Field, live_outputs, public, same};
+use super::execute::asked;
 use super::survey::{by_address, owner_of};
 use crate::config::Resource;
 use crate::provider::{Driver, ErrorClass};
@@ -129,7 +130,7 @@ async fn read_one(
             return answer;
         }
     };
-    let live = match driver.read(&prior).await {
+    let live = match asked(engine, || driver.read(&prior)).await {
         Ok(live) => live,
         Err(error) if error.class == ErrorClass::NotFound => {
             answer.fate = Fate::Ghost;

@@ -5,13 +5,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::survey::{Survey, by_address};
+use super::survey::{Survey, by_address, dependencies};
 use super::values::{Declared, Values};
 use super::{Engine, checked, credential};
 use crate::clock::rfc3339;
 use crate::config::{GenerateSource, Half};
 use crate::plan::Scope;
-use crate::report::{Exit, Report};
+use crate::report::{Event, Exit, Report};
 use crate::resource::{Lookup, Observed, Output, Reference, Resolver as _, Spec, Value};
 use crate::secret::source::SecretStore;
 use crate::secret::{Secret, generate as make};
@@ -359,8 +359,24 @@ pub async fn reseal(engine: &Engine<'_>, lease: &Lease, survey: &Survey) -> Resu
             kind: prior.kind.clone(),
             config: crate::resource::Map::new(),
             public_config: prior.config.clone(),
-            dependencies: prior.dependencies.clone(),
+            dependencies: if survey.scope.includes(address) {
+                dependencies(resource, survey.values.declared_secrets())
+            } else {
+                prior.dependencies.clone()
+            },
         };
+        if resource.protected != record.tidegate.protected {
+            engine.reporter.say(Event::Note {
+                text: format!(
+                    "`{address}` is {} from now on.",
+                    if resource.protected {
+                        "protected"
+                    } else {
+                        "not protected any more"
+                    }
+                ),
+            });
+        }
         let observed = Observed {
             provider_id: prior.provider_id.clone(),
             outputs: prior.outputs.clone(),

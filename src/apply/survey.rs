@@ -493,9 +493,11 @@ pub async fn look_within(
         desired,
         sizes,
         mut unread,
+        restated,
         mut problems,
     } = walk(engine, looked, &mut priors, &mut values).await;
     engine.cancel.go_on().map_err(|problem| vec![problem])?;
+    resealed.extend(restated);
     for record in undeclared {
         if !scope.includes(&record.resource_id) {
             continue;

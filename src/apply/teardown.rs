@@ -130,7 +130,7 @@ async fn add_old(engine: &Engine<'_>, found: &mut Vec<Discovered>) {
             return;
         }
     };
-    for old in waiting {
+    for deposed::Old { record: old, .. } in waiting {
         let address = Address::new(format!("{} (old, {})", old.resource_id, old.provider_id));
         for one in &mut *found {
             if let Discovered::There(target) = one
@@ -183,7 +183,7 @@ async fn discover_old(engine: &Engine<'_>, old: &Record, address: &Address) -> D
 }
 
 /// Declared secrets that are copies of outputs: they make dependencies too.
-fn declared_copies(engine: &Engine<'_>) -> BTreeMap<String, Declared> {
+pub fn declared_copies(engine: &Engine<'_>) -> BTreeMap<String, Declared> {
     engine
         .config
         .generate

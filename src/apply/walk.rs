@@ -9,6 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
 use super::Engine;
+use super::execute::asked;
 use super::presence::{is_shared, locator, on_record, owned_elsewhere};
 use super::sizing;
 use super::survey::{holder_of, open, sort_outputs, spec, spec_until_now};
@@ -72,6 +73,8 @@ pub(super) struct Gathered {
     pub(super) desired: BTreeMap<Address, Spec>,
     pub(super) sizes: BTreeMap<Address, Sizing>,
     pub(super) unread: Vec<(ProviderId, Remark, Span)>,
+    /// Not changed, but recorded with other dependencies or another protection than the config says.
+    pub(super) restated: Vec<Address>,
     pub(super) problems: Vec<Report>,
 }
 
@@ -139,7 +142,7 @@ pub(super) async fn walk(
             running.push(async move {
                 let visit = match (desired, prior) {
                     (Ok((desired, moved)), Ok(prior)) => {
-                        visit(engine, resource, prior, marks, desired, moved).await
+                        visit(engine, (resource, records), prior, marks, desired, moved).await
                     }
                     (Err(problem), _) => Err(vec![problem]),
                     (_, Err(error)) => Err(vec![error.into()]),
@@ -167,8 +170,18 @@ pub(super) async fn walk(
                 }
                 // Of most resources that is all: what is not going to change is not kept.
                 let changes = visit.action.action != ActionKind::NoOp;
+                let is_restated = !changes
+                    && remembered[position as usize]
+                        .record(records)
+                        .is_some_and(|record| {
+                            record.tidegate.protected != resource.protected
+                                || !visit.desired.dependencies.iter().eq(&record.dependencies)
+                        });
+                if is_restated {
+                    gathered.restated.push(address.clone());
+                }
                 if let Some(prior) = visit.prior
-                    && (changes || resealed.contains(address))
+                    && (changes || is_restated || resealed.contains(address))
                 {
                     priors.insert(address.clone(), prior);
                 }
@@ -285,7 +298,7 @@ fn moved(
 
 async fn visit(
     engine: &Engine<'_>,
-    resource: &Resource,
+    (resource, records): (&Resource, &Records),
     prior: Option<Recorded>,
     (tainted, recorded_protected): (bool, bool),
     desired: Desired,
@@ -327,22 +340,31 @@ async fn visit(
         Some(prior) => Some(prior),
         None if resource.adopt_existing || is_shared(&resource.kind) => {
             let by_name = locator(&resource.address, &resource.kind, Some(&desired.config));
-            match driver.read(&by_name).await {
+            match asked(engine, || driver.read(&by_name)).await {
                 Ok(observed) => {
                     let id = &observed.provider_id;
                     let other =
                         owned_elsewhere(engine, &resource.kind, id, &resource.address).await;
                     if let Some(other) = other.map_err(|error| vec![Report::from(error)])? {
-                        return Err(vec![
-                            Report::error(
-                                "plan/elsewhere",
-                                format!("`{}` cannot be adopted", resource.address),
-                            )
-                            .at(resource.at.clone())
-                            .because(on_record(id, Some(&other)))
-                            .fix("give it another name in this environment, or drop `adopt_existing`")
-                            .exit(Exit::Usage),
-                        ]);
+                        let why = on_record(id, Some(&other));
+                        return Err(vec![cannot_adopt(resource, &why).fix(
+                            "give it another name in this environment, or drop `adopt_existing`",
+                        )]);
+                    }
+                    let ours = records.iter().find(|record| {
+                        record.provider_id == *id
+                            && record.resource_type == resource.kind.as_str()
+                            && !is_shared(&resource.kind)
+                    });
+                    if let Some(ours) = ours {
+                        let why = format!(
+                            "what goes by its name, `{id}`, is on record as `{}`",
+                            ours.resource_id
+                        );
+                        return Err(vec![cannot_adopt(resource, &why).fix(format!(
+                            "if that is its old name: `tidegate state mv {} {}`",
+                            ours.resource_id, resource.address
+                        ))]);
                     }
                     reason = "adopts the existing resource of that name".to_owned();
                     Some(Recorded {
@@ -362,6 +384,7 @@ async fn visit(
         None => None,
     };
     let is_moved = moved.is_some();
+    let is_adopted = !reason.is_empty();
     let decision = match (&prior, moved) {
         (None, _) => Decision::Unrecorded,
         (Some(_), Some(moved)) => {
@@ -374,10 +397,11 @@ async fn visit(
         }
         (Some(prior), None) => {
             let compared = until_now.as_ref().unwrap_or(&desired);
-            let mut diff = driver.diff(prior, compared).await;
+            let mut diff = asked(engine, || driver.diff(prior, compared)).await;
             if diff.is_err() && !compared.config.values().all(Value::is_known) {
                 // It may insist on a setting that is not known yet: what it was will do.
-                diff = driver.diff(prior, &as_recorded(prior, compared)).await;
+                let filled = as_recorded(prior, compared);
+                diff = asked(engine, || driver.diff(prior, &filled)).await;
             }
             let mut diff: Diff =
                 diff.map_err(|error| vec![driver_problem(resource, "compare", &error)])?;
@@ -390,6 +414,21 @@ async fn visit(
         }
     };
     let (action, changes, why) = classify(decision);
+    if action == ActionKind::Replace
+        && is_adopted
+        && let Some(prior) = &prior
+    {
+        return Err(vec![
+            cannot_adopt(
+                resource,
+                &format!(
+                    "`{}` is there, and {why}: to take it over would be to delete it",
+                    prior.provider_id
+                ),
+            )
+            .fix("set in the config what is there, or remove the resource"),
+        ]);
+    }
     let recorded_depends_on = prior
         .as_ref()
         .map(|prior| prior.dependencies.clone())
@@ -497,6 +536,16 @@ fn unknown_changes(prior: &Recorded, desired: &Spec) -> Vec<FieldChange> {
         .into_iter()
         .filter(|change| is_unknown(&change.new))
         .collect()
+}
+
+fn cannot_adopt(resource: &Resource, why: &str) -> Report {
+    Report::error(
+        "plan/elsewhere",
+        format!("`{}` cannot be adopted", resource.address),
+    )
+    .at(resource.at.clone())
+    .because(why)
+    .exit(Exit::Usage)
 }
 
 fn driver_problem(resource: &Resource, verb: &str, error: &crate::provider::DriverError) -> Report {

@@ -10,7 +10,8 @@ use super::up::{ask, protected_problem};
 use super::{CommandResult, Desk, Problems, infra, summary};
 use crate::apply::execute::execute;
 use crate::apply::sinks::{SinkResult, remove_all, written};
-use crate::apply::survey::{Survey, delete_action};
+use crate::apply::survey::{Survey, by_address, delete_action, dependencies};
+use crate::apply::teardown::declared_copies;
 use crate::apply::{ApplyReport, Engine, credential, ownership, recover, remarks, saved, secrets};
 use crate::cli::DestroyArgs;
 use crate::config::Config;
@@ -112,6 +113,8 @@ fn preview(
 
 /// Every record as a delete.
 async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
+    let resources = by_address(engine);
+    let copies = declared_copies(engine);
     let mut priors = BTreeMap::new();
     let mut records = Vec::new();
     let mut actions = Vec::new();
@@ -131,6 +134,13 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
         }
         let mut action = delete_action(engine, &record);
         action.reason = String::new();
+        // What the config says now counts as well, although no run has put it on record yet.
+        if let Some(resource) = resources.get(&address) {
+            action.protected |= resource.protected;
+            action
+                .recorded_depends_on
+                .extend(dependencies(resource, &copies));
+        }
         if let Err(problem) = engine.driver(&address, &action.provider, &action.kind) {
             problems.push(problem.exit(Exit::Usage));
         }

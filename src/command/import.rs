@@ -12,6 +12,7 @@ use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
 use crate::apply::Engine;
 use crate::apply::survey::{declared as declared_as, owner_of, sort_outputs};
+use crate::apply::teardown::of_others;
 use crate::cli::infra::{ImportAllArgs, ImportArgs};
 use crate::config::{Config, Resource};
 use crate::disk::DiskExt as _;
@@ -390,6 +391,8 @@ enum Fate {
     Imported(Address),
     WouldImport(Address),
     Recorded(Address),
+    /// Another environment has it, or is making it.
+    Elsewhere(String),
     Undeclared,
     Failed(String),
 }
@@ -400,6 +403,7 @@ impl Fate {
             Self::Imported(_) => "imported",
             Self::WouldImport(_) => "would-import",
             Self::Recorded(_) => "recorded",
+            Self::Elsewhere(_) => "elsewhere",
             Self::Undeclared => "undeclared",
             Self::Failed(_) => "failed",
         }
@@ -410,13 +414,14 @@ impl Fate {
             Self::Imported(address) | Self::WouldImport(address) | Self::Recorded(address) => {
                 Some(address)
             }
-            Self::Undeclared | Self::Failed(_) => None,
+            Self::Elsewhere(_) | Self::Undeclared | Self::Failed(_) => None,
         }
     }
 
     fn error(&self) -> Option<&str> {
         match self {
             Self::Failed(why) => Some(why),
+            Self::Elsewhere(environment) => Some(environment),
             _ => None,
         }
     }
@@ -468,6 +473,7 @@ async fn import_all(
         .await
         .map_err(|error| not_listed(id, &kind, &error))?;
     let records = engine.store.list().await.map_err(Report::from)?;
+    let others = of_others(&engine).await.map_err(Report::from)?;
     let mut taken: BTreeSet<Address> = records
         .iter()
         .map(|record| record.resource_id.clone())
@@ -480,9 +486,13 @@ async fn import_all(
                 && record.resource_type == kind.as_str()
                 && record.provider_id == provider_id
         });
-        let fate = match recorded {
-            Some(record) => Fate::Recorded(record.resource_id.clone()),
-            None => take(&engine, arguments, id, one, lease, &mut taken).await,
+        let elsewhere = others.whose(&kind, &provider_id, &Address::new(name.clone()));
+        let fate = match (recorded, elsewhere) {
+            (Some(record), _) => Fate::Recorded(record.resource_id.clone()),
+            (None, Some(environment)) => Fate::Elsewhere(format!(
+                "on record in environment `{environment}`, or being made there, and left alone"
+            )),
+            (None, None) => take(&engine, arguments, id, one, lease, &mut taken).await,
         };
         rows.push((name, provider_id, fate));
     }

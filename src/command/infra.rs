@@ -95,7 +95,7 @@ pub async fn settle(desk: &Desk, engine: &Engine<'_>, lease: &Lease) -> Result<(
 /// Says which old ones of replacements that were cut off still wait; true when there are any.
 pub async fn say_waiting(desk: &Desk, engine: &Engine<'_>) -> Result<bool, Problems> {
     let waiting = deposed::waiting(engine).await.map_err(Report::from)?;
-    for old in &waiting {
+    for deposed::Old { record: old, .. } in &waiting {
         desk.ui.note(format!(
             "The old `{}`, `{}`, which has a new one, goes when nothing stands on it any more.",
             old.resource_id, old.provider_id

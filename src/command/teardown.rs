@@ -15,7 +15,7 @@ use crate::apply::sinks::{SinkResult, remove_all};
 use crate::apply::teardown::{
     Discovered, Removed, Target, add_orphans, discover, listers, plan_of, remove, tagged,
 };
-use crate::apply::{Engine, secrets};
+use crate::apply::{Engine, recover, secrets};
 use crate::cli::infra::TeardownArgs;
 use crate::config::Config;
 use crate::face::table;
@@ -316,6 +316,26 @@ fn preview(
     desk.ui.say(Event::Block { text });
 }
 
+/// Settles what runs that were cut off left open; what cannot be settled is answered. A state that cannot
+/// be read has nothing to settle.
+async fn settle(desk: &Desk, engine: &Engine<'_>, lease: &Lease) -> Vec<Report> {
+    if !matches!(recover::is_needed(engine).await, Ok(true)) {
+        return Vec::new();
+    }
+    match recover::recover(engine, lease).await {
+        Ok(settled) => {
+            for settled in &settled {
+                desk.ui.note(format!(
+                    "An earlier run was cut off at `{}`: {}.",
+                    settled.address, settled.finding
+                ));
+            }
+            recover::unproven(&settled)
+        }
+        Err(problem) => vec![problem],
+    }
+}
+
 /// Answers the exit code and whether the state is gone.
 async fn go(
     desk: &Desk,
@@ -324,8 +344,13 @@ async fn go(
     opened: &Opened,
     lease: Option<&Lease>,
 ) -> Result<(Exit, bool), Problems> {
-    let remembered = remember(opened).await;
     let engine = engine(desk, arguments, config, opened).await;
+    // What a run that was cut off may have made becomes a record, or keeps the state.
+    let mut unsettled = match lease {
+        Some(lease) => settle(desk, &engine, lease).await,
+        None => Vec::new(),
+    };
+    let remembered = remember(opened).await;
     let discovered = find(desk, arguments, &engine, &remembered).await;
     let targets = targets(&discovered);
     let plan = plan_of(&config.environment, &targets)?;
@@ -351,10 +376,14 @@ async fn go(
     }
     let removed = remove(&engine, lease, &plan, &targets).await;
     let left = left_over(&remembered, &discovered);
-    let all_gone = removed.is_success() && failures(&discovered) == 0 && !removed.interrupted;
+    let all_gone = removed.is_success()
+        && failures(&discovered) == 0
+        && !removed.interrupted
+        && unsettled.is_empty();
     let mut sinks = Vec::new();
     let mut wiped = false;
     let mut problems = Vec::new();
+    problems.append(&mut unsettled);
     if all_gone
         && left.is_empty()
         && let Some(lease) = lease

@@ -669,6 +669,13 @@ fn conclude(desk: &Desk, story: &mut Story<'_>) {
         } else {
             Exit::Failed
         }
+    } else if !story.apply.is_success() {
+        // Nothing failed, and not everything was done.
+        if story.apply.changed() {
+            Exit::Partial
+        } else {
+            Exit::Failed
+        }
     } else if sink_failed(OnFailure::Fail) {
         Exit::Failed
     } else if gate_closed {

@@ -18,6 +18,7 @@ use crate::resource::{ActionKind, Address, FieldChange, Kind, ProviderId};
 pub use classify::{Decision, classify};
 pub use graph::{CycleError, Waits, order};
 pub use scope::Scope;
+use steps::stuck_pairs;
 pub use steps::{Step, StepKind, Steps};
 
 /// What is to be done, in an order that respects every dependency.
@@ -192,6 +193,7 @@ fn without_impossible_order(mut actions: Vec<Action>) -> Vec<Action> {
         return actions;
     }
     loop {
+        let stuck = stuck_pairs(&actions);
         let old_first: HashSet<Address> = actions
             .iter()
             .filter(|action| action.action == ActionKind::Replace && !action.create_before_destroy)
@@ -200,7 +202,9 @@ fn without_impossible_order(mut actions: Vec<Action>) -> Vec<Action> {
         let mut changed = false;
         for action in &mut actions {
             let mut below = action.depends_on.iter().chain(&action.recorded_depends_on);
-            if action.create_before_destroy && below.any(|name| old_first.contains(name)) {
+            let is_impossible =
+                stuck.contains(&action.address) || below.any(|name| old_first.contains(name));
+            if action.create_before_destroy && is_impossible {
                 action.create_before_destroy = false;
                 changed = true;
             }
@@ -279,7 +283,40 @@ mod tests {
             action("a", ActionKind::Delete, &["b"]),
             action("b", ActionKind::Delete, &["a"]),
         ];
-        assert_eq!(Plan::assemble("dev", decisions).unwrap().actions.len(), 2);
+        let plan = Plan::assemble("dev", decisions).unwrap();
+        assert_eq!(carried_out(&plan), ["a Delete", "b Delete"]);
+    }
+
+    /// The steps in an order in which they can run.
+    fn carried_out(plan: &Plan) -> Vec<String> {
+        let mut steps = Steps::of(plan);
+        let mut done = Vec::new();
+        while let Some(step) = steps.take_ready() {
+            done.push(format!("{} {:?}", step.address, step.kind));
+            steps.done(&step);
+        }
+        assert_eq!(steps.remaining(), 0, "{done:?}");
+        done
+    }
+
+    #[test]
+    fn a_new_one_does_not_come_first_where_something_that_goes_holds_it_up() {
+        let mut a = action("a", ActionKind::Replace, &["m"]);
+        a.create_before_destroy = true;
+        a.recorded_depends_on = BTreeSet::from([Address::new("x")]);
+        let decisions = vec![
+            a,
+            action("x", ActionKind::Delete, &["y"]),
+            action("m", ActionKind::Update, &["y"]),
+            action("y", ActionKind::Replace, &[]),
+        ];
+        let plan = Plan::assemble("dev", decisions).unwrap();
+        assert_eq!(
+            carried_out(&plan),
+            [
+                "a Delete", "x Delete", "y Delete", "y Create", "m Update", "a Create"
+            ]
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::Plan;
+use super::{Action, Plan};
 use crate::resource::{ActionKind, Address};
 
 /// What one step does.
@@ -56,101 +56,8 @@ struct Slots {
 impl Steps {
     /// The steps of `plan`.
     pub fn of(plan: &Plan) -> Self {
-        let mut steps: Vec<Step> = Vec::new();
-        for action in &plan.actions {
-            let kinds: &[StepKind] = match action.action {
-                ActionKind::Create => &[StepKind::Create],
-                ActionKind::Update => &[StepKind::Update],
-                ActionKind::Replace => &[StepKind::Delete, StepKind::Create],
-                ActionKind::Delete => &[StepKind::Delete],
-                ActionKind::NoOp => &[],
-            };
-            steps.extend(kinds.iter().map(|&kind| Step {
-                address: action.address.clone(),
-                kind,
-            }));
-        }
-        steps.sort_unstable();
-        steps.dedup();
-
-        let mut slots: HashMap<&Address, Slots> = HashMap::with_capacity(plan.actions.len());
-        for (position, step) in (0_u32..).zip(&steps) {
-            let slot = slots.entry(&step.address).or_default();
-            match step.kind {
-                StepKind::Delete => slot.delete = Some(position),
-                StepKind::Create | StepKind::Update => slot.forward = Some(position),
-            }
-        }
-        for action in &plan.actions {
-            if let Some(slot) = slots.get_mut(&action.address) {
-                slot.is_pure_delete = action.action == ActionKind::Delete;
-                slot.new_one_first = action.create_before_destroy;
-            }
-        }
-
-        // (earlier, later)
-        let mut edges: Vec<(u32, u32)> = Vec::new();
-        let mut soft: Vec<(u32, u32)> = Vec::new();
-        let mut careful: Vec<(u32, u32)> = Vec::new();
-        let none = Slots::default();
-        for action in &plan.actions {
-            let own = slots.get(&action.address).copied().unwrap_or(none);
-            if let Some(forward) = own.forward {
-                let needed = action.depends_on.iter().filter_map(|name| slots.get(name));
-                edges.extend(
-                    needed
-                        .filter_map(|slot| slot.forward)
-                        .map(|earlier| (earlier, forward)),
-                );
-                if let Some(delete) = own.delete {
-                    edges.push(if own.new_one_first {
-                        (forward, delete)
-                    } else {
-                        (delete, forward)
-                    });
-                    if !own.new_one_first {
-                        careful.extend(
-                            action
-                                .depends_on
-                                .iter()
-                                .filter_map(|name| slots.get(name))
-                                .filter(|slot| slot.delete.is_none())
-                                .filter_map(|slot| slot.forward)
-                                .map(|earlier| (earlier, delete)),
-                        );
-                    }
-                }
-            }
-            // What used to stand on `below` goes (or moves away) before it does.
-            for below in action
-                .recorded_depends_on
-                .iter()
-                .filter_map(|name| slots.get(name))
-            {
-                let Some(later) = below.delete else { continue };
-                if let Some(delete) = own.delete {
-                    edges.push((delete, later));
-                }
-                if let Some(forward) = own.forward
-                    && (below.new_one_first || (own.delete.is_none() && below.is_pure_delete))
-                {
-                    soft.push((forward, later));
-                }
-            }
-        }
-        // A dependent's update before the delete of what it used to need is a courtesy; where it
-        // would close a circle (possible only with old records) the courtesy is dropped.
-        // So is keeping an old one until what its new one needs is there: nothing goes that could
-        // not come again.
-        let wishes: [&[&[(u32, u32)]]; 2] = [&[&soft, &careful], &[&soft]];
-        let wiring = wishes
-            .into_iter()
-            .map(|wishes| {
-                let all = std::iter::once(edges.as_slice()).chain(wishes.iter().copied());
-                Wiring::new(steps.len(), all.flatten().copied().collect())
-            })
-            .find(Wiring::is_acyclic)
-            .unwrap_or_else(|| Wiring::new(steps.len(), edges));
+        let (steps, edges) = laid_out(&plan.actions);
+        let wiring = edges.wired(steps.len());
         let ready = (0_u32..)
             .zip(&wiring.waits_for)
             .filter(|(_, count)| **count == 0)
@@ -256,6 +163,149 @@ impl Steps {
     }
 }
 
+/// Which steps have to wait for which: (earlier, later), by position.
+#[derive(Default)]
+struct Edges {
+    /// What the config needs.
+    hard: Vec<(u32, u32)>,
+    /// Deletes, in the order that records ask for.
+    recorded: Vec<(u32, u32)>,
+    /// A dependent's update before the delete of what it used to need.
+    soft: Vec<(u32, u32)>,
+    /// Keeping an old one until what its new one needs is there: nothing goes that could not come again.
+    careful: Vec<(u32, u32)>,
+}
+
+impl Edges {
+    /// The wiring that can run and heeds most. Where a courtesy would close a circle it is dropped, and
+    /// so is what records say of those in a circle: records may hold anything, and what nobody can
+    /// delete would be there for ever.
+    fn wired(&self, nodes: usize) -> Wiring {
+        let wishes: [&[&[(u32, u32)]]; 3] = [
+            &[&self.recorded, &self.soft, &self.careful],
+            &[&self.recorded, &self.soft],
+            &[&self.recorded],
+        ];
+        let with = |wishes: &[&[(u32, u32)]]| {
+            let all = std::iter::once(self.hard.as_slice()).chain(wishes.iter().copied());
+            Wiring::new(nodes, all.flatten().copied().collect())
+        };
+        if let Some(wiring) = wishes.into_iter().map(with).find(Wiring::is_acyclic) {
+            return wiring;
+        }
+        let stuck = with(&[&self.recorded]).stuck();
+        let kept: Vec<(u32, u32)> = self
+            .recorded
+            .iter()
+            .filter(|(earlier, later)| !(stuck.contains(earlier) && stuck.contains(later)))
+            .copied()
+            .collect();
+        with(&[&kept])
+    }
+}
+
+/// The resources whose new one cannot come first: what has to happen in between waits for their old one
+/// to go.
+pub(super) fn stuck_pairs(actions: &[Action]) -> BTreeSet<Address> {
+    let (steps, edges) = laid_out(actions);
+    let mut all = edges.hard;
+    all.extend(edges.recorded);
+    let stuck = Wiring::new(steps.len(), all).stuck();
+    let stuck: BTreeSet<&Address> = stuck
+        .iter()
+        .map(|position| &steps[*position as usize].address)
+        .collect();
+    actions
+        .iter()
+        .filter(|action| action.create_before_destroy && stuck.contains(&action.address))
+        .map(|action| action.address.clone())
+        .collect()
+}
+
+/// The steps of actions, sorted, and what they wait for.
+fn laid_out(actions: &[Action]) -> (Vec<Step>, Edges) {
+    let mut steps: Vec<Step> = Vec::new();
+    for action in actions {
+        let kinds: &[StepKind] = match action.action {
+            ActionKind::Create => &[StepKind::Create],
+            ActionKind::Update => &[StepKind::Update],
+            ActionKind::Replace => &[StepKind::Delete, StepKind::Create],
+            ActionKind::Delete => &[StepKind::Delete],
+            ActionKind::NoOp => &[],
+        };
+        steps.extend(kinds.iter().map(|&kind| Step {
+            address: action.address.clone(),
+            kind,
+        }));
+    }
+    steps.sort_unstable();
+    steps.dedup();
+
+    let mut slots: HashMap<&Address, Slots> = HashMap::with_capacity(actions.len());
+    for (position, step) in (0_u32..).zip(&steps) {
+        let slot = slots.entry(&step.address).or_default();
+        match step.kind {
+            StepKind::Delete => slot.delete = Some(position),
+            StepKind::Create | StepKind::Update => slot.forward = Some(position),
+        }
+    }
+    for action in actions {
+        if let Some(slot) = slots.get_mut(&action.address) {
+            slot.is_pure_delete = action.action == ActionKind::Delete;
+            slot.new_one_first = action.create_before_destroy;
+        }
+    }
+
+    let mut edges = Edges::default();
+    let none = Slots::default();
+    for action in actions {
+        let own = slots.get(&action.address).copied().unwrap_or(none);
+        if let Some(forward) = own.forward {
+            let needed = action.depends_on.iter().filter_map(|name| slots.get(name));
+            edges.hard.extend(
+                needed
+                    .filter_map(|slot| slot.forward)
+                    .map(|earlier| (earlier, forward)),
+            );
+            if let Some(delete) = own.delete {
+                edges.hard.push(if own.new_one_first {
+                    (forward, delete)
+                } else {
+                    (delete, forward)
+                });
+                if !own.new_one_first {
+                    edges.careful.extend(
+                        action
+                            .depends_on
+                            .iter()
+                            .filter_map(|name| slots.get(name))
+                            .filter(|slot| slot.delete.is_none())
+                            .filter_map(|slot| slot.forward)
+                            .map(|earlier| (earlier, delete)),
+                    );
+                }
+            }
+        }
+        // What used to stand on `below` goes (or moves away) before it does.
+        for below in action
+            .recorded_depends_on
+            .iter()
+            .filter_map(|name| slots.get(name))
+        {
+            let Some(later) = below.delete else { continue };
+            if let Some(delete) = own.delete {
+                edges.recorded.push((delete, later));
+            }
+            if let Some(forward) = own.forward
+                && (below.new_one_first || (own.delete.is_none() && below.is_pure_delete))
+            {
+                edges.soft.push((forward, later));
+            }
+        }
+    }
+    (steps, edges)
+}
+
 /// Edges, sorted out by where they start.
 struct Wiring {
     waits_for: Vec<u32>,
@@ -304,6 +354,13 @@ impl Wiring {
         order
     }
 
+    /// Those in a circle, and what waits for them.
+    fn stuck(&self) -> BTreeSet<u32> {
+        let free: BTreeSet<u32> = self.order().into_iter().collect();
+        let all = 0..u32::try_from(self.waits_for.len()).unwrap_or(u32::MAX);
+        all.filter(|position| !free.contains(position)).collect()
+    }
+
     fn heights(&self) -> Vec<u32> {
         let mut heights = vec![1; self.waits_for.len()];
         for position in self.order().into_iter().rev() {
@@ -320,7 +377,6 @@ impl Wiring {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::Action;
     use crate::resource::{Kind, ProviderId};
 
     fn action(name: &str, kind: ActionKind, desired: &[&str], recorded: &[&str]) -> Action {

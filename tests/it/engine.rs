@@ -101,7 +101,7 @@ fn a_failed_diff_fails_the_plan_and_names_the_resource() {
     world.apply();
     world
         .cloud
-        .act("diff", "b", Act::Fail(ErrorClass::Transient));
+        .act("diff", "b", Act::Fail(ErrorClass::Denied));
     world.cloud.calls();
     let problems = world.try_apply(|_| ()).unwrap_err();
     assert_eq!(problems.len(), 1);

@@ -18,6 +18,7 @@ pub(super) use compare::holds_marker;
 pub use compare::{live_outputs, output_fields, public, same};
 
 use super::Engine;
+use super::execute::asked;
 use super::survey::{by_address, owner_of};
 use super::values::Values;
 use crate::config::Resource;
@@ -226,7 +227,7 @@ async fn look_at(look: &Look<'_, '_>, case: Case) -> Finding {
         Ok(driver) => driver,
         Err(problem) => return finding.unchecked(problem.message),
     };
-    let live = match driver.read(&prior).await {
+    let live = match asked(engine, || driver.read(&prior)).await {
         Ok(live) => live,
         Err(error) if error.class == ErrorClass::NotFound => {
             finding.verdict = Verdict::Ghost;
@@ -271,7 +272,7 @@ async fn look_at(look: &Look<'_, '_>, case: Case) -> Finding {
                 status: live.status,
                 ..prior
             };
-            match driver.diff(&now, &applied).await {
+            match asked(engine, || driver.diff(&now, &applied)).await {
                 Ok(diff) => {
                     needs = diff.needs_update || diff.needs_replace || !diff.changes.is_empty();
                     // A diff goes from what is there to what is wanted.

@@ -7,6 +7,7 @@ use super::pace::Pace;
 use crate::apply::Engine;
 use crate::apply::hold::Hold;
 use crate::provider::{DriverError, ErrorClass};
+use crate::report::Event;
 
 /// Tries of one effect that fails for no reason of its own, the first included.
 pub const TRIES: u32 = 5;
@@ -100,7 +101,7 @@ where
             return Err(error);
         }
         pause(engine, wait, error.class).await?;
-        if error.class == ErrorClass::Unknown {
+        if error.class != ErrorClass::Throttled {
             // What was made may show only now.
             match look(&error).await {
                 Look::Happened(found) => return Ok(found),
@@ -110,6 +111,46 @@ where
         }
     }
 }
+
+/// A question: what is refused for now is asked again, because nothing comes of asking twice.
+pub(in crate::apply) async fn asked<T, C, F>(engine: &Engine<'_>, call: C) -> Result<T, DriverError>
+where
+    C: Fn() -> F,
+    F: Future<Output = Result<T, DriverError>>,
+{
+    let started = engine.clock.monotonic();
+    let mut failures = 0;
+    loop {
+        let error = match within(engine, call()).await {
+            Err(error) if matches!(error.class, ErrorClass::Throttled | ErrorClass::Transient) => {
+                error
+            }
+            answer => return answer,
+        };
+        failures += 1;
+        let wait = error
+            .retry_after
+            .unwrap_or_else(|| backoff(engine, failures))
+            .min(ASKED_LONGEST);
+        let waited = engine.clock.monotonic().saturating_sub(started);
+        if failures >= TRIES || waited.saturating_add(wait) >= engine.call_timeout {
+            return Err(error);
+        }
+        if wait >= WORTH_A_WORD {
+            engine.reporter.say(Event::Note {
+                text: format!(
+                    "A provider asks to be left alone for {} ({}).",
+                    seconds(wait),
+                    error.class.word()
+                ),
+            });
+        }
+        pause(engine, wait, error.class).await?;
+    }
+}
+
+/// A wait that people would wonder about.
+const WORTH_A_WORD: Duration = Duration::from_secs(10);
 
 /// An error of no known kind, in the provider's own words.
 pub(super) fn is_said(error: &DriverError) -> bool {

@@ -1,9 +1,12 @@
 //! A create: what is there before, the call, and what became of it.
 
+use std::time::Duration;
+
 use super::call::{Look, is_said, repeated, within};
 use super::pace::Pace;
 use super::step::{odd_answer, unclear_when_unknown};
 use super::{Ended, Executor, Failure};
+use crate::apply::WAITS;
 use crate::apply::deposed;
 use crate::apply::presence::{Place, Presence, is_shared, locator, on_record, owned_elsewhere};
 use crate::plan::Action;
@@ -11,6 +14,9 @@ use crate::provider::{Driver, DriverError, ErrorClass, Operation};
 use crate::report::Outcome;
 use crate::resource::{ActionKind, Address, Observed, Recorded, Spec};
 use crate::state::journal::Before;
+
+/// Waits after a failure in the provider's own words.
+const FOR_AN_ANSWER: usize = 2;
 
 impl Executor<'_, '_> {
     pub(super) async fn create(&self, action: &Action, driver: &dyn Driver, pace: &Pace) -> Ended {
@@ -71,8 +77,26 @@ impl Executor<'_, '_> {
             .is_some_and(|resource| resource.adopt_existing || is_shared(&action.kind))
             && driver.can_adopt(&action.kind);
         let look = async |error: &DriverError| {
-            self.after_create(&place, &desired, old.as_deref(), &others, adopts, error)
-                .await
+            let mut waits = self.waits_after(&place, error).iter();
+            loop {
+                let look = self
+                    .after_create(&place, &desired, old.as_deref(), &others, adopts, error)
+                    .await;
+                let Some(wait) = waits.next().filter(|_| matches!(look, Look::NotYet)) else {
+                    return look;
+                };
+                tokio::select! {
+                    biased;
+                    () = self.engine.cancel.cancelled() => {
+                        let why = "the run was stopped before it was known whether it was made";
+                        return Look::Unclear(DriverError::new(
+                            ErrorClass::Unknown,
+                            format!("{}; {why}", error.message),
+                        ));
+                    }
+                    () = self.engine.clock.sleep(*wait) => {}
+                }
+            }
         };
         let created = repeated(
             self.engine,
@@ -110,6 +134,20 @@ impl Executor<'_, '_> {
             ..error
         };
         self.broken(&operation, driver, &desired, error).await
+    }
+
+    /// How long what is not there yet may still show: a request that was cut off may be on its way, and
+    /// lists of clouds lag behind.
+    fn waits_after(&self, place: &Place<'_>, error: &DriverError) -> &'static [Duration] {
+        let provider = self.engine.providers.get(place.owner);
+        if provider.is_some_and(|provider| provider.is_local()) {
+            return &[];
+        }
+        match error.class {
+            ErrorClass::Unknown if !error.answered => &WAITS,
+            ErrorClass::Transient => &WAITS[..FOR_AN_ANSWER],
+            _ => &[],
+        }
     }
 
     fn place<'p>(

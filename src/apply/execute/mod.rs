@@ -25,7 +25,7 @@ use std::time::Duration;
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 
-pub(super) use self::call::within;
+pub(super) use self::call::{asked, within};
 
 use self::evidence::Budget;
 use self::ids::Ids;
@@ -359,8 +359,10 @@ impl Executor<'_, '_> {
             "the run lost its lock"
         } else if report.store_failed {
             "the state could not be written"
-        } else {
+        } else if report.interrupted {
             "the run was stopped"
+        } else {
+            "nothing could start it: what it waits for waits for it"
         };
         // Whatever has no ending yet was never started.
         for action in &plan.actions {

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::Cell;
 use std::sync::Arc;
 
-use super::call::{Look, repeated, within};
+use super::call::{Look, asked, repeated, within};
 use super::pace::Pace;
 use super::{Ended, Executor, Failure};
 use crate::apply::survey::{holder_of, spec};
@@ -282,7 +282,18 @@ impl Executor<'_, '_> {
         let address = &action.address;
         let prior = self.prior(address)?;
         let desired = self.desired(address)?;
-        let diff = within(self.engine, driver.diff(&prior, &desired))
+        if self.records.get(address).is_none() {
+            // It is about to be adopted, and others may be about to adopt the same.
+            if let Some(other) = self.whose(&desired, &prior.provider_id) {
+                return Err(Box::new(Failure::plain(format!(
+                    "what goes by its name, `{}`, is `{other}`, and is not adopted twice",
+                    prior.provider_id
+                ))));
+            }
+            self.ids
+                .note(&action.provider, &action.kind, &prior.provider_id, address);
+        }
+        let diff = asked(self.engine, || driver.diff(&prior, &desired))
             .await
             .map_err(|error| Failure::driver(&error, Outcome::Error))?;
         let must = !action.reason.is_empty()
@@ -350,6 +361,11 @@ impl Executor<'_, '_> {
                     .await
             }
             Err(mut error) => {
+                // Nobody knows which half of it is there, so it stands on both.
+                let mut desired = desired;
+                desired
+                    .dependencies
+                    .extend(prior.dependencies.iter().cloned());
                 if error.class == ErrorClass::NotFound {
                     error.message.push_str(
                         "; it is gone: `tidegate infra refresh --prune` forgets it, and the next apply makes it anew",
@@ -375,10 +391,13 @@ impl Executor<'_, '_> {
             status: prior.status.clone(),
             private: prior.private.clone(),
         }));
-        let keeping = Spec {
+        let mut keeping = Spec {
             public_config: prior.config.clone(),
             ..desired
         };
+        keeping
+            .dependencies
+            .extend(prior.dependencies.iter().cloned());
         self.broken(operation, driver, &keeping, error).await
     }
 

@@ -309,7 +309,7 @@ fn every_plan_asks_the_driver_and_no_answer_is_remembered() {
     // So an answer that went bad is neither kept nor used again.
     world
         .cloud
-        .act("diff", "a", Act::Fail(ErrorClass::Transient));
+        .act("diff", "a", Act::Fail(ErrorClass::Denied));
     assert!(look().is_err());
     look().unwrap();
 }

@@ -100,3 +100,25 @@ fn a_teardown_takes_the_old_one_along() {
     found.sort();
     assert_eq!(found, ["db-1", "db-3", "web-2"]);
 }
+
+#[test]
+fn an_old_one_whose_new_one_was_never_seen_is_not_deleted_when_its_record_is_gone() {
+    let mut world = World::new(&[]);
+    world.cloud.new_one_first = true;
+    declare(&mut world, "fra", "a");
+    assert!(all_well(&world.apply()));
+    declare(&mut world, "nyc", "a");
+    // Killed after the old one was remembered, before the new one was asked for.
+    world.remember_old("db");
+    world.forget_record("db");
+    world.forget_record("web");
+    world.declare(&[]);
+    let (_, findings, problems) = world.try_whole(|_| ()).unwrap();
+    assert!(findings.is_empty(), "{findings:?}");
+    assert_eq!(problems[0].code, "apply/old-left");
+    assert!(world.cloud.id_of("db").is_some(), "still there");
+    // Once it is gone, there is nothing to remember.
+    world.cloud.forget("db-1");
+    let (_, _, problems) = world.try_whole(|_| ()).unwrap();
+    assert!(problems.is_empty(), "{problems:?}");
+}

@@ -362,3 +362,90 @@ fn an_update_that_answers_with_the_id_of_another_one_is_not_believed() {
     assert_eq!(endings(&report), ["web error"]);
     assert_eq!(world.records()["web"].provider_id, ours);
 }
+
+#[test]
+fn what_shows_late_is_waited_for_before_a_create_is_repeated() {
+    for class in [ErrorClass::Transient, ErrorClass::Unknown] {
+        let world = world(Names::Sure);
+        world.cloud.act("create", "db", Act::LoseAnswer(class));
+        // It is not seen at once.
+        for _ in 0..2 {
+            world
+                .cloud
+                .act("read", "db", Act::Fail(ErrorClass::NotFound));
+        }
+        assert!(all_well(&world.apply()));
+        assert_eq!(creates(&world), 1, "{class:?}");
+        assert_eq!(world.cloud.names(), ["db"]);
+    }
+}
+
+#[test]
+fn a_failed_update_stands_on_what_it_stood_on_as_well() {
+    let mut world = World::new(&[("a", "uses: \"${b.id}\""), ("b", "")]);
+    assert!(all_well(&world.apply()));
+    world.declare(&[("a", "uses: \"${c.id}\""), ("c", "")]);
+    world
+        .cloud
+        .act("update", "a", Act::Fail(ErrorClass::Denied));
+    assert!(!all_well(&world.apply()));
+    let on: Vec<String> = world.records()["a"]
+        .dependencies
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(on, ["b", "c"]);
+    world.cloud.calls();
+    assert!(all_well(&world.apply()));
+    let mut calls = world.cloud.calls();
+    calls.retain(|call| call.starts_with("update") || call.starts_with("delete"));
+    assert_eq!(calls, ["update a", "delete b"]);
+}
+
+#[test]
+fn what_would_have_to_be_replaced_is_not_adopted() {
+    let mut world = world(Names::Work);
+    world.declare(&[("db", "adopt_existing: true, region: nyc")]);
+    world.cloud.plant("db");
+    let problems = world.try_apply(|_| ()).unwrap_err();
+    assert_eq!(problems[0].code, "plan/elsewhere", "{problems:?}");
+    assert!(world.cloud.id_of("db").is_some());
+}
+
+#[test]
+fn what_is_on_record_under_one_name_is_not_adopted_under_another() {
+    let mut world = World::new(&[("db", "")]);
+    assert!(all_well(&world.apply()));
+    world.declare(&[("db", ""), ("web", "adopt_existing: true")]);
+    world.cloud.plant_as("web", "db-1");
+    let problems = world.try_apply(|_| ()).unwrap_err();
+    let said = format!("{problems:?}");
+    assert!(said.contains("is on record as `db`"), "{said}");
+}
+
+#[test]
+fn a_question_is_asked_again_where_a_provider_wants_to_be_left_alone() {
+    let mut world = World::new(&[("db", "")]);
+    assert!(all_well(&world.apply()));
+    world.declare(&[("db", "tags: b")]);
+    for _ in 0..2 {
+        world
+            .cloud
+            .act("diff", "db", Act::SlowDown(Duration::from_secs(3)));
+    }
+    let before = world.clock.monotonic();
+    assert!(all_well(&world.apply()));
+    assert_eq!(world.clock.monotonic() - before, Duration::from_secs(6));
+}
+
+#[test]
+fn what_the_config_adds_without_a_change_is_put_on_record() {
+    let mut world = World::new(&[("a", ""), ("b", "")]);
+    assert!(all_well(&world.apply()));
+    world.cloud.calls();
+    world.declare(&[("a", "depends_on: [b]"), ("b", "")]);
+    assert!(world.apply().actions.is_empty());
+    assert!(world.cloud.calls().is_empty(), "nobody has to be asked");
+    assert_eq!(world.records()["a"].dependencies[0].as_str(), "b");
+    assert!(world.records()["b"].dependencies.is_empty());
+}

@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use tidegate::apply::survey::{Survey, survey_within};
 use tidegate::apply::teardown::{self, Discovered};
 use tidegate::apply::values::Values;
-use tidegate::apply::{ApplyReport, Engine, Providers, deposed, execute, recover, remarks};
+use tidegate::apply::{
+    ApplyReport, Engine, Providers, deposed, execute, recover, remarks, secrets,
+};
 use tidegate::cancel::{self, Canceller};
 use tidegate::clock::{Clock, rfc3339};
 use tidegate::config::{self, Config, Files};
@@ -839,6 +841,9 @@ impl World {
             let values = Values::new(BTreeMap::new(), engine.masker.clone());
             let survey = survey_within(engine, values, &[]).await?;
             look(&survey);
+            secrets::reseal(engine, lease, &survey)
+                .await
+                .map_err(|problem| vec![problem])?;
             let scope = survey.scope.clone();
             let (report, _) = execute::execute(engine, lease, survey).await;
             let old = deposed::finish(engine, lease, &scope, &report)
@@ -962,6 +967,22 @@ impl World {
     pub(super) fn end_told(&self) {
         self.note(Entry::End {
             run_id: "run".to_owned(),
+        });
+    }
+
+    /// A run dies right after it remembered what it was to replace.
+    pub(super) fn remember_old(&self, name: &str) {
+        let record = self.records()[name].clone();
+        self.with_engine(async |engine, lease| {
+            deposed::remember(engine, lease, &record).await.unwrap();
+        });
+    }
+
+    /// `state rm`.
+    pub(super) fn forget_record(&self, name: &str) {
+        self.with_engine(async |engine, lease| {
+            let name = Address::new(name);
+            engine.store.delete(lease, &name).await.unwrap();
         });
     }
 
