@@ -137,6 +137,22 @@ pub(in crate::apply) async fn owned_elsewhere(
     Ok(others.whose(kind, id, name).map(str::to_owned))
 }
 
+/// The other environment that has the same of a kind that several may have.
+///
+/// # Errors
+/// When one of them cannot be read.
+pub(in crate::apply) async fn shared_with(
+    engine: &Engine<'_>,
+    kind: &Kind,
+    id: &str,
+) -> StoreResult<Option<String>> {
+    if !is_shared(kind) || id.is_empty() {
+        return Ok(None);
+    }
+    let others = of_others(engine).await?;
+    Ok(others.has_recorded(kind, id).map(str::to_owned))
+}
+
 /// Why what was found is not taken over.
 pub(super) fn on_record(id: &str, environment: Option<&str>) -> String {
     format!(

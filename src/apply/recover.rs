@@ -41,17 +41,18 @@ pub fn unproven(settled: &[Settled]) -> Vec<Report> {
     settled
         .iter()
         .filter(|settled| settled.is_unproven)
-        .map(|settled| {
-            let address = &settled.address;
-            Report::error(
-                "apply/perhaps-there",
-                format!("`{address}` may be there, and nothing records it"),
-            )
-            .because("an earlier run was cut off while making it; it is not found by its name, and its provider may find such resources by their id only")
-            .fix("look there, and delete it if it is")
-            .exit(Exit::Partial)
-        })
+        .map(|settled| perhaps_there(&settled.address))
         .collect()
+}
+
+fn perhaps_there(address: &Address) -> Report {
+    Report::error(
+        "apply/perhaps-there",
+        format!("`{address}` may be there, and nothing records it"),
+    )
+    .because("an earlier run was cut off while making it; it is not found by its name, and its provider may find such resources by their id only")
+    .fix("look there, and delete it if it is")
+    .exit(Exit::Partial)
 }
 
 /// After what was settled was carried out: where something counted as not made because it was not found
@@ -60,8 +61,14 @@ pub async fn doubts(engine: &Engine<'_>, settled: &[Settled]) -> Vec<Report> {
     let mut doubts = Vec::new();
     for settled in settled.iter().filter(|settled| settled.is_unproven) {
         let address = &settled.address;
-        let Ok(Some(record)) = engine.store.get(address).await else {
-            continue;
+        let record = match engine.store.get(address).await {
+            Ok(Some(record)) => record,
+            // What was to be made in its place was not, either.
+            Ok(None) => {
+                doubts.push(perhaps_there(address));
+                continue;
+            }
+            Err(_) => continue,
         };
         let kind = Kind::new(record.resource_type.clone());
         let Ok(driver) = engine.driver(address, &owner_of(engine, &record), &kind) else {

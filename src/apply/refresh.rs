@@ -1,7 +1,7 @@
 //! Reads live outputs and puts them into the records. All or nothing: one read that fails leaves
 //! every record as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use futures_util::StreamExt as _;
 use serde_json::{Value as Json, json};
@@ -11,9 +11,9 @@ use super::drift::{Field, live_outputs, public, same};
 use super::execute::asked;
 use super::survey::{by_address, owner_of};
 use crate::config::Resource;
-use crate::provider::{Driver, ErrorClass};
+use crate::provider::ErrorClass;
 use crate::report::Report;
-use crate::resource::{Address, Kind, Observed, Outputs, Recorded};
+use crate::resource::{Address, Kind, Observed, Outputs};
 use crate::secret::Keyring;
 use crate::state::Record;
 use crate::state::record::{observe, to_recorded};
@@ -90,8 +90,13 @@ impl Refreshed {
 pub async fn read_all(engine: &Engine<'_>) -> Result<Vec<Refreshed>, Report> {
     let records = engine.store.list().await.map_err(Report::from)?;
     let declared = by_address(engine);
+    let id_of = |record: &Record| (record.resource_type.clone(), record.provider_id.clone());
+    let ids = records
+        .iter()
+        .map(|record| (id_of(record), record.resource_id.clone()))
+        .collect();
     let mut all: Vec<Refreshed> = futures_util::stream::iter(records)
-        .map(|record| read_one(engine, &declared, record))
+        .map(|record| read_one(engine, &declared, &ids, record))
         .buffer_unordered(engine.parallelism.max(1))
         .collect()
         .await;
@@ -104,6 +109,7 @@ pub async fn read_all(engine: &Engine<'_>) -> Result<Vec<Refreshed>, Report> {
 async fn read_one(
     engine: &Engine<'_>,
     declared: &BTreeMap<&Address, &Resource>,
+    ids: &HashMap<(String, String), Address>,
     record: Record,
 ) -> Refreshed {
     let kind = Kind::new(record.resource_type.clone());
@@ -158,9 +164,9 @@ async fn read_one(
         live.provider_id
     };
     if provider_id != prior.provider_id {
-        if is_an_id(driver, &prior) {
+        if let Some(other) = ids.get(&(kind.as_str().to_owned(), provider_id.clone())) {
             answer.fate = Fate::Failed(format!(
-                "the provider answered about another resource, `{provider_id}`, when it was asked about `{}`",
+                "the provider answered about `{other}`, `{provider_id}`, when it was asked about `{}`",
                 prior.provider_id
             ));
             return answer;
@@ -194,14 +200,6 @@ async fn read_one(
         engine.random.as_ref(),
     );
     answer
-}
-
-/// Whether what is recorded can be the id of a resource. A record of another tool may hold a name in its
-/// place; the provider tells the id then.
-fn is_an_id(driver: &dyn Driver, prior: &Recorded) -> bool {
-    !prior.provider_id.is_empty()
-        && prior.provider_id != prior.address.as_str()
-        && driver.id_format().accepts(&prior.provider_id)
 }
 
 /// Live outputs over recorded ones. What the live answer lacks is kept: some values (a boot script,

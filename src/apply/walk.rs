@@ -7,10 +7,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
+use tokio::sync::OnceCell;
 
 use super::Engine;
 use super::execute::asked;
-use super::presence::{is_shared, locator, on_record, owned_elsewhere};
+use super::presence::{Others, is_shared, locator, of_others, on_record};
 use super::sizing;
 use super::survey::{holder_of, open, sort_outputs, spec, spec_until_now};
 use super::values::Values;
@@ -95,6 +96,7 @@ pub(super) async fn walk(
         scope,
     } = looked;
     let mut ready = waits.ready();
+    let others = &OnceCell::new();
     let mut running = FuturesUnordered::new();
     let mut gathered = Gathered::default();
     let mut actions: Vec<Option<Action>> = Vec::new();
@@ -142,7 +144,15 @@ pub(super) async fn walk(
             running.push(async move {
                 let visit = match (desired, prior) {
                     (Ok((desired, moved)), Ok(prior)) => {
-                        visit(engine, (resource, records), prior, marks, desired, moved).await
+                        visit(
+                            engine,
+                            (resource, records, others),
+                            prior,
+                            marks,
+                            desired,
+                            moved,
+                        )
+                        .await
                     }
                     (Err(problem), _) => Err(vec![problem]),
                     (_, Err(error)) => Err(vec![error.into()]),
@@ -298,7 +308,7 @@ fn moved(
 
 async fn visit(
     engine: &Engine<'_>,
-    (resource, records): (&Resource, &Records),
+    (resource, records, others): (&Resource, &Records, &OnceCell<Others>),
     prior: Option<Recorded>,
     (tainted, recorded_protected): (bool, bool),
     desired: Desired,
@@ -343,10 +353,12 @@ async fn visit(
             match asked(engine, || driver.read(&by_name)).await {
                 Ok(observed) => {
                     let id = &observed.provider_id;
-                    let other =
-                        owned_elsewhere(engine, &resource.kind, id, &resource.address).await;
-                    if let Some(other) = other.map_err(|error| vec![Report::from(error)])? {
-                        let why = on_record(id, Some(&other));
+                    // Read once for all that are to be adopted.
+                    let others = others.get_or_try_init(|| of_others(engine)).await;
+                    let others = others.map_err(|error| vec![Report::from(error)])?;
+                    let other = others.whose(&resource.kind, id, &resource.address);
+                    if let Some(other) = other.filter(|_| !is_shared(&resource.kind)) {
+                        let why = on_record(id, Some(other));
                         return Err(vec![cannot_adopt(resource, &why).fix(
                             "give it another name in this environment, or drop `adopt_existing`",
                         )]);

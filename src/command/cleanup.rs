@@ -13,9 +13,10 @@ use super::up::protected_problem;
 use super::{CommandResult, Desk, Problems, rotate};
 use crate::apply::Engine;
 use crate::apply::credential::{self, Label};
+use crate::apply::survey::owner_of;
 use crate::apply::teardown::{
-    Discovered, Removed, Target, is_of_others, listers, of_others, plan_of, remove, tagged,
-    target_of,
+    Discovered, Removed, Target, is_of_others, is_same_provider, listers, of_others, plan_of,
+    remove, tagged, target_of,
 };
 use crate::cli::infra::{CleanupArgs, PruneArgs};
 use crate::config::Config;
@@ -184,13 +185,21 @@ pub(super) fn record_of<'a>(
     records: &'a [Record],
     target: &Target,
 ) -> Option<&'a Record> {
-    records.iter().find(|record| {
-        crate::apply::survey::owner_of(engine, record) == target.provider
-            && record.resource_type == target.kind.as_str()
-            && (record.resource_id == target.prior.address
-                || (!record.provider_id.is_empty()
-                    && record.provider_id == target.prior.provider_id))
-    })
+    let is_of_kind = |record: &&Record| record.resource_type == target.kind.as_str();
+    // Two provider modules may be of one account: an id is looked for at all of that type.
+    let has_its_id = |record: &&Record| {
+        !record.provider_id.is_empty()
+            && record.provider_id == target.prior.provider_id
+            && is_same_provider(engine, &owner_of(engine, record), &target.provider)
+    };
+    let has_its_name = |record: &&Record| {
+        record.resource_id == target.prior.address && owner_of(engine, record) == target.provider
+    };
+    let mut of_kind = records.iter().filter(is_of_kind);
+    of_kind
+        .clone()
+        .find(has_its_id)
+        .or_else(|| of_kind.find(has_its_name))
 }
 
 /// Every protected resource that is not named, in one message.

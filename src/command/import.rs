@@ -12,7 +12,7 @@ use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
 use crate::apply::Engine;
 use crate::apply::survey::{declared as declared_as, owner_of, sort_outputs};
-use crate::apply::teardown::of_others;
+use crate::apply::teardown::{is_same_provider, of_others};
 use crate::cli::infra::{ImportAllArgs, ImportArgs};
 use crate::config::{Config, Resource};
 use crate::disk::DiskExt as _;
@@ -482,7 +482,7 @@ async fn import_all(
     for one in found {
         let (name, provider_id) = (one.name.clone(), one.provider_id.clone());
         let recorded = records.iter().find(|record| {
-            owner_of(&engine, record) == *id
+            is_same_provider(&engine, &owner_of(&engine, record), id)
                 && record.resource_type == kind.as_str()
                 && record.provider_id == provider_id
         });

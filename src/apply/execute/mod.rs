@@ -67,7 +67,7 @@ struct Failure {
     store: bool,
     /// Something may have come of it: it is on record as tainted, or its intent stays open.
     left_over: bool,
-    /// The effect happened for certain; it is the writing of it that failed.
+    /// The effect happened for certain, or half of it: it failed in what came after.
     done: bool,
 }
 
@@ -148,6 +148,8 @@ struct Executor<'a, 'e> {
     priors: RefCell<BTreeMap<Address, Recorded>>,
     /// Old ones that are to go once their new one is there.
     deposed: RefCell<BTreeMap<Address, Recorded>>,
+    /// Of what several may have: those whose delete has begun.
+    going: RefCell<BTreeSet<Address>>,
     values: RefCell<Values>,
     lanes: BTreeMap<ProviderId, Pace>,
     evidence: Budget,
@@ -253,6 +255,7 @@ pub async fn execute(engine: &Engine<'_>, lease: &Lease, survey: Survey) -> (App
         sizes: survey.sizes,
         priors: RefCell::new(survey.priors),
         deposed: RefCell::default(),
+        going: RefCell::default(),
         values: RefCell::new(survey.values),
         lanes,
         evidence: Budget::default(),
@@ -517,7 +520,7 @@ impl Executor<'_, '_> {
                 message: ending.message,
                 class: ending.class,
                 evidence: ending.evidence,
-                made: self.made_of(address, ending.outcome),
+                made: self.made_of(address, ending.outcome == Outcome::Success || ending.done),
                 is_half_done: ending.outcome != Outcome::Success
                     && (ending.done || book.halves.contains(address)),
             },
@@ -525,9 +528,9 @@ impl Executor<'_, '_> {
     }
 
     /// What exists of the resource now, for the report.
-    fn made_of(&self, address: &Address, outcome: Outcome) -> Option<Recorded> {
+    fn made_of(&self, address: &Address, is_there: bool) -> Option<Recorded> {
         let action = self.actions[address].action;
-        if outcome != Outcome::Success || action == ActionKind::Delete {
+        if !is_there || action == ActionKind::Delete {
             return None;
         }
         self.priors.borrow().get(address).cloned()

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use super::call::{Look, asked, repeated, within};
 use super::pace::Pace;
 use super::{Ended, Executor, Failure};
+use crate::apply::presence::{is_shared, shared_with};
 use crate::apply::survey::{holder_of, spec};
 use crate::apply::{deposed, sizing};
 use crate::clock::rfc3339;
@@ -209,6 +210,22 @@ impl Executor<'_, '_> {
         } else {
             self.prior(address)?
         };
+        if action.create_before_destroy && self.prior(address)?.provider_id == prior.provider_id {
+            self.note(format!(
+                "`{address}`: its provider changed the old one, `{}`, into the new one; there is nothing to delete.",
+                prior.provider_id
+            ));
+            return deposed::forget(self.engine, self.lease, address, &prior.provider_id)
+                .await
+                .map_err(|error| Box::new(Failure::store(&error)));
+        }
+        if let Some(whose) = self.shared(action, &prior).await? {
+            self.note(format!(
+                "`{address}`, `{}`, stays: it is {whose} too; only its record goes.",
+                prior.provider_id
+            ));
+            return self.forgotten(action, &prior).await;
+        }
         self.warn_of_odd_id(driver, &prior);
         let operation = self.operation();
         self.intend(
@@ -271,11 +288,48 @@ impl Executor<'_, '_> {
         let deleted = self.engine.store.delete(self.lease, address).await;
         self.saved(deleted.map(drop), &operation, Outcome::Success)
             .await?;
+        self.forget(action, &prior);
+        Ok(())
+    }
+
+    /// Who else has it, of a kind that several may have: a zone goes with the last one.
+    async fn shared(
+        &self,
+        action: &Action,
+        prior: &Recorded,
+    ) -> Result<Option<String>, Box<Failure>> {
+        if !is_shared(&action.kind) {
+            return Ok(None);
+        }
+        // Of two that go at the same time the second finds the first one gone.
+        self.going.borrow_mut().insert(action.address.clone());
+        let going = self.going.borrow().clone();
+        let other = self.records.iter().find(|record| {
+            record.provider_id == prior.provider_id
+                && record.resource_type == action.kind.as_str()
+                && !going.contains(&record.resource_id)
+        });
+        if let Some(other) = other {
+            return Ok(Some(format!("`{}`", other.resource_id)));
+        }
+        let elsewhere = shared_with(self.engine, &action.kind, &prior.provider_id).await;
+        let elsewhere = elsewhere.map_err(|error| Box::new(Failure::store(&error)))?;
+        Ok(elsewhere.map(|environment| format!("on record in environment `{environment}`")))
+    }
+
+    /// Takes a record away, and nothing else.
+    async fn forgotten(&self, action: &Action, prior: &Recorded) -> Ended {
+        let deleted = self.engine.store.delete(self.lease, &action.address).await;
+        deleted.map_err(|error| Box::new(Failure::store(&error)))?;
+        self.forget(action, prior);
+        Ok(())
+    }
+
+    fn forget(&self, action: &Action, prior: &Recorded) {
         self.ids
             .forget(&action.provider, &action.kind, &prior.provider_id);
-        self.priors.borrow_mut().remove(address);
-        self.values.borrow_mut().remove(address);
-        Ok(())
+        self.priors.borrow_mut().remove(&action.address);
+        self.values.borrow_mut().remove(&action.address);
     }
 
     async fn update(&self, action: &Action, driver: &dyn Driver, pace: &Pace) -> Ended {
@@ -385,6 +439,11 @@ impl Executor<'_, '_> {
         desired: Spec,
         mut error: DriverError,
     ) -> Ended {
+        if self.records.get(&prior.address).is_none() {
+            // It was about to be adopted, and stays what it was: somebody else's.
+            self.outcome(operation, Outcome::Error).await?;
+            return Err(Failure::driver(&error, Outcome::Error));
+        }
         error.partial = Some(Box::new(Observed {
             provider_id: prior.provider_id.clone(),
             outputs: prior.outputs.clone(),
@@ -410,11 +469,13 @@ impl Executor<'_, '_> {
         desired: &Spec,
         error: DriverError,
     ) -> Ended {
-        let failure = Failure::driver(&error, Outcome::Error);
+        let mut failure = Failure::driver(&error, Outcome::Error);
         match error.partial {
             // Without an id there is nothing to record; the next run looks it up by name.
             Some(partial) if partial.provider_id.is_empty() => {}
             Some(partial) => {
+                // What was not there before is there now, half or whole.
+                failure.done = self.records.get(&desired.address).is_none();
                 self.record(operation, driver, desired, *partial, &error.message)
                     .await?;
             }

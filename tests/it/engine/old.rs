@@ -122,3 +122,16 @@ fn an_old_one_whose_new_one_was_never_seen_is_not_deleted_when_its_record_is_gon
     let (_, _, problems) = world.try_whole(|_| ()).unwrap();
     assert!(problems.is_empty(), "{problems:?}");
 }
+
+#[test]
+fn a_new_one_with_the_id_of_the_old_one_is_not_deleted_as_that() {
+    let mut world = World::new(&[("db", &format!("region: fra, {KEEP}"))]);
+    world.cloud.new_one_first = true;
+    assert!(all_well(&world.apply()));
+    world.declare(&[("db", &format!("region: nyc, {KEEP}"))]);
+    world.cloud.act("create", "db", Act::AnswerId("db-1"));
+    assert!(all_well(&world.apply()));
+    assert_eq!(steps(&world), ["create db", "create db"]);
+    assert_eq!(world.cloud.id_of("db").unwrap(), "db-1");
+    assert!(world.try_whole(|_| ()).unwrap().2.is_empty());
+}

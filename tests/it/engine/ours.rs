@@ -6,6 +6,7 @@ use std::time::Duration;
 use tidegate::clock::Clock as _;
 use tidegate::provider::ErrorClass;
 use tidegate::provider::ability::Ability;
+use tidegate::report::Outcome;
 use tidegate::resource::ActionKind;
 
 use super::world::{Act, Names, World, all_well, endings, run};
@@ -448,4 +449,86 @@ fn what_the_config_adds_without_a_change_is_put_on_record() {
     assert!(world.cloud.calls().is_empty(), "nobody has to be asked");
     assert_eq!(world.records()["a"].dependencies[0].as_str(), "b");
     assert!(world.records()["b"].dependencies.is_empty());
+}
+
+/// A world with a zone that somebody made long ago, on record.
+fn zone(modules: &[(&str, &str)]) -> World {
+    let mut world = World::new(&[]);
+    world.cloud.by_name = Names::Work;
+    world.cloud.kind = "infra.dns";
+    for (name, _) in modules {
+        world.cloud.plant_as(name, "example.net");
+    }
+    world.declare(modules);
+    assert!(all_well(&world.apply()));
+    world.cloud.calls();
+    world
+}
+
+#[test]
+fn a_zone_goes_with_the_last_one_that_has_it() {
+    let mut world = zone(&[("zone", "domain: example.net")]);
+    world.elsewhere("prod", "zone", "example.net");
+    world.declare(&[]);
+    assert!(all_well(&world.apply()));
+    assert!(world.cloud.calls().is_empty(), "it is prod's too");
+    assert!(world.records().is_empty());
+
+    let both = [
+        ("one", "domain: example.net"),
+        ("two", "domain: example.net"),
+    ];
+    let mut world = zone(&both);
+    world.declare(&both[..1]);
+    assert!(all_well(&world.apply()));
+    assert_eq!(world.cloud.calls(), ["read one"; 0]);
+    world.declare(&[]);
+    assert!(all_well(&world.apply()));
+    assert_eq!(world.cloud.calls(), ["delete one"]);
+}
+
+#[test]
+fn two_of_one_zone_that_go_together_take_it_along_once() {
+    let mut world = zone(&[
+        ("one", "domain: example.net"),
+        ("two", "domain: example.net"),
+    ]);
+    world.declare(&[]);
+    assert!(all_well(&world.apply()));
+    assert_eq!(world.cloud.calls().len(), 1, "one delete");
+    assert!(world.records().is_empty());
+}
+
+#[test]
+fn what_a_create_made_in_spite_of_its_error_counts_as_a_change() {
+    let world = World::new(&[("db", "")]);
+    world.cloud.act("create", "db", Act::Half);
+    let report = world.apply();
+    assert!(report.changed(), "{report:?}");
+    assert!(report.actions[0].made.is_some());
+}
+
+#[test]
+fn a_failed_adoption_leaves_what_it_found_to_whoever_made_it() {
+    let mut world = world(Names::Work);
+    world.declare(&[("db", "adopt_existing: true, tags: b")]);
+    world.cloud.plant("db");
+    world
+        .cloud
+        .act("update", "db", Act::Fail(ErrorClass::Denied));
+    assert_eq!(endings(&world.apply()), ["db error"]);
+    assert!(world.records().is_empty());
+}
+
+#[test]
+fn a_teardown_believes_what_it_sees_and_not_what_a_delete_says() {
+    for class in [ErrorClass::Transient, ErrorClass::Unknown] {
+        let world = World::new(&[("db", "")]);
+        assert!(all_well(&world.apply()));
+        for _ in 0..5 {
+            world.cloud.act("delete", "db", Act::LoseAnswer(class));
+        }
+        assert_eq!(world.tear_down(), [Outcome::Success]);
+        assert!(world.records().is_empty());
+    }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use serde_json::{Value, json};
 use tidegate::apply::survey::{Survey, survey_within};
-use tidegate::apply::teardown::{self, Discovered};
+use tidegate::apply::teardown::{self, Discovered, Target};
 use tidegate::apply::values::Values;
 use tidegate::apply::{
     ApplyReport, Engine, Providers, deposed, execute, recover, remarks, secrets,
@@ -863,6 +863,7 @@ impl World {
         assert!(all_well(&world.apply()));
         let mut record = world.records()[name].clone();
         id.clone_into(&mut record.provider_id);
+        self.cloud.kind.clone_into(&mut record.resource_type);
         environment.clone_into(&mut record.tidegate.environment);
         let store = self.store.store.beside(environment).unwrap().unwrap();
         run(&self.clock, async {
@@ -892,6 +893,23 @@ impl World {
                 Discovered::Failed { message, .. } => message,
             })
             .collect()
+    }
+
+    /// Removes everything that a teardown finds.
+    pub(super) fn tear_down(&self) -> Vec<Outcome> {
+        let found = self.discovered();
+        let targets: Vec<Target> = found
+            .into_iter()
+            .filter_map(|one| match one {
+                Discovered::There(target) => Some(*target),
+                Discovered::Missing { .. } | Discovered::Failed { .. } => None,
+            })
+            .collect();
+        self.with_engine(async |engine, lease| {
+            let plan = teardown::plan_of("default", &targets).unwrap();
+            let removed = teardown::remove(engine, Some(lease), &plan, &targets).await;
+            removed.removals.iter().map(|one| one.outcome).collect()
+        })
     }
 
     pub(super) fn discovered(&self) -> Vec<Discovered> {
