@@ -3,6 +3,7 @@
 //! Resources are visited dependencies first, because what happens to a parent decides what its
 //! dependents may know; drivers are asked concurrently wherever the graph allows.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::values::{Declared, UntilNow, ValueError, Values};
 use super::walk::{Gathered, Looked, Remembered, walk};
 use crate::config::Resource;
 use crate::plan::scope::UnknownNames;
-use crate::plan::{Action, Plan, Scope, Waits, order};
+use crate::plan::{Action, Plan, Scope, Waits, order, taken};
 use crate::provider::Driver;
 use crate::provider::ability::{Remark, Sizing};
 use crate::report::{Exit, Report, Span};
@@ -402,14 +403,16 @@ pub async fn look_within(
     let mut next = 0;
     for (position, record) in (0_u32..).zip(records.iter()) {
         let address = &record.resource_id;
-        while resources
-            .0
-            .get(next)
-            .is_some_and(|it| it.address < *address)
-        {
-            next += 1;
-        }
-        let resource = resources.0.get(next).filter(|it| it.address == *address);
+        let resource = loop {
+            let Some(it) = resources.0.get(next) else {
+                break None;
+            };
+            match it.address.cmp(address) {
+                Ordering::Less => next += 1,
+                Ordering::Equal => break Some(it),
+                Ordering::Greater => break None,
+            }
+        };
         let driver = resource
             .and_then(|it| Some((*it, engine.driver(address, &it.provider, &it.kind).ok()?)));
         if resource.is_some() && is_renamed(engine, record) {
@@ -443,7 +446,8 @@ pub async fn look_within(
     let waits = Waits::between(names, |position, take| {
         each_dependency(resources.0[position], values.declared_secrets(), take);
     });
-    if waits.is_circular() {
+    let order_of_all = waits.positions();
+    if order_of_all.is_none() {
         let nodes: Vec<(&Address, BTreeSet<Address>)> = resources
             .0
             .iter()
@@ -483,13 +487,14 @@ pub async fn look_within(
         scope: &scope,
     };
     let Gathered {
-        mut actions,
+        actions,
         desired,
         sizes,
         mut unread,
         mut problems,
     } = walk(engine, looked, &mut priors, &mut values).await;
     engine.cancel.go_on().map_err(|problem| vec![problem])?;
+    let mut deleted = Vec::new();
     for record in undeclared {
         if !scope.includes(&record.resource_id) {
             continue;
@@ -498,21 +503,31 @@ pub async fn look_within(
         if let Err(problem) = engine.driver(&action.address, &action.provider, &action.kind) {
             problems.push(problem.exit(Exit::Usage));
         }
-        actions.push(action);
-    }
-    let recorded = records
-        .iter()
-        .map(|record| (&record.resource_id, record.dependencies.as_slice()));
-    let missing = scope.missing(&actions, recorded);
-    if !missing.is_empty() {
-        problems.push(incomplete_choice(missing));
-    }
-    if !problems.is_empty() {
-        return Err(problems);
+        deleted.push(action);
     }
     unread.sort_unstable_by(|(_, one, _), (_, other, _)| one.resource.cmp(&other.resource));
-    let plan = Plan::assemble(&engine.config.environment, actions)
-        .map_err(|cycle| vec![cycle_problem(&resources, &cycle)])?;
+    let environment = &engine.config.environment;
+    let plan = match order_of_all.filter(|_| scope.is_everything()) {
+        Some(order) if problems.is_empty() => {
+            Plan::ordered(environment, taken(actions, &order), deleted)
+        }
+        _ => {
+            let mut chosen: Vec<Action> = actions.into_iter().flatten().collect();
+            chosen.extend(deleted);
+            let recorded = records
+                .iter()
+                .map(|record| (&record.resource_id, record.dependencies.as_slice()));
+            let missing = scope.missing(&chosen, recorded);
+            if !missing.is_empty() {
+                problems.push(incomplete_choice(missing));
+            }
+            if !problems.is_empty() {
+                return Err(problems);
+            }
+            Plan::assemble(environment, chosen)
+                .map_err(|cycle| vec![cycle_problem(&resources, &cycle)])?
+        }
+    };
     Ok(Survey {
         id: plan_id(engine),
         plan,
@@ -576,9 +591,13 @@ fn sensitive_names(outputs: &Outputs) -> Vec<String> {
 /// The provider module a record belongs to: the one it names, or (records of older versions) the
 /// only declared one of its type.
 pub fn owner_of(engine: &Engine<'_>, record: &Record) -> ProviderId {
-    let named = ProviderId::new(record.provider_ref.clone());
+    ProviderId::new(owner_name(engine, record))
+}
+
+/// The name of the one that [`owner_of`] tells. Asked for every record, so nothing is copied.
+pub(super) fn owner_name<'a>(engine: &Engine<'a>, record: &'a Record) -> &'a str {
     if !record.provider_ref.is_empty() {
-        return named;
+        return &record.provider_ref;
     }
     let mut same_type = engine
         .config
@@ -586,8 +605,8 @@ pub fn owner_of(engine: &Engine<'_>, record: &Record) -> ProviderId {
         .iter()
         .filter(|(_, declared)| declared.provider == record.provider);
     match (same_type.next(), same_type.next()) {
-        (Some((id, _)), None) => id.clone(),
-        _ => ProviderId::new(record.provider.clone()),
+        (Some((id, _)), None) => id.as_str(),
+        _ => &record.provider,
     }
 }
 
@@ -597,7 +616,7 @@ pub(super) fn is_renamed(engine: &Engine<'_>, record: &Record) -> bool {
     !engine
         .config
         .providers
-        .contains_key(&owner_of(engine, record))
+        .contains_key(owner_name(engine, record))
 }
 
 /// The delete of a resource the config no longer holds.

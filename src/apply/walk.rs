@@ -11,7 +11,7 @@ use futures_util::stream::FuturesUnordered;
 use super::Engine;
 use super::presence::{is_shared, locator, on_record, owned_elsewhere};
 use super::sizing;
-use super::survey::{is_renamed, open, owner_of, sort_outputs, spec, spec_until_now};
+use super::survey::{is_renamed, open, owner_name, sort_outputs, spec, spec_until_now};
 use super::values::Values;
 use crate::config::Resource;
 use crate::plan::{Action, Decision, Scope, Waits, classify};
@@ -57,6 +57,7 @@ impl Remembered {
 
 /// What one visit found out.
 struct Visit {
+    /// Without its dependencies, which are those of `desired` and of `prior`.
     action: Action,
     prior: Option<Recorded>,
     desired: Spec,
@@ -67,8 +68,8 @@ struct Visit {
 /// What the walk over all resources gathers.
 #[derive(Default)]
 pub(super) struct Gathered {
-    /// By address.
-    pub(super) actions: Vec<Action>,
+    /// By position; nothing where the scope ends, or where there is a problem.
+    pub(super) actions: Vec<Option<Action>>,
     pub(super) desired: BTreeMap<Address, Spec>,
     pub(super) sizes: BTreeMap<Address, Sizing>,
     pub(super) unread: Vec<(ProviderId, Remark, Span)>,
@@ -94,8 +95,7 @@ pub(super) async fn walk(
     let mut ready = waits.ready();
     let mut running = FuturesUnordered::new();
     let mut gathered = Gathered::default();
-    let mut actions: Vec<Option<Action>> = Vec::new();
-    actions.resize_with(resources.len(), || None);
+    gathered.actions.resize_with(resources.len(), || None);
     loop {
         while running.len() < engine.parallelism {
             let Some(Reverse(position)) = ready.pop() else {
@@ -161,21 +161,34 @@ pub(super) async fn walk(
                     &visit,
                     values,
                 );
-                gathered.unread.extend(visit.unread);
-                if let Some(size) = visit.size {
+                let Visit {
+                    mut action,
+                    prior,
+                    desired,
+                    size,
+                    unread,
+                } = visit;
+                gathered.unread.extend(unread);
+                if let Some(size) = size {
                     gathered.sizes.insert(address.clone(), size);
                 }
-                // Of most resources that is all: what is not going to change is not kept.
-                let changes = visit.action.action != ActionKind::NoOp;
-                if let Some(prior) = visit.prior
-                    && (changes || resealed.contains(address))
-                {
-                    priors.insert(address.clone(), prior);
+                // Of most resources the names are all: what is not going to change is not kept.
+                let changes = action.action != ActionKind::NoOp;
+                match prior {
+                    Some(prior) if changes || resealed.contains(address) => {
+                        action.recorded_depends_on.clone_from(&prior.dependencies);
+                        priors.insert(address.clone(), prior);
+                    }
+                    Some(prior) => action.recorded_depends_on = prior.dependencies,
+                    None => {}
                 }
                 if changes {
-                    gathered.desired.insert(address.clone(), visit.desired);
+                    action.depends_on.clone_from(&desired.dependencies);
+                    gathered.desired.insert(address.clone(), desired);
+                } else {
+                    action.depends_on = desired.dependencies;
                 }
-                actions[position as usize] = Some(visit.action);
+                gathered.actions[position as usize] = Some(action);
             }
             Err(found) => {
                 gathered.problems.extend(found);
@@ -185,7 +198,6 @@ pub(super) async fn walk(
         }
         waits.release(position, &mut ready);
     }
-    gathered.actions = actions.into_iter().flatten().collect();
     gathered
 }
 
@@ -238,8 +250,13 @@ fn moved(
     resource: &Resource,
     record: &Record,
 ) -> Result<Option<Moved>, Report> {
-    let owner = owner_of(engine, record);
-    let kind = Kind::new(record.resource_type.clone());
+    let owner = owner_name(engine, record);
+    let is_other_kind = record.resource_type != resource.kind.as_str();
+    let is_renamed = is_renamed(engine, record);
+    // Nearly all stay what they are.
+    if !is_other_kind && !is_renamed && owner == resource.provider.as_str() {
+        return Ok(None);
+    }
     let mut moved = Moved {
         reason: String::new(),
         changes: Vec::new(),
@@ -256,16 +273,15 @@ fn moved(
         }
         moved.reason.push_str(&reason);
     };
-    if kind != resource.kind {
-        let (old, new) = (kind.as_str(), resource.kind.as_str());
+    if is_other_kind {
         say(
             "type",
-            old,
-            new,
+            &record.resource_type,
+            resource.kind.as_str(),
             "a resource of another type is another resource".to_owned(),
         );
     }
-    let is_other = if is_renamed(engine, record) {
+    let is_other = if is_renamed {
         // Of the same type it was the name of the module that changed, and nothing else.
         let declared = engine.config.providers.get(&resource.provider);
         let name = engine.providers.get(&resource.provider);
@@ -273,27 +289,28 @@ fn moved(
             && declared.is_none_or(|declared| declared.provider != record.provider)
             && name.is_none_or(|provider| provider.name() != record.provider)
     } else {
-        owner != resource.provider
+        owner != resource.provider.as_str()
     };
     if is_other {
-        let (old, new) = (owner.as_str(), resource.provider.as_str());
+        let new = resource.provider.as_str();
         say(
             "provider",
-            old,
+            owner,
             new,
-            format!("it moves from provider `{old}` to `{new}`"),
+            format!("it moves from provider `{owner}` to `{new}`"),
         );
     }
     if moved.changes.is_empty() {
         return Ok(None);
     }
-    let deleter = if is_renamed(engine, record) && !is_other {
-        &resource.provider
+    let deleter = if is_renamed && !is_other {
+        resource.provider.clone()
     } else {
-        &owner
+        ProviderId::new(owner)
     };
+    let kind = Kind::new(&record.resource_type);
     engine
-        .driver(&resource.address, deleter, &kind)
+        .driver(&resource.address, &deleter, &kind)
         .map_err(|problem| problem.at(resource.at.clone()).exit(Exit::Usage))?;
     Ok(Some(moved))
 }
@@ -404,10 +421,6 @@ async fn visit(
         }
     };
     let (action, changes, why) = classify(decision);
-    let recorded_depends_on = prior
-        .as_ref()
-        .map(|prior| prior.dependencies.clone())
-        .unwrap_or_default();
     Ok(Visit {
         action: Action {
             address: resource.address.clone(),
@@ -416,8 +429,8 @@ async fn visit(
             action,
             changes,
             reason: if reason.is_empty() { why } else { reason },
-            depends_on: desired.dependencies.clone(),
-            recorded_depends_on,
+            depends_on: BTreeSet::new(),
+            recorded_depends_on: BTreeSet::new(),
             protected: resource.protected || recorded_protected,
             create_before_destroy: action == ActionKind::Replace
                 && !is_moved
