@@ -70,6 +70,12 @@ impl Borrow<str> for Address {
     }
 }
 
+impl Borrow<str> for ProviderId {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
+
 /// A resource type such as `infra.database`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(from = "String")]

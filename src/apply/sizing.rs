@@ -94,9 +94,12 @@ pub const NEW_ONE_FIRST: &str = "lifecycle.create_before_destroy";
 
 /// A wish for both at once that the provider cannot have: a replacement deletes first.
 pub fn not_at_once(engine: &Engine<'_>, resource: &Resource) -> Option<Remark> {
+    if !resource.create_before_destroy {
+        return None;
+    }
     let provider = engine.providers.get(&resource.provider)?;
     let driver = provider.driver(&resource.kind)?;
-    (resource.create_before_destroy && !driver.can_create_before_destroy()).then(|| Remark {
+    (!driver.can_create_before_destroy()).then(|| Remark {
         severity: RemarkSeverity::Warning,
         resource: Some(resource.address.to_string()),
         field: Some(NEW_ONE_FIRST.to_owned()),

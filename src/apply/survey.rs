@@ -3,6 +3,7 @@
 //! Resources are visited dependencies first, because what happens to a parent decides what its
 //! dependents may know; drivers are asked concurrently wherever the graph allows.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use super::values::{Declared, UntilNow, ValueError, Values};
 use super::walk::{Gathered, Looked, Remembered, walk};
 use crate::config::Resource;
 use crate::plan::scope::UnknownNames;
-use crate::plan::{Action, Plan, Scope, Waits, order};
+use crate::plan::{Action, Plan, Scope, Waits, order, taken};
 use crate::provider::Driver;
 use crate::provider::ability::{Remark, Sizing};
 use crate::report::{Exit, Report, Span};
@@ -408,14 +409,16 @@ pub async fn look_within(
     let mut next = 0;
     for (position, record) in (0_u32..).zip(records.iter()) {
         let address = &record.resource_id;
-        while resources
-            .0
-            .get(next)
-            .is_some_and(|it| it.address < *address)
-        {
-            next += 1;
-        }
-        let resource = resources.0.get(next).filter(|it| it.address == *address);
+        let resource = loop {
+            let Some(it) = resources.0.get(next) else {
+                break None;
+            };
+            match it.address.cmp(address) {
+                Ordering::Less => next += 1,
+                Ordering::Equal => break Some(it),
+                Ordering::Greater => break None,
+            }
+        };
         let driver = resource
             .and_then(|it| Some((*it, engine.driver(address, &it.provider, &it.kind).ok()?)));
         if resource.is_some() && is_renamed(engine, record) {
@@ -449,7 +452,8 @@ pub async fn look_within(
     let waits = Waits::between(names, |position, take| {
         each_dependency(resources.0[position], values.declared_secrets(), take);
     });
-    if waits.is_circular() {
+    let order_of_all = waits.positions();
+    if order_of_all.is_none() {
         let nodes: Vec<(&Address, BTreeSet<Address>)> = resources
             .0
             .iter()
@@ -489,7 +493,7 @@ pub async fn look_within(
         scope: &scope,
     };
     let Gathered {
-        mut actions,
+        actions,
         desired,
         sizes,
         mut unread,
@@ -498,6 +502,7 @@ pub async fn look_within(
     } = walk(engine, looked, &mut priors, &mut values).await;
     engine.cancel.go_on().map_err(|problem| vec![problem])?;
     resealed.extend(restated);
+    let mut deleted = Vec::new();
     for record in undeclared {
         if !scope.includes(&record.resource_id) {
             continue;
@@ -506,21 +511,31 @@ pub async fn look_within(
         if let Err(problem) = engine.driver(&action.address, &action.provider, &action.kind) {
             problems.push(problem.exit(Exit::Usage));
         }
-        actions.push(action);
-    }
-    let recorded = records
-        .iter()
-        .map(|record| (&record.resource_id, record.dependencies.as_slice()));
-    let missing = scope.missing(&actions, recorded);
-    if !missing.is_empty() {
-        problems.push(incomplete_choice(missing));
-    }
-    if !problems.is_empty() {
-        return Err(problems);
+        deleted.push(action);
     }
     unread.sort_unstable_by(|(_, one, _), (_, other, _)| one.resource.cmp(&other.resource));
-    let plan = Plan::assemble(&engine.config.environment, actions)
-        .map_err(|cycle| vec![cycle_problem(&resources, &cycle)])?;
+    let environment = &engine.config.environment;
+    let plan = match order_of_all.filter(|_| scope.is_everything()) {
+        Some(order) if problems.is_empty() => {
+            Plan::ordered(environment, taken(actions, &order), deleted)
+        }
+        _ => {
+            let mut chosen: Vec<Action> = actions.into_iter().flatten().collect();
+            chosen.extend(deleted);
+            let recorded = records
+                .iter()
+                .map(|record| (&record.resource_id, record.dependencies.as_slice()));
+            let missing = scope.missing(&chosen, recorded);
+            if !missing.is_empty() {
+                problems.push(incomplete_choice(missing));
+            }
+            if !problems.is_empty() {
+                return Err(problems);
+            }
+            Plan::assemble(environment, chosen)
+                .map_err(|cycle| vec![cycle_problem(&resources, &cycle)])?
+        }
+    };
     Ok(Survey {
         id: plan_id(engine),
         plan,
@@ -584,8 +599,13 @@ fn sensitive_names(outputs: &Outputs) -> Vec<String> {
 /// The provider module a record belongs to: the one it names, or (records of older versions) the
 /// only declared one of its type.
 pub fn owner_of(engine: &Engine<'_>, record: &Record) -> ProviderId {
-    let named = ProviderId::new(record.provider_ref.clone());
-    if engine.config.providers.contains_key(&named) {
+    ProviderId::new(owner_name(engine, record))
+}
+
+/// The name of the one that [`owner_of`] tells. Asked for every record, so nothing is copied.
+pub(super) fn owner_name<'a>(engine: &Engine<'a>, record: &'a Record) -> &'a str {
+    let named = record.provider_ref.as_str();
+    if engine.config.providers.contains_key(named) {
         return named;
     }
     let mut same_type = engine
@@ -594,8 +614,8 @@ pub fn owner_of(engine: &Engine<'_>, record: &Record) -> ProviderId {
         .keys()
         .filter(|id| is_of_type(engine, id, record));
     match (same_type.next(), same_type.next()) {
-        (Some(id), None) => id.clone(),
-        _ if record.provider_ref.is_empty() => ProviderId::new(record.provider.clone()),
+        (Some(id), None) => id.as_str(),
+        _ if named.is_empty() => &record.provider,
         _ => named,
     }
 }
@@ -614,18 +634,27 @@ fn is_of_type(engine: &Engine<'_>, id: &ProviderId, record: &Record) -> bool {
 /// True when the provider module that a record names is not declared any more. Where the config still
 /// declares the resource, with a provider of that type, it was renamed.
 fn is_renamed(engine: &Engine<'_>, record: &Record) -> bool {
-    let named = ProviderId::new(record.provider_ref.clone());
-    !record.provider_ref.is_empty() && !engine.config.providers.contains_key(&named)
+    let named = record.provider_ref.as_str();
+    !named.is_empty() && !engine.config.providers.contains_key(named)
 }
 
 /// The provider module that has what is on record, where the config declares the resource with `now`:
 /// that one, when it is the same under another name.
 pub(super) fn holder_of(engine: &Engine<'_>, record: &Record, now: &ProviderId) -> ProviderId {
-    let is_same = record.provider.is_empty() || is_of_type(engine, now, record);
-    if is_renamed(engine, record) && is_same {
-        now.clone()
+    ProviderId::new(holder_name(engine, record, now))
+}
+
+/// The name of that one.
+pub(super) fn holder_name<'a>(
+    engine: &Engine<'a>,
+    record: &'a Record,
+    now: &'a ProviderId,
+) -> &'a str {
+    let is_same = || record.provider.is_empty() || is_of_type(engine, now, record);
+    if is_renamed(engine, record) && is_same() {
+        now.as_str()
     } else {
-        owner_of(engine, record)
+        owner_name(engine, record)
     }
 }
 

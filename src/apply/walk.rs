@@ -13,7 +13,7 @@ use super::Engine;
 use super::execute::asked;
 use super::presence::{Others, is_shared, locator, of_others, on_record};
 use super::sizing;
-use super::survey::{holder_of, open, sort_outputs, spec, spec_until_now};
+use super::survey::{holder_name, open, sort_outputs, spec, spec_until_now};
 use super::values::Values;
 use crate::config::Resource;
 use crate::plan::{Action, Decision, Scope, Waits, classify};
@@ -59,6 +59,7 @@ impl Remembered {
 
 /// What one visit found out.
 struct Visit {
+    /// Without its dependencies, which are those of `desired` and of `prior`.
     action: Action,
     prior: Option<Recorded>,
     desired: Spec,
@@ -69,8 +70,8 @@ struct Visit {
 /// What the walk over all resources gathers.
 #[derive(Default)]
 pub(super) struct Gathered {
-    /// By address.
-    pub(super) actions: Vec<Action>,
+    /// By position; nothing where the scope ends, or where there is a problem.
+    pub(super) actions: Vec<Option<Action>>,
     pub(super) desired: BTreeMap<Address, Spec>,
     pub(super) sizes: BTreeMap<Address, Sizing>,
     pub(super) unread: Vec<(ProviderId, Remark, Span)>,
@@ -99,8 +100,7 @@ pub(super) async fn walk(
     let others = &OnceCell::new();
     let mut running = FuturesUnordered::new();
     let mut gathered = Gathered::default();
-    let mut actions: Vec<Option<Action>> = Vec::new();
-    actions.resize_with(resources.len(), || None);
+    gathered.actions.resize_with(resources.len(), || None);
     loop {
         while running.len() < engine.parallelism {
             let Some(Reverse(position)) = ready.pop() else {
@@ -174,31 +174,44 @@ pub(super) async fn walk(
                     &visit,
                     values,
                 );
-                gathered.unread.extend(visit.unread);
-                if let Some(size) = visit.size {
+                let Visit {
+                    mut action,
+                    prior,
+                    desired,
+                    size,
+                    unread,
+                } = visit;
+                gathered.unread.extend(unread);
+                if let Some(size) = size {
                     gathered.sizes.insert(address.clone(), size);
                 }
-                // Of most resources that is all: what is not going to change is not kept.
-                let changes = visit.action.action != ActionKind::NoOp;
+                // Of most resources the names are all: what is not going to change is not kept.
+                let changes = action.action != ActionKind::NoOp;
                 let is_restated = !changes
                     && remembered[position as usize]
                         .record(records)
                         .is_some_and(|record| {
                             record.tidegate.protected != resource.protected
-                                || !visit.desired.dependencies.iter().eq(&record.dependencies)
+                                || !desired.dependencies.iter().eq(&record.dependencies)
                         });
                 if is_restated {
                     gathered.restated.push(address.clone());
                 }
-                if let Some(prior) = visit.prior
-                    && (changes || is_restated || resealed.contains(address))
-                {
-                    priors.insert(address.clone(), prior);
+                match prior {
+                    Some(prior) if changes || is_restated || resealed.contains(address) => {
+                        action.recorded_depends_on.clone_from(&prior.dependencies);
+                        priors.insert(address.clone(), prior);
+                    }
+                    Some(prior) => action.recorded_depends_on = prior.dependencies,
+                    None => {}
                 }
                 if changes {
-                    gathered.desired.insert(address.clone(), visit.desired);
+                    action.depends_on.clone_from(&desired.dependencies);
+                    gathered.desired.insert(address.clone(), desired);
+                } else {
+                    action.depends_on = desired.dependencies;
                 }
-                actions[position as usize] = Some(visit.action);
+                gathered.actions[position as usize] = Some(action);
             }
             Err(found) => {
                 gathered.problems.extend(found);
@@ -208,7 +221,6 @@ pub(super) async fn walk(
         }
         waits.release(position, &mut ready);
     }
-    gathered.actions = actions.into_iter().flatten().collect();
     gathered
 }
 
@@ -261,8 +273,12 @@ fn moved(
     resource: &Resource,
     record: &Record,
 ) -> Result<Option<Moved>, Report> {
-    let owner = holder_of(engine, record, &resource.provider);
-    let kind = Kind::new(record.resource_type.clone());
+    let owner = holder_name(engine, record, &resource.provider);
+    let is_other_kind = record.resource_type != resource.kind.as_str();
+    // Nearly all stay what they are.
+    if !is_other_kind && owner == resource.provider.as_str() {
+        return Ok(None);
+    }
     let mut moved = Moved {
         reason: String::new(),
         changes: Vec::new(),
@@ -279,29 +295,26 @@ fn moved(
         }
         moved.reason.push_str(&reason);
     };
-    if kind != resource.kind {
-        let (old, new) = (kind.as_str(), resource.kind.as_str());
+    if is_other_kind {
         say(
             "type",
-            old,
-            new,
+            &record.resource_type,
+            resource.kind.as_str(),
             "a resource of another type is another resource".to_owned(),
         );
     }
-    if owner != resource.provider {
-        let (old, new) = (owner.as_str(), resource.provider.as_str());
+    if owner != resource.provider.as_str() {
+        let new = resource.provider.as_str();
         say(
             "provider",
-            old,
+            owner,
             new,
-            format!("it moves from provider `{old}` to `{new}`"),
+            format!("it moves from provider `{owner}` to `{new}`"),
         );
     }
-    if moved.changes.is_empty() {
-        return Ok(None);
-    }
+    let kind = Kind::new(&record.resource_type);
     engine
-        .driver(&resource.address, &owner, &kind)
+        .driver(&resource.address, &ProviderId::new(owner), &kind)
         .map_err(|problem| problem.at(resource.at.clone()).exit(Exit::Usage))?;
     Ok(Some(moved))
 }
@@ -441,10 +454,6 @@ async fn visit(
             .fix("set in the config what is there, or remove the resource"),
         ]);
     }
-    let recorded_depends_on = prior
-        .as_ref()
-        .map(|prior| prior.dependencies.clone())
-        .unwrap_or_default();
     Ok(Visit {
         action: Action {
             address: resource.address.clone(),
@@ -453,8 +462,8 @@ async fn visit(
             action,
             changes,
             reason: if reason.is_empty() { why } else { reason },
-            depends_on: desired.dependencies.clone(),
-            recorded_depends_on,
+            depends_on: BTreeSet::new(),
+            recorded_depends_on: BTreeSet::new(),
             protected: resource.protected || recorded_protected,
             create_before_destroy: action == ActionKind::Replace
                 && !is_moved

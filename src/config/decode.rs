@@ -374,7 +374,7 @@ impl Fields {
             .iter()
             .find_map(|key| node.entry(key)?.value.as_text())
             .filter(|name| !name.chars().any(char::is_control))
-            .map_or_else(|| noun.to_owned(), |name| format!("{noun} `{name}`"));
+            .map_or_else(|| noun.to_owned(), |name| [noun, " `", name, "`"].concat());
         match node.kind {
             NodeKind::Map(entries) => Some(Self {
                 entries: entries.into_iter().map(Some).collect(),

@@ -45,6 +45,7 @@ pub(super) struct Merged {
     pub(super) secrets: Secrets,
     pub(super) secret_stores: Vec<(Text, Store)>,
     pub(super) pipelines: Vec<(Text, Pipeline)>,
+    /// Of the bytes of all files; empty when nobody asked for it.
     pub(super) digest: String,
 }
 
@@ -56,19 +57,33 @@ struct Reader<'a> {
     /// Canonical paths already read.
     seen: HashSet<PathBuf>,
     documents: Vec<Document>,
-    digest: Sha256,
+    digest: Option<Sha256>,
 }
 
 /// Reads `path` and everything it imports. What could be read is answered even when something
 /// could not; problems are in `problems`.
 pub(super) fn read(path: &Path, files: Files<'_>, problems: &mut Problems) -> Merged {
+    read_all(path, files, problems, None)
+}
+
+/// The same, with the digest.
+pub(super) fn read_digested(path: &Path, files: Files<'_>, problems: &mut Problems) -> Merged {
+    read_all(path, files, problems, Some(Sha256::new()))
+}
+
+fn read_all(
+    path: &Path,
+    files: Files<'_>,
+    problems: &mut Problems,
+    digest: Option<Sha256>,
+) -> Merged {
     let mut reader = Reader {
         files,
         problems,
         chain: Vec::new(),
         seen: HashSet::new(),
         documents: Vec::new(),
-        digest: Sha256::new(),
+        digest,
     };
     reader.file(path, None);
     let Reader {
@@ -78,7 +93,9 @@ pub(super) fn read(path: &Path, files: Files<'_>, problems: &mut Problems) -> Me
         ..
     } = reader;
     let mut merged = merge(documents, problems);
-    merged.digest = encode_hex(&digest.finalize());
+    if let Some(digest) = digest {
+        merged.digest = encode_hex(&digest.finalize());
+    }
     merged
 }
 
@@ -138,8 +155,10 @@ impl Reader<'_> {
                 &format!("it is larger than the limit of {FILE_BYTES_MAX} bytes (16 MiB)"),
             );
         }
-        self.digest.update((bytes.len() as u64).to_le_bytes());
-        self.digest.update(&bytes);
+        if let Some(digest) = &mut self.digest {
+            digest.update((bytes.len() as u64).to_le_bytes());
+            digest.update(&bytes);
+        }
         let text = match String::from_utf8(bytes) {
             // A byte order mark is no content, and would shift the first line.
             Ok(text) => text

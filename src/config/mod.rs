@@ -93,7 +93,7 @@ pub fn load(
     masker: &Masker,
 ) -> Result<Loaded, Vec<Report>> {
     let mut problems = Problems::default();
-    let merged = files::read(path, files, &mut problems);
+    let merged = files::read_digested(path, files, &mut problems);
     if let Some(environment) = environment
         && !resolve::knows_environment(&merged, environment, &mut problems)
     {

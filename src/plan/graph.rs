@@ -101,47 +101,48 @@ impl Waits {
 
     /// This one is done; those that waited only for it become ready. Once for each.
     pub fn release(&mut self, position: u32, ready: &mut BinaryHeap<Reverse<u32>>) {
-        self.settle(position, |freed| ready.push(Reverse(freed)));
+        let mut count = std::mem::take(&mut self.count);
+        self.settle(&mut count, position, ready);
+        self.count = count;
     }
 
-    fn settle(&mut self, position: u32, mut free: impl FnMut(u32)) {
+    fn settle(&self, count: &mut [u32], position: u32, ready: &mut BinaryHeap<Reverse<u32>>) {
         let position = position as usize;
         let (start, end) = (self.starts[position], self.starts[position + 1]);
         for &dependent in &self.dependents[start as usize..end as usize] {
-            let count = &mut self.count[dependent as usize];
+            let count = &mut count[dependent as usize];
             *count -= 1;
             if *count == 0 {
-                free(dependent);
+                ready.push(Reverse(dependent));
             }
         }
     }
 
-    /// True when some wait for each other, so that [`Waits::order`] fails.
-    pub fn is_circular(&self) -> bool {
-        let mut waits = self.clone();
-        let mut ready: Vec<u32> = self.ready().into_iter().map(|Reverse(at)| at).collect();
-        let mut done = 0;
-        while let Some(position) = ready.pop() {
-            done += 1;
-            waits.settle(position, |freed| ready.push(freed));
-        }
-        done < self.count.len()
+    /// Positions, dependencies first; among those that could go next, the first by name. `None` when
+    /// some wait for each other.
+    pub fn positions(&self) -> Option<Vec<u32>> {
+        let ordered = self.as_far_as_it_goes();
+        (ordered.len() == self.count.len()).then_some(ordered)
     }
 
-    /// Positions, dependencies first. `nodes` are those this was made of.
+    /// Without those that wait for each other, and what waits for them.
+    fn as_far_as_it_goes(&self) -> Vec<u32> {
+        let mut count = self.count.clone();
+        let mut ready = self.ready();
+        let mut ordered = Vec::with_capacity(count.len());
+        while let Some(Reverse(position)) = ready.pop() {
+            ordered.push(position);
+            self.settle(&mut count, position, &mut ready);
+        }
+        ordered
+    }
+
+    /// [`Waits::positions`] of those nodes that this was made of.
     ///
     /// # Errors
     /// When some wait for each other.
-    pub fn order(
-        mut self,
-        nodes: &[(&Address, &BTreeSet<Address>)],
-    ) -> Result<Vec<u32>, CycleError> {
-        let mut ready = self.ready();
-        let mut ordered = Vec::with_capacity(nodes.len());
-        while let Some(Reverse(position)) = ready.pop() {
-            ordered.push(position);
-            self.release(position, &mut ready);
-        }
+    pub fn order(&self, nodes: &[(&Address, &BTreeSet<Address>)]) -> Result<Vec<u32>, CycleError> {
+        let ordered = self.as_far_as_it_goes();
         if ordered.len() == nodes.len() {
             return Ok(ordered);
         }

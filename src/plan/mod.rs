@@ -87,18 +87,27 @@ impl Plan {
             .into_iter()
             .partition(|action| action.action != ActionKind::Delete);
         let kept_order = positions(&kept, |action| &action.depends_on)?;
+        Ok(Self::ordered(
+            environment,
+            arranged(kept, &kept_order),
+            deleted,
+        ))
+    }
+
+    /// The same of decisions whose order is known, each resource once: `kept`, dependencies first as
+    /// [`Waits::positions`] tells; and `deleted`, by name.
+    pub fn ordered(environment: &str, kept: Vec<Action>, deleted: Vec<Action>) -> Self {
         // Records may hold anything, cycles too; deleting must still be possible, so a cycle
         // among records falls back to name order instead of failing.
         let mut deleted_order = positions(&deleted, |action| &action.recorded_depends_on)
             .unwrap_or_else(|_| (0_u32..).zip(&deleted).map(|(at, _)| at).collect());
         deleted_order.reverse();
-        let mut actions = arranged(kept, &kept_order);
+        let mut actions = kept;
         actions.extend(arranged(deleted, &deleted_order));
-        let actions = without_impossible_order(actions);
-        Ok(Self {
+        Self {
             environment: environment.to_owned(),
-            actions,
-        })
+            actions: without_impossible_order(actions),
+        }
     }
 
     /// How many of each.
@@ -178,7 +187,11 @@ fn positions(
 
 /// The actions in that order of their positions.
 fn arranged(actions: Vec<Action>, order: &[u32]) -> Vec<Action> {
-    let mut places: Vec<Option<Action>> = actions.into_iter().map(Some).collect();
+    taken(actions.into_iter().map(Some).collect(), order)
+}
+
+/// The same where some positions may be empty.
+pub(crate) fn taken(mut places: Vec<Option<Action>>, order: &[u32]) -> Vec<Action> {
     order
         .iter()
         .filter_map(|position| places[*position as usize].take())
@@ -275,6 +288,31 @@ mod tests {
         decisions.reverse();
         let second = Plan::assemble("dev", decisions).unwrap();
         assert_eq!(first.to_json(), second.to_json());
+    }
+
+    #[test]
+    fn an_order_that_is_known_is_the_one_that_would_be_found() {
+        let kept = vec![
+            action("a", ActionKind::Create, &["c", "gone"]),
+            action("b", ActionKind::NoOp, &[]),
+            action("c", ActionKind::Update, &["e"]),
+            action("d", ActionKind::Replace, &["b"]),
+            action("e", ActionKind::NoOp, &[]),
+        ];
+        let deleted = vec![
+            action("x", ActionKind::Delete, &["y"]),
+            action("y", ActionKind::Delete, &[]),
+        ];
+        let nodes: Vec<_> = kept
+            .iter()
+            .map(|it| (&it.address, &it.depends_on))
+            .collect();
+        let order = Waits::of(&nodes).positions().unwrap();
+        let sorted = arranged(kept.clone(), &order);
+        let known = Plan::ordered("dev", sorted, deleted.clone());
+        let found = Plan::assemble("dev", [deleted, kept].concat()).unwrap();
+        assert_eq!(names(&known), ["b", "d", "e", "c", "a", "x", "y"]);
+        assert_eq!(known.actions, found.actions);
     }
 
     #[test]

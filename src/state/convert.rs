@@ -286,7 +286,7 @@ pub fn to_recorded(
     };
     Ok(Recorded {
         address: address.clone(),
-        kind: Kind::new(record.resource_type.clone()),
+        kind: Kind::new(&record.resource_type),
         provider_id: record.provider_id.clone(),
         config: record.config.clone(),
         outputs,
