@@ -198,9 +198,9 @@ fn a_plan_that_was_edited_is_refused() {
 fn a_plan_expires() {
     let project = Project::new(CONFIG);
     project
-        .run(&format!("{PLAN} --valid-for 0s"))
+        .run(&format!("{PLAN} --valid-for 1s"))
         .expect_code(0);
-    std::thread::sleep(std::time::Duration::from_millis(1_100));
+    std::thread::sleep(std::time::Duration::from_millis(2_100));
     let said = project.run(APPLY).expect_code(5).stderr();
     assert!(said.contains("time: it expired at"), "{said}");
 }
