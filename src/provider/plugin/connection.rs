@@ -281,7 +281,7 @@ impl Connection {
             CallError::Refused(status) => {
                 let (class, message) = classify(status);
                 DriverError {
-                    answered: true,
+                    answered: !is_cut_off(status),
                     retry_after: retry::after(status),
                     ..DriverError::new(class, self.tools.excerpt(&message))
                 }
@@ -406,6 +406,30 @@ const TEXTS: [(&str, ErrorClass); 9] = [
     ),
 ];
 
+/// How Go says that its own request to a cloud was cut off: whether it was heard there nobody knows.
+const CUT_OFF: [&str; 8] = [
+    "context deadline exceeded",
+    "context canceled",
+    "unexpected EOF",
+    ": EOF",
+    "connection reset by peer",
+    "broken pipe",
+    "i/o timeout",
+    "Client.Timeout exceeded",
+];
+
+/// True when an answer says no more than that somebody else's did not arrive.
+fn is_cut_off(status: &Status) -> bool {
+    let text = status.message();
+    match status.code() {
+        Code::Cancelled | Code::DeadlineExceeded => true,
+        Code::Unknown | Code::Internal => {
+            text == "EOF" || CUT_OFF.iter().any(|words| text.contains(words))
+        }
+        _ => false,
+    }
+}
+
 /// What kind of failure a status is, and its text.
 fn classify(status: &Status) -> (ErrorClass, String) {
     let text = status.message();
@@ -446,6 +470,21 @@ fn classify(status: &Status) -> (ErrorClass, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_answer_about_a_request_that_was_cut_off_is_none() {
+        for (code, text, expected) in [
+            (Code::DeadlineExceeded, "", true),
+            (Code::Cancelled, "context canceled", true),
+            (Code::Unknown, "Post \"https://api.example/v2\": EOF", true),
+            (Code::Unknown, "read tcp: connection reset by peer", true),
+            (Code::Unknown, "quota of this account is used up", false),
+            (Code::PermissionDenied, "context canceled", false),
+        ] {
+            let status = Status::new(code, text);
+            assert_eq!(is_cut_off(&status), expected, "{code:?} {text}");
+        }
+    }
 
     #[test]
     fn h26_texts_decide_before_codes() {
