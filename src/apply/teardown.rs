@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::Engine;
 use super::drift::live_outputs;
-use super::execute::within;
+use super::execute::{about, within};
 pub use super::presence::of_others;
 use super::presence::{Place, Presence, locator};
 use super::survey::{dependencies, owner_of};
@@ -585,6 +585,7 @@ async fn remove_one(
     engine.reporter.say(Event::ActionStarted {
         address: target.address.clone(),
         action: ActionKind::Delete,
+        about: about(&target.kind, target.provider.as_str()),
     });
     let result = effect(engine, lease, target).await;
     engine.reporter.say(Event::ActionFinished {
@@ -599,6 +600,7 @@ async fn remove_one(
             Ok(()) => String::new(),
             Err((message, _)) => message.clone(),
         },
+        evidence: Vec::new(),
     });
     result
 }
