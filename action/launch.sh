@@ -32,6 +32,10 @@ fail() {
     text=${text//$'\r'/%0D}
     text=${text//$'\n'/%0A}
     printf '::error title=Tidegate::%s\n' "$text"
+    # Later steps decide by these, as after a run.
+    if [ -n "${GITHUB_OUTPUT-}" ]; then
+        printf 'changed=false\nfailed=true\n' >>"$GITHUB_OUTPUT" || :
+    fi
     exit "${2:-1}"
 }
 

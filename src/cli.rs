@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use engine::{OutcomeArgs, PlanFormat, SaveArgs, ScopeArgs};
+use engine::{OutcomeArgs, PlanFormat, RefreshFirstArgs, SaveArgs, ScopeArgs};
 pub use state::*;
 
 /// Takes infra.yaml from nothing to a verified deploy, and never lets a secret out on the way.
@@ -298,6 +298,9 @@ pub struct ApplyArgs {
     /// A saved plan, a report
     #[command(flatten)]
     pub outcome: OutcomeArgs,
+    /// What comes first
+    #[command(flatten)]
+    pub first: RefreshFirstArgs,
 }
 
 /// `infra destroy`

@@ -195,6 +195,30 @@ pub trait DiskExt: Disk {
         self.sync_directory(directory)
     }
 
+    /// Writes a file that a person named. A link is followed: what it leads to is replaced in one step.
+    /// A device, a pipe and whatever the kernel shows as a file are written to and stay what they are.
+    fn write_named(&self, path: &Path, bytes: &[u8], mode: u32) -> DiskResult<()> {
+        // A bare name has no folder to make durable.
+        let path = &Path::new(".").join(path);
+        let is_kernels = ["/dev", "/proc", "/sys"]
+            .iter()
+            .any(|folder| path.starts_with(folder));
+        match self.entry(path)? {
+            Some(EntryKind::Other) => match self.canonical(path) {
+                Ok(place)
+                    if !is_kernels
+                        && matches!(self.entry(&place)?, Some(EntryKind::File { .. })) =>
+                {
+                    self.write_atomic(&place, bytes, mode)
+                }
+                // What it leads to has no path of its own, or does not exist yet.
+                Ok(_) | Err(_) => self.append(path, bytes, mode, false),
+            },
+            Some(_) if is_kernels => self.append(path, bytes, mode, false),
+            _ => self.write_atomic(path, bytes, mode),
+        }
+    }
+
     /// Keeps the file `from` under the name `to` too, in place of what stands there, in one step and
     /// without writing its bytes again. Only for files that are replaced and never changed in
     /// place. Where the file system has no second names, the bytes are copied.

@@ -33,6 +33,8 @@ pub struct Settings {
     pub width: usize,
     /// stdout is a terminal.
     pub stdout_is_terminal: bool,
+    /// stdout is a regular file.
+    pub stdout_is_file: bool,
     /// stderr is a terminal.
     pub stderr_is_terminal: bool,
     /// stdin is a terminal, so a person can answer.
@@ -66,6 +68,8 @@ impl Settings {
             variables,
             width,
             stdout_is_terminal: std::io::stdout().is_terminal(),
+            stdout_is_file: rustix::fs::fstat(std::io::stdout())
+                .is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file()),
             stderr_is_terminal: std::io::stderr().is_terminal(),
             stdin_is_terminal: std::io::stdin().is_terminal(),
             executable: std::env::current_exe().unwrap_or_else(|_| PathBuf::from("tidegate")),

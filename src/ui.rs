@@ -3,16 +3,19 @@
 //! keeps the runner from reading commands in anything but [`crate::actions::command`], and puts
 //! mask commands on the stream before the values they hide.
 //!
-//! Outside GitHub Actions data goes to standard output and words for people to standard error.
-//! Inside, everything goes to standard output, because the runner reads the two streams in no
-//! particular order: a mask on one could come too late for a line on the other.
+//! Data goes to standard output and nothing else does; words for people go to standard error. So do
+//! mask commands, groups and annotations inside GitHub Actions: the runner reads commands on either
+//! stream, and whoever takes a command's data (`> file`, `| jq`, `$(…)`) must not get plaintext with
+//! it. A mask is written and flushed before its secret can be held by anybody.
 //!
 //! Deliberately absent: a way to get at the streams, and any output that can panic.
 
+mod problems;
 mod stream;
 
 use std::fmt;
 use std::io::{self, BufRead, IsTerminal as _, Write};
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use zeroize::Zeroizing;
@@ -24,10 +27,11 @@ use crate::face::actions::{Actions, Piece};
 use crate::face::terminal::{self, Live};
 use crate::face::{FaceKind, Style, Tone, plain};
 use crate::random::{Random, hex_of};
-use crate::report::text::{Limits, lines, neutralise, one_line, visible};
+use crate::report::text::{Limits, guard_json, lines, neutralise, one_line, visible};
 use crate::report::{Event, Report, Reporter};
 use crate::secret::Masker;
 use crate::secret::mask::Announcer;
+use problems::Told;
 use stream::Stream;
 
 /// How to speak; complete, decided once by the settings.
@@ -47,6 +51,8 @@ pub struct UiOptions {
     pub verbose: bool,
     /// Someone can answer a question: standard input and standard error are terminals.
     pub interactive: bool,
+    /// Standard output is a file: no runner reads it, and it gets data to the letter.
+    pub stdout_is_file: bool,
 }
 
 /// The standard streams, replaceable in tests.
@@ -123,6 +129,8 @@ struct Inner {
     options: UiOptions,
     stdin: Mutex<Box<dyn BufRead + Send>>,
     is_in_actions: bool,
+    /// The runner may read standard output.
+    is_data_guarded: bool,
     style: Style,
     masker: Masker,
     random: Arc<dyn Random>,
@@ -132,9 +140,9 @@ struct Inner {
 }
 
 struct State {
-    /// Standard output; inside Actions the only stream.
+    /// Standard output: data.
     out: Stream,
-    /// Standard error; unused inside Actions.
+    /// Standard error: words for people, and for the runner.
     err: Stream,
     actions: Actions,
     live: Live,
@@ -143,6 +151,8 @@ struct State {
     /// Something was said: a blank line may come before the next thing.
     has_spoken: bool,
     summary_bytes: usize,
+    /// Problems of a run inside Actions that are not in the summary yet.
+    told: Told,
 }
 
 impl fmt::Debug for Ui {
@@ -173,8 +183,20 @@ impl Ui {
         disk: Arc<dyn Disk>,
     ) -> Self {
         let is_in_actions = options.actions.is_some() || options.face == FaceKind::Actions;
+        // Where we stand, as the repository names it; absolute when that is outside of it.
+        let folder = options.actions.as_ref().and_then(|context| {
+            let here = disk.canonical(Path::new(".")).ok()?;
+            let root = disk.canonical(&context.workspace).ok()?;
+            Some(match here.strip_prefix(&root) {
+                Ok(inside) => inside.to_path_buf(),
+                Err(_) => here,
+            })
+        });
+        let folder = folder.unwrap_or_default();
+        let is_data_guarded = is_in_actions && !options.stdout_is_file;
         let inner = Arc::new(Inner {
             is_in_actions,
+            is_data_guarded,
             style: Style {
                 is_coloured: options.colour && !is_in_actions,
                 width: options.width.max(20),
@@ -183,13 +205,14 @@ impl Ui {
             clock,
             disk,
             state: Mutex::new(State {
-                out: Stream::new(writers.stdout, &masker, is_in_actions),
+                out: Stream::new(writers.stdout, &masker, is_data_guarded),
                 err: Stream::new(writers.stderr, &masker, is_in_actions),
-                actions: Actions::default(),
+                actions: Actions::in_folder(folder),
                 live: Live::default(),
                 drawn: 0,
                 has_spoken: false,
                 summary_bytes: 0,
+                told: Told::default(),
             }),
             masker,
             options,
@@ -211,10 +234,18 @@ impl Ui {
         self.inner.is_in_actions
     }
 
-    /// Writes data to standard output, masked. A missing final line feed is added.
+    /// Writes data to standard output, masked. A missing final line feed is added. Where the runner
+    /// may read it, no line of it is a command; JSON still says the same.
     pub fn data(&self, text: &str) {
-        let mut text = if self.inner.is_in_actions {
-            neutralise(&self.inner.masker.mask(text), Limits::OWN)
+        let mut text = if self.inner.is_data_guarded {
+            let text = self.inner.masker.mask(text);
+            let harmless = neutralise(&text, Limits::OWN);
+            let is_json = || serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok();
+            if harmless != text.trim_end_matches('\n') && is_json() {
+                guard_json(&text).into_owned()
+            } else {
+                harmless
+            }
         } else {
             text.to_owned()
         };
@@ -229,9 +260,8 @@ impl Ui {
     /// Writes a JSON document to standard output, indented, masked, and still valid JSON.
     pub fn json(&self, value: &serde_json::Value) {
         let mut text = masked_json(value, &self.inner.masker, indented);
-        if self.inner.is_in_actions {
-            // The same JSON, without anything the runner could take for a command.
-            text = text.replace("##[", "#\\u0023[");
+        if self.inner.is_data_guarded {
+            text = guard_json(&text).into_owned();
         }
         text.push('\n');
         self.inner
@@ -240,10 +270,10 @@ impl Ui {
     }
 
     /// Writes text that holds the secret called `label` to standard output in the clear: the one
-    /// way around the filter, for `--show-sensitive` alone. Inside Actions the masks of every
-    /// secret were written when it was admitted, on this same stream, so the runner still hides it
-    /// in the log.
-    pub fn reveal(&self, label: &str, text: &str) {
+    /// way around the filter, for `--show-sensitive` alone. Inside Actions the masks of `plaintexts`
+    /// are written once more, on this same stream, so that the runner hides them in the log in
+    /// whatever order it reads; a file gets the data alone.
+    pub fn reveal(&self, label: &str, text: &str, plaintexts: &[&str]) {
         self.say(Event::Problem(Box::new(Report::warning(
             "output/shown-in-clear",
             format!("`{label}` is shown in the clear, as --show-sensitive asks"),
@@ -252,9 +282,16 @@ impl Ui {
         if !text.ends_with('\n') {
             text.push('\n');
         }
-        self.inner
-            .lock()
-            .above_live(&self.inner, |state| state.out.unmasked(&text));
+        self.inner.lock().above_live(&self.inner, |state| {
+            if self.inner.is_data_guarded {
+                for plaintext in plaintexts {
+                    for mask in self.inner.masker.masks_of(plaintext) {
+                        state.out.command(&command::add_mask(&mask));
+                    }
+                }
+            }
+            state.out.unmasked(&text);
+        });
     }
 
     /// A detail for whoever looks for trouble: shown with `--verbose`, and inside Actions when
@@ -263,7 +300,7 @@ impl Ui {
         let text = one_line(&self.inner.masker.mask(text), Limits::RELAYED);
         let mut state = self.inner.lock();
         if self.inner.is_in_actions {
-            state.out.command(&command::debug(&text));
+            state.err.command(&command::debug(&text));
         } else if self.inner.options.verbose {
             let line = format!("{}\n", self.inner.style.paint(Tone::Faint, &text));
             state.above_live(&self.inner, |state| state.err.text(&line));
@@ -325,7 +362,7 @@ impl Ui {
             "\n> [!NOTE]\n> The rest of this summary was left out: GitHub shows 1 MiB per step. The log has everything.\n"
                 .clone_into(&mut text);
         }
-        match self.inner.disk.append(path, text.as_bytes(), 0o600, false) {
+        match file::append_lines(&*self.inner.disk, path, text.as_bytes()) {
             Ok(()) => state.summary_bytes += text.len(),
             Err(error) => {
                 drop(state);
@@ -372,20 +409,43 @@ impl Ui {
             .map_err(|error| Box::new(error.report()))
     }
 
-    /// Redraws the live lines so that their seconds move; call it about once a second.
+    /// Time went by: the seconds of the live lines move, a log says what still runs. Call it about
+    /// once a second.
     pub fn tick(&self) {
         let mut state = self.inner.lock();
-        if self.inner.is_live() && state.live.is_live() {
+        if self.inner.options.face == FaceKind::Actions {
+            let now = self.inner.clock.monotonic();
+            for piece in state.actions.tick(self.inner.style, now) {
+                state.piece(&piece);
+            }
+        } else if self.inner.is_live() && state.live.is_live() {
             state.above_live(&self.inner, |_| {});
         }
     }
 
-    /// Ends the output: the live lines go, groups are closed, what the filters hold is let go.
-    /// More may be written afterwards (a panic message); then call it again.
+    /// The problems, in the job summary: where the run wrote no page of its own, or more went wrong
+    /// than the runner shows annotations for.
+    fn summarise_problems(&self) {
+        let told = {
+            let mut state = self.inner.lock();
+            let is_needed =
+                state.actions.has_folded() || (state.summary_bytes == 0 && state.told.has_errors());
+            if !is_needed || state.told.count() == 0 {
+                return;
+            }
+            std::mem::take(&mut state.told)
+        };
+        self.summary(&told.page(&self.inner.masker));
+    }
+
+    /// Ends the output: the live lines go, groups are closed, what the filters hold is let go, and
+    /// the job summary says what went wrong. More may be written afterwards (a panic message); then
+    /// call it again.
     ///
     /// # Errors
     /// Something could not be written, other than because the reader went away.
     pub fn finish(&self) -> io::Result<()> {
+        self.summarise_problems();
         let mut state = self.inner.lock();
         state.live.clear();
         state.erase();
@@ -414,7 +474,11 @@ impl Reporter for Ui {
         if self.inner.options.face == FaceKind::Actions {
             let token = || hex_of::<16>(&*self.inner.random);
             let masker = &self.inner.masker;
-            let pieces = state.actions.take(style, &event, masker, token);
+            if let Event::Problem(report) = &event {
+                state.told.take(report);
+            }
+            let now = self.inner.clock.monotonic();
+            let pieces = state.actions.take(style, &event, masker, now, token);
             for piece in pieces {
                 state.piece(&piece);
             }
@@ -426,11 +490,7 @@ impl Reporter for Ui {
         } else {
             let text = plain::render(style, &event);
             let text = state.opening(&text).to_owned();
-            if self.inner.is_in_actions {
-                state.out.text(&text);
-            } else {
-                state.err.text(&text);
-            }
+            state.err.text(&text);
         }
     }
 }
@@ -448,8 +508,8 @@ impl Inner {
 impl State {
     fn piece(&mut self, piece: &Piece) {
         match piece {
-            Piece::Command(command) => self.out.command(command),
-            Piece::Text(text) => self.out.text(text),
+            Piece::Command(command) => self.err.command(command),
+            Piece::Text(text) => self.err.text(text),
         }
     }
 
@@ -484,7 +544,7 @@ impl State {
     }
 }
 
-/// Announces masks on the one stream; holds the Ui weakly, because the Ui holds the masker.
+/// Announces masks to the runner; holds the Ui weakly, because the Ui holds the masker.
 struct Herald {
     ui: Weak<Inner>,
 }
@@ -497,7 +557,7 @@ impl Announcer for Herald {
         if inner.is_in_actions {
             let mut state = inner.lock();
             for mask in masks {
-                state.out.command(&command::add_mask(mask));
+                state.err.command(&command::add_mask(mask));
             }
         }
     }
@@ -522,12 +582,19 @@ fn mask_event(mut event: Event, masker: &Masker) -> Event {
             mask(source);
             mask(text);
         }
-        Event::ActionStarted { address, .. } => mask_address(address),
+        Event::ActionStarted { address, about, .. } => {
+            mask_address(address);
+            mask(about);
+        }
         Event::ActionFinished {
-            address, message, ..
+            address,
+            message,
+            evidence,
+            ..
         } => {
             mask_address(address);
             mask(message);
+            evidence.iter_mut().for_each(mask);
         }
         Event::SinkFinished {
             destination,
@@ -570,31 +637,13 @@ fn masked_json(
     masker: &Masker,
     write: fn(&serde_json::Value) -> String,
 ) -> String {
-    let text = write(&mask_value(value, masker));
+    let text = write(&masker.mask_json(value));
     // A secret with quotes and commas in it could still stand across several strings.
     let masked = masker.mask(&text);
     if masked == text || serde_json::from_str::<serde::de::IgnoredAny>(&masked).is_ok() {
         return masked;
     }
     "\"***\"".to_owned()
-}
-
-fn mask_value(value: &serde_json::Value, masker: &Masker) -> serde_json::Value {
-    use serde_json::Value;
-    match value {
-        Value::Null | Value::Bool(_) => value.clone(),
-        Value::Number(number) if masker.is_sensitive(&number.to_string()) => Value::from("***"),
-        Value::Number(_) => value.clone(),
-        Value::String(text) => Value::from(masker.mask(text)),
-        Value::Array(values) => values
-            .iter()
-            .map(|value| mask_value(value, masker))
-            .collect(),
-        Value::Object(map) => map
-            .iter()
-            .map(|(key, value)| (masker.mask(key), mask_value(value, masker)))
-            .collect(),
-    }
 }
 
 /// From now on a panic is one masked message and advice, not a stack of foreign text. A payload

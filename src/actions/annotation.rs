@@ -3,6 +3,8 @@
 //! The runner keeps ten annotations of each level per step: we send nine, and fold the rest into
 //! the tenth.
 
+use std::path::{Component, Path, PathBuf};
+
 use super::command::{self, Annotation, Command};
 use crate::report::text::{Limits, neutralise};
 use crate::report::{Report, Severity};
@@ -19,6 +21,7 @@ const MESSAGE_BYTES_MAX: usize = 4_000;
 pub struct Quota {
     sent: [u32; 3],
     folded: [u32; 3],
+    folder: PathBuf,
 }
 
 fn index(severity: Severity) -> usize {
@@ -30,6 +33,14 @@ fn index(severity: Severity) -> usize {
 }
 
 impl Quota {
+    /// For a run that was started in `folder`: as the repository names it, or absolute.
+    pub fn in_folder(folder: PathBuf) -> Self {
+        Self {
+            folder,
+            ..Self::default()
+        }
+    }
+
     /// The annotation for a report, or `None` when its level is used up.
     pub fn annotate(&mut self, report: &Report, masker: &Masker) -> Option<Command> {
         let level = index(report.severity);
@@ -38,7 +49,12 @@ impl Quota {
             return None;
         }
         self.sent[level] += 1;
-        Some(command(report, masker))
+        Some(command(report, &self.folder, masker))
+    }
+
+    /// True when a level was used up.
+    pub fn has_folded(&self) -> bool {
+        self.folded.iter().any(|folded| *folded > 0)
     }
 
     /// One line per level that had more than [`ANNOTATIONS_MAX`]; empty otherwise.
@@ -67,7 +83,7 @@ impl Quota {
 }
 
 /// A report as one annotation: the sentence, the causes, the fixes.
-fn command(report: &Report, masker: &Masker) -> Command {
+fn command(report: &Report, folder: &Path, masker: &Masker) -> Command {
     let mut message = report.message.clone();
     if !report.label.is_empty() {
         message.push_str(" (");
@@ -92,7 +108,7 @@ fn command(report: &Report, masker: &Masker) -> Command {
     let file = report
         .at
         .as_ref()
-        .map(|span| span.path.to_string_lossy().into_owned())
+        .map(|span| from_root(folder, &span.path))
         .filter(|file| is_plain_file(file) && !masker.is_sensitive(file))
         .unwrap_or_default();
     let place = report.at.as_ref().filter(|_| !file.is_empty());
@@ -109,6 +125,22 @@ fn command(report: &Report, masker: &Masker) -> Command {
             message: &message,
         },
     )
+}
+
+/// A path as the repository names it. The runner takes a relative one as it is, whatever folder the
+/// step was started in.
+fn from_root(folder: &Path, path: &Path) -> String {
+    let mut whole = PathBuf::new();
+    for part in folder.join(path).components() {
+        match part {
+            Component::CurDir => {}
+            Component::ParentDir if whole.file_name().is_some() => {
+                whole.pop();
+            }
+            part => whole.push(part),
+        }
+    }
+    whole.to_string_lossy().into_owned()
 }
 
 /// A path with nothing in it that a log viewer could be fooled by.
@@ -143,10 +175,25 @@ mod tests {
             .because("it is unknown")
             .fix("rename it");
         assert_eq!(
-            command(&report, &Masker::default()).as_str(),
+            command(&report, Path::new(""), &Masker::default()).as_str(),
             "::error title=config/unknown-key,file=deploy.yml,line=14,col=5,endColumn=11::\
              no setting `replica` (did you mean `replicas`?)%0Abecause: it is unknown%0Afix: rename it"
         );
+    }
+
+    #[test]
+    fn a_step_in_a_folder_names_files_from_the_root() {
+        for (folder, path, expected) in [
+            ("", "infra.yaml", "infra.yaml"),
+            ("", "./a/../infra.yaml", "infra.yaml"),
+            ("deploy", "infra.yaml", "deploy/infra.yaml"),
+            ("deploy/x", "../../common/db.yaml", "common/db.yaml"),
+            ("deploy", "/elsewhere/infra.yaml", "/elsewhere/infra.yaml"),
+            ("/outside", "infra.yaml", "/outside/infra.yaml"),
+            ("", "../infra.yaml", "../infra.yaml"),
+        ] {
+            assert_eq!(from_root(Path::new(folder), Path::new(path)), expected);
+        }
     }
 
     #[test]
@@ -162,7 +209,7 @@ mod tests {
         ] {
             let report = Report::error("a/b", "hunter2-hunter2 is wrong").at(at(path));
             assert_eq!(
-                command(&report, &masker).as_str(),
+                command(&report, Path::new(""), &masker).as_str(),
                 "::error title=a/b::*** is wrong",
                 "{path:?}"
             );

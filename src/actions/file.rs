@@ -8,7 +8,7 @@ use std::path::Path;
 
 use zeroize::Zeroizing;
 
-use crate::disk::{Disk, DiskError};
+use crate::disk::{Disk, DiskError, EntryKind};
 use crate::random::{Random, hex_of};
 use crate::report::Report;
 use crate::variables::forbidden_variable;
@@ -22,6 +22,9 @@ pub const OUTPUT_VALUE_BYTES_MAX: usize = 512 * 1024;
 
 /// Mode of a file the runner forgot to make.
 const MODE: u32 = 0o600;
+
+/// A larger file is not looked into.
+const READ_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// Why an entry cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -161,8 +164,29 @@ fn append(
         });
     }
     let text = entry(name, value, random)?;
-    disk.append(path, text.as_bytes(), MODE, false)?;
+    append_lines(disk, path, text.as_bytes())?;
     Ok(())
+}
+
+/// Appends whole lines in one write. A line that an earlier step left without its end (`printf 'A=1'`)
+/// gets one first, or ours would become part of it.
+///
+/// # Errors
+/// The file cannot be written.
+pub fn append_lines(disk: &dyn Disk, path: &Path, lines: &[u8]) -> Result<(), DiskError> {
+    let is_unfinished = match disk.entry(path) {
+        Ok(Some(EntryKind::File { bytes: 1.. })) => disk
+            .read(path, READ_BYTES_MAX)
+            .is_ok_and(|bytes| bytes.last() != Some(&b'\n')),
+        _ => false,
+    };
+    if !is_unfinished {
+        return disk.append(path, lines, MODE, false);
+    }
+    let mut text = Zeroizing::new(Vec::with_capacity(lines.len() + 1));
+    text.push(b'\n');
+    text.extend_from_slice(lines);
+    disk.append(path, &text, MODE, false)
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ use serde_json::json;
 
 use crate::cancel::Cancel;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::provider::ability::Evidence;
 use crate::provider::{Driver, ErrorClass, Provider};
 use crate::random::Random;
@@ -89,6 +89,12 @@ impl Engine<'_> {
         kind: &Kind,
     ) -> Result<&dyn Driver, Report> {
         let Some(owner) = self.providers.get(provider) else {
+            if let Some(declared) = self.config.providers.get(provider)
+                && let Some(name) = declared.unset().first()
+            {
+                let who = format!("the provider `{provider}`, which `{address}` belongs to,");
+                return Err(config::unset_variable(name, &who).at(declared.at.clone()));
+            }
             return Err(Report::error(
                 "provider/not-declared",
                 format!("`{address}` belongs to the provider module `{provider}`, which this config does not declare"),

@@ -172,31 +172,11 @@ fn each_dependency(
     resource.depends_on.iter().for_each(&mut take);
     for value in resource.config.values() {
         value.references(&mut |reference| take(&reference.address));
-        declared_keys(value, &mut |key| {
+        value.declared(&mut |key| {
             if let Some(Declared::Output(reference)) = declared.get(key) {
                 take(&reference.address);
             }
         });
-    }
-}
-
-fn declared_keys(value: &Value, visit: &mut impl FnMut(&str)) {
-    match value {
-        Value::Template(template) => {
-            for part in &template.parts {
-                if let crate::resource::Part::Declared(key) = part {
-                    visit(key);
-                }
-            }
-        }
-        Value::List(items) => items.iter().for_each(|item| declared_keys(item, visit)),
-        Value::Map(map) => map.values().for_each(|item| declared_keys(item, visit)),
-        Value::Null
-        | Value::Bool(_)
-        | Value::Number(_)
-        | Value::String(_)
-        | Value::Secret(_)
-        | Value::Unknown(_) => {}
     }
 }
 
@@ -246,7 +226,8 @@ fn value_problem(resource: &Resource, error: &ValueError) -> Report {
         ValueError::KeptElsewhere { .. } => REFRESH,
         ValueError::NoSuchOutput { .. }
         | ValueError::NoSuchResource { .. }
-        | ValueError::NoSuchSecret { .. } => "correct the reference, or declare what it names",
+        | ValueError::NoSuchSecret { .. }
+        | ValueError::Unset { .. } => "correct the reference, or declare what it names",
     })
     .exit(Exit::Usage)
 }
@@ -257,12 +238,15 @@ pub(super) const REFRESH: &str =
 
 /// Decides for every output whether it may be shown: what the config declares wins, then what the
 /// driver knows, and anything left over is sensitive.
-pub fn sort_outputs(
+///
+/// Without a driver nobody knows more than the config.
+pub fn sort_outputs<'d>(
     engine: &Engine<'_>,
     resource: &Resource,
-    driver: &dyn Driver,
+    driver: impl Into<Option<&'d dyn Driver>>,
     outputs: Outputs,
 ) -> Outputs {
+    let driver = driver.into();
     outputs
         .into_iter()
         .map(|(name, output)| {
@@ -333,13 +317,17 @@ pub(super) fn keep_sealed(
 /// lose its type for nothing.
 fn is_sensitive(
     resource: &Resource,
-    driver: &dyn Driver,
+    driver: Option<&dyn Driver>,
     output: &str,
     value: &serde_json::Value,
 ) -> bool {
     let is_plain = || value.is_number() || value.is_boolean() || value.is_null();
     resource.outputs.get(output).map_or_else(
-        || driver.is_sensitive(output).unwrap_or_else(|| !is_plain()),
+        || {
+            driver
+                .and_then(|driver| driver.is_sensitive(output))
+                .unwrap_or_else(|| !is_plain())
+        },
         |declared| declared.sensitive,
     )
 }
@@ -355,7 +343,7 @@ fn is_open(record: &Record, resource: &Resource, driver: &dyn Driver) -> bool {
         && !record
             .outputs
             .iter()
-            .any(|(name, value)| is_sensitive(resource, driver, name, value))
+            .any(|(name, value)| is_sensitive(resource, Some(driver), name, value))
 }
 
 /// Looks at everything and plans.

@@ -64,6 +64,12 @@ pub enum ValueError {
         /// What was asked for.
         reference: Reference,
     },
+    /// The variable is not set.
+    #[error("the variable `{name}` is not set")]
+    Unset {
+        /// Its name.
+        name: String,
+    },
     /// The secret is not declared.
     #[error("the secret `{key}` is not declared under `secrets`")]
     NoSuchSecret {
@@ -290,6 +296,10 @@ impl Resolver for UntilNow<'_> {
         }
     }
 
+    fn unset(&self, name: &str) -> ValueError {
+        self.0.unset(name)
+    }
+
     fn admit(&self, joined: String) -> Secret {
         self.0.admit(joined)
     }
@@ -313,6 +323,11 @@ impl Resolver for Values {
                 key: key.to_owned(),
             }),
         }
+    }
+
+    fn unset(&self, name: &str) -> ValueError {
+        let name = name.to_owned();
+        ValueError::Unset { name }
     }
 
     fn reference(&self, reference: &Reference) -> Result<Lookup, ValueError> {

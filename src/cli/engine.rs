@@ -48,3 +48,31 @@ pub struct OutcomeArgs {
     #[arg(long, value_name = "FILE")]
     pub report: Option<PathBuf>,
 }
+
+/// What is done to the records first, and flags of other tools' `apply`.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RefreshFirstArgs {
+    /// First forget the records of what its provider does not know any more
+    #[arg(long, conflicts_with_all = ["plan", "dry_run"])]
+    pub refresh: bool,
+
+    /// First read every output again
+    #[arg(long, conflicts_with_all = ["plan", "dry_run"])]
+    pub refresh_outputs: bool,
+
+    /// Of another tool: an apply always waits
+    #[arg(long, hide = true)]
+    pub wait: bool,
+
+    /// Of another tool: nothing is refreshed unless a flag says so
+    #[arg(long, hide = true, conflicts_with_all = ["refresh", "refresh_outputs"])]
+    pub skip_refresh: bool,
+
+    /// Of another tool: an apply has no bootstrap of its own
+    #[arg(long, hide = true)]
+    pub skip_bootstrap: bool,
+
+    /// Of another tool: protected resources are allowed by name
+    #[arg(long, hide = true)]
+    pub allow_protected_prune: bool,
+}

@@ -3,6 +3,7 @@
 use std::cell::OnceCell;
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
+use std::path::Path;
 
 use serde_json::json;
 
@@ -10,6 +11,7 @@ use super::stores::Declared;
 use super::{CommandResult, Desk, problem_json};
 use crate::cli::ConfigArgs;
 use crate::config::{self, Fault, Files, Keys, Unfamiliar};
+use crate::disk::EntryKind;
 use crate::provider::local;
 use crate::provider::plugin::{self, find};
 use crate::report::{Event, Exit, Report, Reporter as _};
@@ -21,6 +23,7 @@ impl Desk {
     pub(super) fn with_files<T>(&self, work: impl FnOnce(Files<'_>) -> T) -> T {
         work(Files {
             read: &|path| {
+                self.on_disk(path)?;
                 self.disk
                     .read(path, config::FILE_BYTES_MAX)
                     .map_err(|error| error.source.to_string())
@@ -41,6 +44,29 @@ impl Desk {
 }
 
 impl Desk {
+    /// Refuses what is no file on a disk before a byte of it is read: what the kernel shows as one
+    /// (`/proc/self/environ`) holds what nobody wrote to be shown, and to open a device can do anything.
+    fn on_disk(&self, path: &Path) -> Result<(), String> {
+        // What is not there is said by whoever reads it.
+        let Ok(place) = self.disk.canonical(path) else {
+            return Ok(());
+        };
+        let is_made_up = ["/proc", "/sys", "/dev"]
+            .iter()
+            .any(|folder| place.starts_with(folder))
+            && !place.starts_with("/dev/shm");
+        match self.disk.entry(&place) {
+            Ok(Some(EntryKind::File { .. })) if is_made_up => {
+                Err("the kernel makes it up; a config is a file on a disk".to_owned())
+            }
+            Ok(Some(EntryKind::Other)) => Err(
+                "it is a pipe or a device, which Tidegate does not read; save it to a file first"
+                    .to_owned(),
+            ),
+            _ => Ok(()),
+        }
+    }
+
     /// The plugins that are installed. Whether their folder can be read is a question for whoever needs
     /// one.
     fn installed(&self) -> Vec<find::Found> {

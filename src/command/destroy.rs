@@ -14,7 +14,7 @@ use crate::apply::survey::{Survey, by_address, delete_action, dependencies};
 use crate::apply::teardown::declared_copies;
 use crate::apply::{ApplyReport, Engine, credential, ownership, recover, remarks, saved, secrets};
 use crate::cli::DestroyArgs;
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::face;
 use crate::plan::{Plan, Scope};
 use crate::report::{Event, Exit, Outcome, Report, Reporter as _, SinkOutcome};
@@ -22,9 +22,12 @@ use crate::state::{Lease, StoreError};
 
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &DestroyArgs) -> CommandResult {
-    let config = desk.load(&arguments.config)?;
+    let config = desk.load_for(Needs::DESTROY, &arguments.config)?;
     let opened = desk.open(&config).await?;
-    let result = opened_run(desk, arguments, &config, &opened).await;
+    let result = match opened.knows_environment(desk, &config).await {
+        Ok(()) => opened_run(desk, arguments, &config, &opened).await,
+        Err(problems) => Err(problems),
+    };
     opened.close().await;
     result
 }
@@ -96,7 +99,7 @@ fn preview(
         text: if plan.is_empty() {
             "No resources tracked in state — nothing to destroy.\n".to_owned()
         } else {
-            face::plan::render(plan, desk.ui.style())
+            face::plan::render(plan, desk.ui.style(), &desk.masker)
         },
     });
     for (key, label) in credentials {

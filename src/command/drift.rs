@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::face;
 use crate::report::text::{Limits, one_line};
 use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::secret::Masker;
 
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &DriftArgs) -> CommandResult {
@@ -70,7 +71,7 @@ async fn opened_run(
         "resources": findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
     }));
     if !desk.global.json {
-        desk.ui.data(&render(&findings));
+        desk.ui.data(&render(&findings, &desk.masker));
     }
     for finding in findings
         .iter()
@@ -78,7 +79,8 @@ async fn opened_run(
     {
         // The table says it already; inside Actions it also belongs to a line of the config.
         if desk.ui.is_in_actions() {
-            desk.ui.say(Event::Problem(Box::new(problem(finding))));
+            desk.ui
+                .say(Event::Problem(Box::new(problem(finding, &desk.masker))));
         }
     }
     Ok(exit)
@@ -103,7 +105,7 @@ fn count(findings: &[Finding], verdict: Verdict) -> usize {
         .count()
 }
 
-fn problem(finding: &Finding) -> Report {
+fn problem(finding: &Finding, masker: &Masker) -> Report {
     let name = &finding.address;
     let report = match finding.verdict {
         Verdict::Ghost => Report::warning("drift/ghost", format!("`{name}` is gone")).fix(
@@ -128,7 +130,7 @@ fn problem(finding: &Finding) -> Report {
         .fields
         .iter()
         .fold(report, |report, field| {
-            let (expected, found) = face::plan::values(&field.expected, &field.actual);
+            let (expected, found) = face::plan::values(&field.expected, &field.actual, masker);
             report.because(format!(
                 "{}: expected {expected}, found {found}",
                 field.path
@@ -137,7 +139,8 @@ fn problem(finding: &Finding) -> Report {
         .at_maybe(finding.at.clone())
 }
 
-fn render(findings: &[Finding]) -> String {
+fn render(findings: &[Finding], masker: &Masker) -> String {
+    let shown = |text: &str| one_line(&masker.mask(text), Limits::FIELD);
     if findings.is_empty() {
         return "No resources are recorded for this environment.\n".to_owned();
     }
@@ -151,19 +154,19 @@ fn render(findings: &[Finding]) -> String {
         let why = if finding.reason.is_empty() {
             String::new()
         } else {
-            format!("  ({})", one_line(&finding.reason, Limits::FIELD))
+            format!("  ({})", shown(&finding.reason))
         };
         line(format_args!(
             "{:<15}  {}  {}{why}",
             finding.verdict.word().to_ascii_uppercase(),
-            one_line(finding.address.as_str(), Limits::FIELD),
-            one_line(finding.kind.as_str(), Limits::FIELD),
+            shown(finding.address.as_str()),
+            shown(finding.kind.as_str()),
         ));
         for field in &finding.fields {
-            let (expected, found) = face::plan::values(&field.expected, &field.actual);
+            let (expected, found) = face::plan::values(&field.expected, &field.actual, masker);
             line(format_args!(
                 "                 {}: expected {expected}, found {found}",
-                one_line(&field.path, Limits::FIELD),
+                shown(&field.path),
             ));
         }
     }

@@ -6,6 +6,7 @@ use super::{CommandResult, Desk, problem_json};
 use crate::apply::survey::owner_of;
 use crate::cli::ConfigArgs;
 use crate::cli::provider::{LogChoice, LogsArgs};
+use crate::config::Needs;
 use crate::provider::DriverError;
 use crate::provider::ability::{LogKind, LogWish};
 use crate::report::text::{Limits, neutralise};
@@ -21,8 +22,9 @@ const CUT: &str =
 
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &LogsArgs) -> CommandResult {
-    let config = desk.load(&ConfigArgs::default())?;
+    let config = desk.load_for(Needs::RECORDS, &ConfigArgs::default())?;
     let opened = desk.open(&config).await?;
+    opened.knows_environment(desk, &config).await?;
     let result = read(desk, arguments, &config, &opened).await;
     opened.close().await;
     let (log, problem) = result?;

@@ -17,6 +17,7 @@ pub mod infra;
 pub mod job;
 pub mod logs;
 pub mod migrate;
+mod named;
 pub mod open;
 pub mod outputs;
 pub mod owners;

@@ -14,7 +14,7 @@ use crate::apply::sinks::Sinks;
 use crate::apply::values::Values;
 use crate::apply::{Engine, Providers};
 use crate::cli::ConfigArgs;
-use crate::config::{self, Config};
+use crate::config::{self, Config, Needs};
 use crate::face::Style;
 use crate::github;
 use crate::report::{Event, Exit, Report, Reporter as _, Severity};
@@ -40,7 +40,12 @@ pub struct Opened {
 impl Desk {
     /// Finds, reads and resolves the config; says its warnings.
     pub fn load(&self, arguments: &ConfigArgs) -> Result<Config, Problems> {
-        self.load_at(&self.find_config(arguments)?)
+        self.load_for(Needs::EVERYTHING, arguments)
+    }
+
+    /// The same, for a command that needs less.
+    pub fn load_for(&self, needs: Needs, arguments: &ConfigArgs) -> Result<Config, Problems> {
+        self.load_at(needs, &self.find_config(arguments)?)
     }
 
     /// A second config beside the one that `--config` names.
@@ -48,12 +53,13 @@ impl Desk {
         let path = config::discover(arguments.file.as_deref(), &|path: &Path| {
             matches!(self.disk.entry(path), Ok(Some(_)))
         })?;
-        self.load_at(&path)
+        self.load_at(Needs::EVERYTHING, &path)
     }
 
-    fn load_at(&self, path: &Path) -> Result<Config, Problems> {
+    fn load_at(&self, needs: Needs, path: &Path) -> Result<Config, Problems> {
         let loaded = self.with_files(|files| {
-            config::load(
+            config::load_for(
+                needs,
                 path,
                 self.global.env.as_deref(),
                 files,
@@ -213,6 +219,16 @@ impl Desk {
                 ));
                 continue;
             };
+            if let Some(variable) = declared.unset().first() {
+                // Nobody fetches anything when everything goes; what was put there has to go, too.
+                if !(config.generate.iter()).any(|item| item.store.as_deref() == Some(name)) {
+                    continue;
+                }
+                let who = format!("the secret store `{name}`");
+                let problem = config::unset_variable(variable, &who);
+                problems.push(problem.at_maybe(declared.at.clone()));
+                continue;
+            }
             match source::open(name, declared, &tools) {
                 Ok(store) => {
                     stores.insert(name.to_owned(), Arc::from(store));
@@ -221,6 +237,38 @@ impl Desk {
             }
         }
         stores
+    }
+
+    /// Refuses an environment that nobody declares and nobody has anything on record of. One that was
+    /// taken out of the config is worked on as its base stands.
+    pub(super) async fn knows_environment(
+        &self,
+        config: &Config,
+        store: &dyn Store,
+    ) -> Result<(), Problems> {
+        let Some(unknown) = &config.unknown_environment else {
+            return Ok(());
+        };
+        let is_there = store.head().await.map_err(Report::from)?.is_some()
+            || store.has_remains().await.map_err(Report::from)?;
+        if !is_there {
+            let report = unknown.as_ref().clone();
+            return Err(report
+                .because(format!("nothing is recorded of it in {}", store.location()))
+                .into());
+        }
+        let environment = &config.environment;
+        self.ui.say(Event::Problem(Box::new(
+            Report::warning(
+                "config/undeclared-environment",
+                format!("the environment `{environment}` is not declared (any more)"),
+            )
+            .because("its state is there, and is taken with providers as the config's base declares them")
+            .fix(format!(
+                "if providers had settings of their own there, put `{environment}` back until it is destroyed"
+            )),
+        )));
+        Ok(())
     }
 
     /// A provider's or store's own settings: they must be known before anything is made.
@@ -319,6 +367,11 @@ impl Opened {
         } else {
             Err(problems.into())
         }
+    }
+
+    /// Refuses an environment that neither the config nor the state knows.
+    pub async fn knows_environment(&self, desk: &Desk, config: &Config) -> Result<(), Problems> {
+        desk.knows_environment(config, self.store.as_ref()).await
     }
 
     /// Takes the lock of the environment.

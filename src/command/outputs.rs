@@ -8,7 +8,7 @@ use serde_json::json;
 use super::{CommandResult, Desk};
 use crate::apply::survey::{by_address, sort_outputs};
 use crate::cli::{OutputsArgs, OutputsFormat};
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::report::{Exit, Report};
 use crate::resource::{Address, Output, Outputs};
 
@@ -17,8 +17,9 @@ pub const MASKED: &str = "***MASKED***";
 
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &OutputsArgs) -> CommandResult {
-    let config = desk.load(&arguments.config)?;
+    let config = desk.load_for(Needs::RECORDS, &arguments.config)?;
     let opened = desk.open(&config).await?;
+    opened.knows_environment(desk, &config).await?;
     let engine = opened.engine(desk, &config, 1, false).await?;
     let resources = by_address(&engine);
     let mut all: BTreeMap<Address, Outputs> = BTreeMap::new();
@@ -32,10 +33,8 @@ pub async fn run(desk: &Desk, arguments: &OutputsArgs) -> CommandResult {
         .map_err(Report::from)?;
         let outputs = match resources.get(&recorded.address) {
             Some(resource) => {
-                match engine.driver(&recorded.address, &resource.provider, &resource.kind) {
-                    Ok(driver) => sort_outputs(&engine, resource, driver, recorded.outputs),
-                    Err(_) => recorded.outputs,
-                }
+                let driver = engine.driver(&recorded.address, &resource.provider, &resource.kind);
+                sort_outputs(&engine, resource, driver.ok(), recorded.outputs)
             }
             None => recorded.outputs,
         };
@@ -120,8 +119,9 @@ fn one(
     match output {
         Output::Public(value) => desk.ui.data(&format!("{}\n", plain(value))),
         Output::Sensitive(secret) if arguments.show_sensitive => {
+            let plaintext = secret.expose();
             desk.ui
-                .reveal(&format!("{address}.{field}"), secret.expose());
+                .reveal(&format!("{address}.{field}"), plaintext, &[plaintext]);
         }
         Output::Sensitive(_) => {
             return Err(Report::error(
@@ -205,7 +205,15 @@ fn listing(
     };
     let hidden = if reveal { 0 } else { sensitive.len() };
     if reveal {
-        desk.ui.reveal(&sensitive.join("`, `"), &text);
+        let plaintexts: Vec<&str> = all
+            .values()
+            .flat_map(Outputs::values)
+            .filter_map(|output| match output {
+                Output::Sensitive(secret) => Some(secret.expose()),
+                Output::Public(_) => None,
+            })
+            .collect();
+        desk.ui.reveal(&sensitive.join("`, `"), &text, &plaintexts);
     } else if form == OutputsFormat::Json {
         desk.ui.json(&document(config, all, &shown));
     } else {

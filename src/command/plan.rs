@@ -16,7 +16,6 @@ use crate::apply::{Engine, recover, remarks, saved, secrets};
 use crate::cli::PlanArgs;
 use crate::cli::engine::{PlanFormat, SaveArgs};
 use crate::config::Config;
-use crate::disk::DiskExt as _;
 use crate::face;
 use crate::plan::file::SavedPlan;
 use crate::provider::ability::RemarkSeverity;
@@ -178,11 +177,7 @@ async fn save(
     let bytes = plan
         .encode(&engine.keyring, &engine.masker)
         .map_err(&unsaved)?;
-    // A bare name has no folder to make durable.
-    let path = &Path::new(".").join(path);
-    desk.disk
-        .write_atomic(path, &bytes, PLAN_MODE)
-        .map_err(|error| unsaved(error.to_string()))?;
+    desk.write_named(path, &bytes, PLAN_MODE).map_err(unsaved)?;
     Ok(plan)
 }
 
@@ -276,7 +271,7 @@ fn show(
             "Infrastructure Plan — {} (environment {})\n\n{}",
             config.path.display(),
             config.environment,
-            face::plan::render(&survey.plan, desk.data_style())
+            face::plan::render(&survey.plan, desk.data_style(), &desk.masker)
         )),
     }
     if let (Some(plan), Some(path)) = (saved, &arguments.save.output) {

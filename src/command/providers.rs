@@ -21,7 +21,12 @@ impl Desk {
         config: &Config,
         problems: &mut Vec<Report>,
     ) -> Providers {
-        let opening = config.providers.iter().map(|(id, declared)| async move {
+        // One that lacks a variable is missed by whoever asks for it (see `Engine::driver`).
+        let complete = config
+            .providers
+            .iter()
+            .filter(|(_, declared)| declared.unset().is_empty());
+        let opening = complete.map(|(id, declared)| async move {
             let opened = self.open_provider(config, id, declared).await;
             (id, declared, opened)
         });

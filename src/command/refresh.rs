@@ -12,6 +12,7 @@ use super::{CommandResult, Desk, Problems};
 use crate::apply::refresh::{Fate, Refreshed, read_all};
 use crate::apply::survey::delete_action;
 use crate::apply::{Engine, checked};
+use crate::cli::ApprovalArgs;
 use crate::cli::infra::{RefreshArgs, RefreshOutputsArgs};
 use crate::config::Config;
 use crate::face::{self, table};
@@ -80,7 +81,28 @@ async fn prune(
         .engine(desk, config, usize::from(arguments.run.parallelism), true)
         .await?;
     settle(desk, &engine, lease).await?;
-    let looked = read_all(&engine).await?;
+    let (looked, pruned) = forget_gone(desk, &engine, lease, &arguments.approval).await?;
+    desk.ui.say(Event::Result {
+        text: format!("Forgot {}.\n", count(pruned.len(), "record")),
+    });
+    desk.emit(&records_document(
+        config,
+        &looked,
+        &pruned,
+        Exit::Done,
+        false,
+    ));
+    Ok(Exit::Done)
+}
+
+/// Forgets the records of what its provider does not know any more, approved like every loss.
+pub(super) async fn forget_gone(
+    desk: &Desk,
+    engine: &Engine<'_>,
+    lease: &Lease,
+    approval: &ApprovalArgs,
+) -> Result<(Vec<Refreshed>, Vec<Address>), Problems> {
+    let looked = read_all(engine).await?;
     show_records(desk, &looked);
     let unread = failed(&looked);
     if !unread.is_empty() {
@@ -104,13 +126,8 @@ async fn prune(
         .filter(|one| one.fate == Fate::Ghost)
         .map(|one| &one.address)
         .collect();
-    let doomed = doomed(&engine, &ghosts).await?;
-    let allowed: BTreeSet<&str> = arguments
-        .approval
-        .allow_replace
-        .iter()
-        .map(String::as_str)
-        .collect();
+    let doomed = doomed(engine, &ghosts).await?;
+    let allowed: BTreeSet<&str> = approval.allow_replace.iter().map(String::as_str).collect();
     let blocked: Vec<&Action> = doomed
         .iter()
         .filter(|action| action.protected && !allowed.contains(action.address.as_str()))
@@ -118,19 +135,21 @@ async fn prune(
     if !blocked.is_empty() {
         return Err(protected_problem(&blocked).into());
     }
-    if !doomed.is_empty() && !arguments.approval.yes {
+    if !doomed.is_empty() && !approval.yes {
         ask(
             desk,
             &format!(
                 "Forget {} of environment `{}`? Only `yes` is taken as a yes: ",
                 count(doomed.len(), "record"),
-                config.environment
+                engine.config.environment
             ),
             "the prune",
         )
         .await?;
     }
     let mut pruned = Vec::new();
+    // Reading and asking may have taken long.
+    engine.store.renew(lease).await.map_err(Report::from)?;
     for action in &doomed {
         // Said before it happens, so that the log holds it even if the next line never comes.
         desk.ui.note(format!(
@@ -144,18 +163,8 @@ async fn prune(
             .map_err(Report::from)?;
         pruned.push(action.address.clone());
     }
-    checked::remember(&engine, lease, &seen(&looked)).await?;
-    desk.ui.say(Event::Result {
-        text: format!("Forgot {}.\n", count(pruned.len(), "record")),
-    });
-    desk.emit(&records_document(
-        config,
-        &looked,
-        &pruned,
-        Exit::Done,
-        false,
-    ));
-    Ok(Exit::Done)
+    checked::remember(engine, lease, &seen(&looked)).await?;
+    Ok((looked, pruned))
 }
 
 /// The records to forget, as deletes: what the protected gate looks at. A resource is protected
@@ -306,7 +315,16 @@ async fn write_outputs(
         .engine(desk, config, usize::from(arguments.concurrency), true)
         .await?;
     settle(desk, &engine, lease).await?;
-    let looked = read_all(&engine).await?;
+    let looked = renew_outputs(&engine, lease).await?;
+    Ok(tell_outputs(desk, config, &looked, false))
+}
+
+/// Reads every output again and records it.
+pub(super) async fn renew_outputs(
+    engine: &Engine<'_>,
+    lease: &Lease,
+) -> Result<Vec<Refreshed>, Problems> {
+    let looked = read_all(engine).await?;
     refuse_partial(&looked)?;
     // Reading may have taken long; a lock that was lost meanwhile is found before the first write.
     engine.store.renew(lease).await.map_err(Report::from)?;
@@ -317,7 +335,7 @@ async fn write_outputs(
             .await
             .map_err(Report::from)?;
     }
-    Ok(tell_outputs(desk, config, &looked, false))
+    Ok(looked)
 }
 
 /// One failed read, and nothing is written.
@@ -362,7 +380,7 @@ fn tell_outputs(desk: &Desk, config: &Config, looked: &[Refreshed], dry_run: boo
     for one in &changed {
         text.push_str(&format!("{} ({})\n", one.address, one.kind));
         for field in &one.fields {
-            let (old, new) = face::plan::values(&field.expected, &field.actual);
+            let (old, new) = face::plan::values(&field.expected, &field.actual, &desk.masker);
             text.push_str(&format!("    {}: {old} → {new}\n", field.path));
         }
     }

@@ -224,6 +224,7 @@ fn face(settings: &Settings, global: &GlobalArgs) -> (Ui, Masker) {
             quiet: global.quiet,
             verbose: false,
             interactive: settings.stdin_is_terminal && settings.stderr_is_terminal,
+            stdout_is_file: settings.stdout_is_file,
         },
         masker.clone(),
         Arc::new(SystemRandom) as Arc<dyn Random>,

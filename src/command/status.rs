@@ -7,6 +7,7 @@ use super::{CommandResult, Desk};
 use crate::apply::checked;
 use crate::apply::survey::owner_of;
 use crate::cli::StatusArgs;
+use crate::config::Needs;
 use crate::face::table;
 use crate::provider::ability::Ability;
 use crate::provider::{Driver, ErrorClass, Provider};
@@ -22,8 +23,9 @@ const SERVES_OTHERS: &str = "infra.container_service";
 
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
-    let config = desk.load(&arguments.config)?;
+    let config = desk.load_for(Needs::RECORDS, &arguments.config)?;
     let opened = desk.open(&config).await?;
+    opened.knows_environment(desk, &config).await?;
     let engine = opened.engine(desk, &config, AT_ONCE, false).await?;
     let records = engine.store.list().await.map_err(Report::from)?;
     let engine = &engine;

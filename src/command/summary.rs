@@ -132,7 +132,7 @@ pub fn job(desk: &Desk, story: &Story<'_>) {
     evidence(&mut page, &story.apply);
     let risky = markdown::sorted_by_risk(&story.plan);
     if risky.iter().any(|action| !action.changes.is_empty()) {
-        markdown::details(page.section("Changes"), &risky);
+        markdown::details(page.section("Changes"), &risky, &desk.masker);
     }
     sinks(&mut page, &story.sinks);
     match &story.gates {

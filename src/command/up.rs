@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::open::Opened;
 use super::plan::say_remarks;
-use super::{CommandResult, Desk, Problems, failures, infra, problem_json, summary};
+use super::{CommandResult, Desk, Problems, failures, infra, problem_json, refresh, summary};
 use crate::apply::execute::execute;
 use crate::apply::ownership::Owner;
 use crate::apply::sinks::{SinkResult, revoke_forgotten, write_all};
@@ -22,7 +22,7 @@ use crate::cli::engine::PlanFormat;
 use crate::cli::{ApprovalArgs, ConfigArgs, OwnerArgs, RunArgs, UpArgs};
 use crate::clock::rfc3339;
 use crate::config::{self, Config, OnFailure};
-use crate::disk::{DiskExt as _, EntryKind};
+use crate::disk::EntryKind;
 use crate::face;
 use crate::plan::Plan;
 use crate::plan::file::{SavedPlan, Unverified, mask};
@@ -57,6 +57,10 @@ pub struct Way<'a> {
     pub plan: Option<&'a Path>,
     /// Where the report goes, beside stdout.
     pub report: Option<&'a Path>,
+    /// Forget first what its provider does not know any more.
+    pub refresh: bool,
+    /// Read every output again first.
+    pub refresh_outputs: bool,
 }
 
 /// Runs `up`.
@@ -76,6 +80,8 @@ pub async fn run(desk: &Desk, arguments: &UpArgs) -> CommandResult {
             format: PlanFormat::Table,
             plan: None,
             report: None,
+            refresh: false,
+            refresh_outputs: false,
         },
     )
     .await
@@ -148,6 +154,7 @@ pub async fn go(desk: &Desk, way: &Way<'_>) -> CommandResult {
     if let Some(path) = way.report {
         // Found now rather than after everything was done.
         has_folder(desk, path)?;
+        desk.may_replace(path)?;
     }
     let result = gone(desk, way).await;
     let Err(mut problems) = result else {
@@ -240,9 +247,11 @@ fn dry_run(
     }));
     if !desk.global.json {
         match way.format {
-            PlanFormat::Table => desk
-                .ui
-                .data(&face::plan::render(&survey.plan, desk.data_style())),
+            PlanFormat::Table => desk.ui.data(&face::plan::render(
+                &survey.plan,
+                desk.data_style(),
+                &desk.masker,
+            )),
             PlanFormat::Markdown => desk.ui.data(&face::plan::markdown::page(
                 &survey.plan,
                 &config.path.display().to_string(),
@@ -279,6 +288,12 @@ async fn under_lock(
             settled.address, settled.finding
         ));
     }
+    if way.refresh {
+        refresh::forget_gone(desk, &engine, lease, way.approval).await?;
+    }
+    if way.refresh_outputs {
+        refresh::renew_outputs(&engine, lease).await?;
+    }
     let mut values = secrets::known(&engine, &opened.secret_stores).await?;
     let include = saved.as_ref().map_or(way.include, |plan| &plan.include);
     let mut survey = survey_within(&engine, values.clone(), include).await?;
@@ -287,7 +302,7 @@ async fn under_lock(
         title: format!("Plan ({})", config.environment),
     });
     desk.ui.say(Event::Block {
-        text: face::plan::render(&survey.plan, desk.ui.style()),
+        text: face::plan::render(&survey.plan, desk.ui.style(), &desk.masker),
     });
     infra::say_waiting(desk, &engine).await?;
     let claims = ownership::check(&engine, &survey, &owner).await?;
@@ -444,18 +459,13 @@ fn has_folder(desk: &Desk, path: &Path) -> Result<(), Report> {
 
 fn write_report(desk: &Desk, result: &ApplyResult, path: &Path) -> Result<(), Report> {
     let document = mask(&outcome::to_json(result), &desk.masker);
-    desk.disk
-        .write_atomic(
-            &Path::new(".").join(path),
-            format!("{document}\n").as_bytes(),
-            0o600,
-        )
-        .map_err(|error| {
+    desk.write_named(path, format!("{document}\n").as_bytes(), 0o600)
+        .map_err(|why| {
             Report::error(
                 "apply/report-unsaved",
                 format!("the report cannot be saved to `{}`", path.display()),
             )
-            .because(error.to_string())
+            .because(why)
             .fix("name a file in a folder that exists and can be written")
         })
 }

@@ -1,7 +1,7 @@
 //! `deploy verify`: holds until what was deployed really answers. As a command of its own, and as
 //! the last part of `up`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::json;
@@ -11,7 +11,7 @@ use crate::apply::secrets;
 use crate::apply::survey::{by_address, sort_outputs};
 use crate::apply::values::Values;
 use crate::cli::VerifyArgs;
-use crate::config;
+use crate::config::{self, Needs};
 use crate::http::Http;
 use crate::report::{Event, Exit, Report, Reporter};
 use crate::verify::{self, Gate, GateReport};
@@ -19,7 +19,7 @@ use crate::verify::{self, Gate, GateReport};
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &VerifyArgs) -> CommandResult {
     let (gates, place) = match &arguments.url {
-        Some(url) if !url.contains("${") => (vec![from_flags(arguments, url)], None),
+        Some(url) if !refers(arguments) => (vec![from_flags(arguments, url)], None),
         _ => {
             let (gates, config) = declared(desk, arguments).await?;
             (gates, Some(config))
@@ -55,6 +55,14 @@ pub async fn run(desk: &Desk, arguments: &VerifyArgs) -> CommandResult {
     Ok(exit)
 }
 
+/// True when a flag holds a reference, which only a config and its state can fill in.
+fn refers(arguments: &VerifyArgs) -> bool {
+    [&arguments.url, &arguments.expect_body_contains]
+        .into_iter()
+        .flatten()
+        .any(|text| text.contains("${"))
+}
+
 fn from_flags(arguments: &VerifyArgs, url: &str) -> Gate {
     let mut gate = verify::from_flags(
         url,
@@ -77,7 +85,12 @@ async fn declared(
     desk: &Desk,
     arguments: &VerifyArgs,
 ) -> Result<(Vec<Gate>, config::Config), Problems> {
-    let mut config = desk.load(&arguments.config)?;
+    // The gates of the config are not asked when flags describe one.
+    let needs = match &arguments.url {
+        Some(_) => Needs::RECORDS,
+        None => Needs::VERIFY,
+    };
+    let mut config = desk.load_for(needs, &arguments.config)?;
     if let Some(url) = &arguments.url {
         let url = config::template(url, &config)?;
         config.gates = vec![config::Gate {
@@ -87,8 +100,9 @@ async fn declared(
                 expect_status: arguments.expect_status,
                 expect_body_contains: arguments
                     .expect_body_contains
-                    .clone()
-                    .map(crate::resource::Value::String),
+                    .as_ref()
+                    .map(|text| config::template(text, &config))
+                    .transpose()?,
                 method: "GET".to_owned(),
                 headers: BTreeMap::new(),
                 body: None,
@@ -114,7 +128,11 @@ async fn declared(
         .exit(Exit::Usage)
         .into());
     }
+    // A secret that no gate asks with is not fetched: it may not be there.
+    let used = secrets_of(&config.gates);
+    config.entries.retain(|entry| used.contains(&entry.name));
     let opened = desk.open(&config).await?;
+    opened.knows_environment(desk, &config).await?;
     let engine = opened.engine(desk, &config, 1, false).await?;
     let mut values = secrets::known(&engine, &opened.secret_stores).await?;
     let resources = by_address(&engine);
@@ -126,16 +144,12 @@ async fn declared(
             &engine.masker,
         )
         .map_err(Report::from)?;
-        let outputs = match resources.get(&recorded.address).map(|resource| {
-            (
-                resource,
-                engine.driver(&recorded.address, &resource.provider, &resource.kind),
-            )
-        }) {
-            Some((resource, Ok(driver))) => {
-                sort_outputs(&engine, resource, driver, recorded.outputs)
+        let outputs = match resources.get(&recorded.address) {
+            Some(resource) => {
+                let driver = engine.driver(&recorded.address, &resource.provider, &resource.kind);
+                sort_outputs(&engine, resource, driver.ok(), recorded.outputs)
             }
-            _ => recorded.outputs,
+            None => recorded.outputs,
         };
         values.set_final(&recorded.address, &recorded.provider_id, &outputs);
     }
@@ -152,6 +166,24 @@ async fn declared(
     })?;
     opened.close().await;
     Ok((gates, config))
+}
+
+/// Names of declared secrets that gates ask with.
+fn secrets_of(gates: &[config::Gate]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for target in gates.iter().flat_map(|gate| &gate.targets) {
+        let texts = [
+            Some(&target.url),
+            target.expect_body_contains.as_ref(),
+            target.body.as_ref(),
+        ];
+        for value in texts.into_iter().flatten().chain(target.headers.values()) {
+            value.declared(&mut |name| {
+                names.insert(name.to_owned());
+            });
+        }
+    }
+    names
 }
 
 fn resolve(
@@ -218,7 +250,10 @@ async fn look(
                 .exit(Exit::Usage),
         ]
     })?);
-    let hide = |text: &str| desk.masker.mask(text);
+    let hide = |text: &str, extent| match extent {
+        verify::Extent::Whole => desk.masker.mask(text),
+        verify::Extent::Beginning => desk.masker.mask_beginning(text),
+    };
     let world = verify::World {
         clock: desk.clock.as_ref(),
         random: desk.random.as_ref(),

@@ -50,6 +50,69 @@ pub use schema::schema;
 /// Where a config is looked for when none is named, in this order.
 pub const DEFAULT_PATHS: [&str; 2] = ["infra.yaml", "config/infra.yaml"];
 
+/// The variable that always holds the environment's name.
+const ENVIRONMENT_VARIABLE: &str = "WORKFLOW_ENV";
+
+/// What a config is read for. What is not needed may be missing: whoever only looks at what is on
+/// record has no use for the application's own variables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Needs {
+    /// Every value of every resource, provider and store.
+    values: bool,
+    /// A declared environment.
+    environment: bool,
+    /// Sinks and secrets.
+    secrets: bool,
+    /// Gates.
+    gates: bool,
+}
+
+impl Needs {
+    /// Everything: what is there is to become what the config says.
+    pub const EVERYTHING: Self = Self {
+        values: true,
+        environment: true,
+        secrets: true,
+        gates: true,
+    };
+
+    /// The state and the providers: what is on record is looked at.
+    pub const RECORDS: Self = Self {
+        values: false,
+        environment: false,
+        secrets: false,
+        gates: false,
+    };
+
+    /// Also what was handed on: what is on record goes.
+    pub const DESTROY: Self = Self {
+        secrets: true,
+        ..Self::RECORDS
+    };
+
+    /// Also the gates, and the secrets they may ask with.
+    pub const VERIFY: Self = Self {
+        values: false,
+        ..Self::EVERYTHING
+    };
+}
+
+/// The problem of a variable that is needed after all and not set.
+pub fn unset_variable(name: &str, who: &str) -> Report {
+    let fix = if name == ENVIRONMENT_VARIABLE {
+        "name the environment: `--env NAME`".to_owned()
+    } else {
+        format!("set `{name}`, or give a default: `${{{name}:-value}}`")
+    };
+    Report::error(
+        "config/unset-variable",
+        format!("the variable `{name}` is not set; {who} needs it"),
+    )
+    .label("not set")
+    .fix(fix)
+    .exit(Exit::Usage)
+}
+
 /// A resolved config and what its author should know.
 #[derive(Debug)]
 pub struct Loaded {
@@ -92,23 +155,45 @@ pub fn load(
     variables: &Variables,
     masker: &Masker,
 ) -> Result<Loaded, Vec<Report>> {
+    load_for(
+        Needs::EVERYTHING,
+        path,
+        environment,
+        files,
+        variables,
+        masker,
+    )
+}
+
+/// The same, for whoever needs less.
+pub fn load_for(
+    needs: Needs,
+    path: &Path,
+    environment: Option<&str>,
+    files: Files<'_>,
+    variables: &Variables,
+    masker: &Masker,
+) -> Result<Loaded, Vec<Report>> {
     let mut problems = Problems::default();
     let merged = files::read_digested(path, files, &mut problems);
-    if let Some(environment) = environment
-        && !resolve::knows_environment(&merged, environment, &mut problems)
+    let unknown = environment
+        .and_then(|environment| resolve::unknown_environment(&merged, environment, &problems));
+    if let Some(unknown) = &unknown
+        && needs.environment
     {
         // What follows from a wrong environment is not the file's fault.
-        return Err(refused(problems, masker));
+        return Err(unknown_refused(unknown.clone(), &merged, problems, masker));
     }
-    let config = resolve::resolve(
+    let mut config = resolve::resolve(
         path,
         &merged,
         environment,
         variables,
         masker,
-        None,
+        resolve::Scope::For(needs),
         &mut problems,
     );
+    config.unknown_environment = unknown.map(Box::new);
     if problems.has_errors() {
         problems.admit_written_out(masker);
     }
@@ -129,6 +214,20 @@ pub fn load(
 fn refused(mut problems: Problems, masker: &Masker) -> Vec<Report> {
     problems.admit_written_out(masker);
     problems.finish().0
+}
+
+/// The same, for an environment that nobody declares. Of a file that could not be read far enough to
+/// know, its own problems say enough.
+fn unknown_refused(
+    unknown: Report,
+    merged: &files::Merged,
+    mut problems: Problems,
+    masker: &Masker,
+) -> Vec<Report> {
+    if !problems.has_errors() || !resolve::environments(merged).is_empty() {
+        problems.unplaced(unknown);
+    }
+    refused(problems, masker)
 }
 
 /// A module of any type, as far as it can be told without resolving it.
@@ -183,8 +282,8 @@ pub fn check(
     let merged = files::read(path, files, &mut problems);
     let environments = match environment {
         Some(environment) => {
-            if !resolve::knows_environment(&merged, environment, &mut problems) {
-                return Err(refused(problems, masker));
+            if let Some(unknown) = resolve::unknown_environment(&merged, environment, &problems) {
+                return Err(unknown_refused(unknown, &merged, problems, masker));
             }
             vec![environment.to_owned()]
         }
@@ -198,7 +297,7 @@ pub fn check(
             environment,
             variables,
             masker,
-            Some(rules),
+            resolve::Scope::Check(rules),
             problems,
         );
         names.extend(

@@ -1,7 +1,7 @@
 //! Everything found wrong in one run, in the order a reader meets it.
 
 use std::cell::Cell;
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use zeroize::Zeroizing;
 
@@ -15,12 +15,17 @@ use crate::secret::Masker;
 /// would make the time grow with the square of the file.
 const COMPARISONS_MAX: usize = 500_000;
 
+/// Errors listed; the others are counted.
+const ERRORS_MAX: usize = 500;
+
 /// The collector. It owns the sources, so that a problem can be placed when it is found.
 #[derive(Debug)]
 pub(super) struct Problems {
     /// The texts.
     pub(super) sources: Sources,
     found: Vec<(Option<Mark>, Report)>,
+    /// Where errors stand.
+    errors_at: BTreeSet<(u16, u32)>,
     comparisons_left: Cell<usize>,
     /// Warnings about types that somebody may know.
     unfamiliar: Vec<(Mark, Unfamiliar)>,
@@ -33,6 +38,7 @@ impl Default for Problems {
         Self {
             sources: Sources::default(),
             found: Vec::new(),
+            errors_at: BTreeSet::new(),
             comparisons_left: Cell::new(COMPARISONS_MAX),
             unfamiliar: Vec::new(),
             written_out: Vec::new(),
@@ -57,13 +63,12 @@ impl Problems {
 
     /// Adds an error at a place.
     pub(super) fn error(&mut self, at: Mark, report: Report) {
-        let report = report.at(self.sources.span(at)).exit(Exit::Usage);
-        self.found.push((Some(at), report));
+        self.errors_at.insert((at.source, at.start));
+        self.found.push((Some(at), report.exit(Exit::Usage)));
     }
 
     /// Adds a warning at a place.
     pub(super) fn warning(&mut self, at: Mark, report: Report) {
-        let report = report.at(self.sources.span(at));
         self.found.push((Some(at), report));
     }
 
@@ -79,13 +84,9 @@ impl Problems {
 
     /// True when an error stands inside a range of a file.
     pub(super) fn has_error_within(&self, range: Mark) -> bool {
-        self.found.iter().any(|(at, report)| {
-            report.severity == Severity::Error
-                && at.is_some_and(|at| {
-                    at.source == range.source
-                        && (range.start..range.end.max(range.start + 1)).contains(&at.start)
-                })
-        })
+        let start = (range.source, range.start);
+        let end = (range.source, range.end.max(range.start + 1));
+        self.errors_at.range(start..end).next().is_some()
     }
 
     /// Adds a warning about a type, once for each place.
@@ -161,7 +162,12 @@ impl Problems {
             .sort_by_key(|(mark, _)| mark.map(|mark| (mark.source, mark.start)));
         let mut errors = Vec::new();
         let mut warnings = Vec::new();
+        let mut left_out = 0;
         for (mark, mut report) in self.found {
+            if report.severity == Severity::Error && errors.len() == ERRORS_MAX {
+                left_out += 1;
+                continue;
+            }
             if let Some(mark) = mark {
                 // What must not be shown is known only when the whole file was looked through.
                 report.at = Some(self.sources.span(mark));
@@ -170,6 +176,16 @@ impl Problems {
                 Severity::Error => errors.push(report),
                 Severity::Warning | Severity::Notice => warnings.push(report),
             }
+        }
+        if left_out > 0 {
+            errors.push(
+                Report::error(
+                    "config/more-problems",
+                    format!("and {left_out} more problems, which are not listed"),
+                )
+                .fix("correct some of these first: many may have one cause")
+                .exit(Exit::Usage),
+            );
         }
         (errors, warnings)
     }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::report::Span;
+use crate::report::{Report, Span};
 use crate::resource::{Address, Kind, Map, ProviderId, Value};
 
 /// A whole config, resolved for one environment. Everything below works from this one value.
@@ -37,6 +37,34 @@ pub struct Config {
     pub digest: String,
     /// Names of the environment variables it asks for (`${NAME}`), set or not.
     pub variables: BTreeSet<String>,
+    /// The error for an environment that nobody declares (any more), for whoever finds nothing of it
+    /// on record either. Only where a config was read for [`super::Needs::RECORDS`] or
+    /// [`super::Needs::DESTROY`].
+    pub unknown_environment: Option<Box<Report>>,
+}
+
+impl ProviderDeclaration {
+    /// The variables it needs that are not set: none, unless only records are looked at.
+    pub fn unset(&self) -> BTreeSet<String> {
+        unset(&self.config)
+    }
+}
+
+impl SecretStore {
+    /// The variables it needs that are not set: none, unless only records are looked at.
+    pub fn unset(&self) -> BTreeSet<String> {
+        unset(&self.config)
+    }
+}
+
+fn unset(map: &Map) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for value in map.values() {
+        value.unset(&mut |name| {
+            names.insert(name.to_owned());
+        });
+    }
+    names
 }
 
 /// One `infra.*` module.

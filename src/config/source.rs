@@ -6,8 +6,8 @@ use std::rc::Rc;
 
 use crate::report::Span;
 
-/// Longest excerpt, in characters.
-const EXCERPT_CHARACTERS_MAX: usize = 200;
+/// More bytes than an excerpt ever shows of a line.
+const EXCERPT_BYTES_MAX: usize = 4 * (Span::EXCERPT_MAX + Span::EXCERPT_BEFORE);
 
 /// What an excerpt shows of what it must not show.
 const HIDDEN: &str = "***";
@@ -178,21 +178,40 @@ impl Sources {
             end -= 1;
         }
         let width = source.text[start..end].trim_end().chars().count();
-        let visible = EXCERPT_CHARACTERS_MAX.saturating_sub(column).max(1);
-        Span {
+        let mut span = Span {
             path: source.path.clone(),
             line: count(line),
             column: count(column + 1),
-            width: count(width.clamp(1, visible)),
-            excerpt: source.excerpt(line_start, line_end, start),
-        }
+            width: 1,
+            excerpt: String::new(),
+        };
+        let visible = (Span::EXCERPT_MAX + 1).saturating_sub(span.column_in_excerpt());
+        span.width = count(width.clamp(1, visible.max(1)));
+        span.excerpt = if span.is_far_along() {
+            let before = source.text[line_start..start.min(line_end).max(line_start)]
+                .char_indices()
+                .rev()
+                .nth(Span::EXCERPT_BEFORE - 1);
+            let from = before.map_or(line_start, |(offset, _)| line_start + offset);
+            match source.excerpt(from, line_end, start) {
+                excerpt if excerpt.is_empty() => excerpt,
+                excerpt => cut(&format!("…{excerpt}"), Span::EXCERPT_MAX).to_owned(),
+            }
+        } else {
+            source.excerpt(line_start, line_end, start)
+        };
+        span
     }
 }
 
 impl Source {
-    /// A line, without what is hidden. Empty when something hidden begins before `start`: what is
+    /// A line, or the rest of one, without what is hidden. Empty when something hidden begins before `start`: what is
     /// left would not stand where the column says.
     fn excerpt(&self, line_start: usize, line_end: usize, start: usize) -> String {
+        let mut line_end = line_end.min(line_start + EXCERPT_BYTES_MAX);
+        while !self.text.is_char_boundary(line_end) {
+            line_end -= 1;
+        }
         let first = self
             .hidden
             .partition_point(|(_, end)| *end as usize <= line_start);
@@ -211,7 +230,7 @@ impl Source {
             from = (*end as usize).min(line_end);
         }
         shown.push_str(self.text.get(from..line_end).unwrap_or_default());
-        cut(&shown, EXCERPT_CHARACTERS_MAX).to_owned()
+        cut(&shown, Span::EXCERPT_MAX).to_owned()
     }
 }
 
@@ -298,5 +317,41 @@ mod tests {
         });
         assert_eq!(span.excerpt.chars().count(), 200);
         assert!(span.column + span.width <= 201);
+    }
+
+    #[test]
+    fn a_place_far_along_a_line_is_shown() {
+        let mut sources = Sources::default();
+        let head = "é, ".repeat(100_000);
+        let source = sources.add(Path::new("a.yaml"), format!("{head}here{head}"));
+        let start = u32::try_from(head.len()).unwrap();
+        let mark = Mark {
+            source,
+            start,
+            end: start + 4,
+        };
+        let span = sources.span(mark);
+        assert_eq!((span.line, span.column, span.width), (1, 300_001, 4));
+        assert_eq!(span.excerpt.chars().count(), 200);
+        let at = span.column_in_excerpt() - 1;
+        let shown: String = span.excerpt.chars().skip(at).take(4).collect();
+        assert_eq!(shown, "here", "{}", span.excerpt);
+        assert!(span.excerpt.starts_with('…'));
+        // What is hidden stays so: nothing that begins before the place may shift it.
+        sources.hide(&[Mark {
+            source,
+            start: start - 3,
+            end: start,
+        }]);
+        assert_eq!(sources.span(mark).excerpt, "");
+        let mut sources = Sources::default();
+        let source = sources.add(Path::new("a.yaml"), format!("{}here", "x".repeat(159)));
+        let span = sources.span(Mark {
+            source,
+            start: 159,
+            end: 163,
+        });
+        assert_eq!(span.column_in_excerpt(), 160);
+        assert!(span.excerpt.ends_with("xhere") && !span.excerpt.starts_with('…'));
     }
 }

@@ -72,15 +72,16 @@ pub fn event(style: Style, event: &Event) -> String {
         Event::Note { text } => ended(neutralise(text, Limits::OWN)),
         Event::Result { text } | Event::Block { text } => ended(own_block(text, style.is_coloured)),
         Event::Relayed { source, text } => relayed(style, source, text),
-        Event::ActionStarted { address, action } => {
-            started(style, address.as_str(), *action, " …\n")
-        }
+        Event::ActionStarted {
+            address, action, ..
+        } => started(style, address.as_str(), *action, " …\n"),
         Event::ActionFinished {
             address,
             action,
             outcome,
             elapsed: took,
             message,
+            ..
         } => {
             let name = field(address.as_str());
             let name = style.paint(Tone::Strong, &name);
@@ -185,6 +186,7 @@ mod tests {
             outcome,
             elapsed: Duration::from_millis(1_240),
             message: message.into(),
+            evidence: Vec::new(),
         };
         for (given, expected) in [
             (finished(Outcome::Success, ""), "  ✓ created web  1.2s\n"),

@@ -18,6 +18,16 @@ pub fn render(style: Style, event: &Event) -> String {
             line::event(style, event)
         ),
         Event::Problem(report) => format!("\n{}", problem::render(style, report)),
+        Event::ActionFinished {
+            address, evidence, ..
+        } => {
+            let told = evidence
+                .iter()
+                .map(|piece| line::relayed(style, address.as_str(), piece));
+            std::iter::once(line::event(style, event))
+                .chain(told)
+                .collect()
+        }
         other => line::event(style, other),
     }
 }

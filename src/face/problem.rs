@@ -83,7 +83,7 @@ fn excerpt(out: &mut String, style: Style, span: &Span, label: &str, tone: Tone)
     let mut shown = String::new();
     let mut before = 0;
     let mut under = 0;
-    let first = (span.column as usize).saturating_sub(1);
+    let first = span.column_in_excerpt().saturating_sub(1);
     let last = first + (span.width as usize).max(1);
     for (index, character) in span.excerpt.chars().enumerate() {
         let text = match character {

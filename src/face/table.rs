@@ -7,17 +7,14 @@ use crate::report::text::{Limits, one_line};
 const COLUMN_MAX: usize = 48;
 
 /// Rows in aligned columns, two blanks between, no trailing blanks; the header row is first.
-/// Cells are made harmless and single-line. Ends with a line feed unless there is nothing.
+/// Cells are made harmless and single-line, and never cut: secrets in them are hidden later, as whole
+/// ones. Ends with a line feed unless there is nothing.
 pub fn render(headers: &[&str], rows: &[Vec<String>]) -> String {
     let head: Vec<String> = headers.iter().map(|header| (*header).to_owned()).collect();
     let all: Vec<Vec<String>> = std::iter::once(&head)
         .filter(|head| !head.is_empty())
         .chain(rows)
-        .map(|row| {
-            row.iter()
-                .map(|cell| one_line(cell, Limits::FIELD))
-                .collect()
-        })
+        .map(|row| row.iter().map(|cell| one_line(cell, Limits::OWN)).collect())
         .collect();
     let columns = all.iter().map(Vec::len).max().unwrap_or(0);
     let widths: Vec<usize> = (0..columns)

@@ -31,7 +31,9 @@ impl Live {
     /// scrolls away for it; empty when only the live lines change.
     pub fn take(&mut self, style: Style, event: &Event, now: Duration) -> String {
         match event {
-            Event::ActionStarted { address, action } => {
+            Event::ActionStarted {
+                address, action, ..
+            } => {
                 self.running.push(Running {
                     address: address.as_str().to_owned(),
                     action: *action,
@@ -139,6 +141,7 @@ mod tests {
         let start = |name: &str| Event::ActionStarted {
             address: Address::new(name),
             action: ActionKind::Create,
+            about: String::new(),
         };
         assert_eq!(live.take(Style::PLAIN, &start("db"), Duration::ZERO), "");
         live.take(Style::PLAIN, &start("web"), Duration::from_secs(2));
@@ -152,6 +155,7 @@ mod tests {
             outcome: Outcome::Success,
             elapsed: Duration::from_secs(2),
             message: String::new(),
+            evidence: Vec::new(),
         };
         assert_eq!(
             live.take(Style::PLAIN, &finished, Duration::from_secs(3)),
@@ -172,6 +176,7 @@ mod tests {
                 &Event::ActionStarted {
                     address: Address::new(format!("{n}-{}", "名前".repeat(60))),
                     action: ActionKind::Delete,
+                    about: String::new(),
                 },
                 Duration::ZERO,
             );

@@ -20,8 +20,31 @@ pub struct Span {
     pub column: u32,
     /// How many characters to underline; at least 1.
     pub width: u32,
-    /// The text of that line, cut to 200 characters, without its line end.
+    /// The text of that line without its line end, at most [`Span::EXCERPT_MAX`] characters. Of a
+    /// longer line that has its place far along, it begins with `…` and
+    /// [`Span::EXCERPT_BEFORE`] characters before the place.
     pub excerpt: String,
+}
+
+impl Span {
+    /// Longest excerpt, in characters.
+    pub const EXCERPT_MAX: usize = 200;
+    /// Characters shown before a place that lies far along its line.
+    pub const EXCERPT_BEFORE: usize = 40;
+
+    /// True when the excerpt begins shortly before the place, not with the line.
+    pub fn is_far_along(&self) -> bool {
+        self.column as usize > Self::EXCERPT_MAX - Self::EXCERPT_BEFORE
+    }
+
+    /// The column of the place within the excerpt, from 1.
+    pub fn column_in_excerpt(&self) -> usize {
+        if self.is_far_along() {
+            Self::EXCERPT_BEFORE + 2
+        } else {
+            self.column as usize
+        }
+    }
 }
 
 impl fmt::Display for Span {
@@ -277,6 +300,8 @@ pub enum Event {
         address: Address,
         /// What is done to it.
         action: ActionKind,
+        /// What it is and who does it, in a few words; may be empty.
+        about: String,
     },
     /// An action ended.
     ActionFinished {
@@ -290,6 +315,8 @@ pub enum Event {
         elapsed: Duration,
         /// The error or the reason for skipping; empty on success.
         message: String,
+        /// What the provider found out about a failure, a piece each.
+        evidence: Vec<String>,
     },
     /// A sink was written (or not).
     SinkFinished {

@@ -138,6 +138,23 @@ pub fn guard_line(line: &str) -> Cow<'_, str> {
                 .find(|character| !is_unseen(*character))
                 == Some(':')
         });
+    let brackets = command_brackets(line);
+    if colon.is_none() && brackets.is_empty() {
+        return Cow::Borrowed(line);
+    }
+    let mut out = String::with_capacity(line.len() + 1 + brackets.len());
+    let mut from = 0;
+    for at in colon.into_iter().chain(brackets) {
+        out.push_str(&line[from..at]);
+        out.push('\\');
+        from = at;
+    }
+    out.push_str(&line[from..]);
+    Cow::Owned(out)
+}
+
+/// Where each `[` of a `##[` stands.
+fn command_brackets(line: &str) -> Vec<usize> {
     let mut brackets = Vec::new();
     if line.contains('#') && line.contains('[') {
         let mut hashes = 0;
@@ -153,17 +170,33 @@ pub fn guard_line(line: &str) -> Cow<'_, str> {
             }
         }
     }
-    if colon.is_none() && brackets.is_empty() {
-        return Cow::Borrowed(line);
+    brackets
+}
+
+/// A JSON text that says the same and holds no line the runner could take for a command, and no
+/// character that deceives a reader: each stands there as an escape. (Both can stand inside
+/// strings only, and no line of ours begins with one.)
+pub fn guard_json(text: &str) -> Cow<'_, str> {
+    let odd = |character: char| {
+        character != '\n'
+            && (character.is_control() || is_deceptive(character) || is_line_break(character))
+    };
+    if !text.chars().any(odd) && text.lines().all(|line| command_brackets(line).is_empty()) {
+        return Cow::Borrowed(text);
     }
-    let mut out = String::with_capacity(line.len() + 1 + brackets.len());
-    let mut from = 0;
-    for at in colon.into_iter().chain(brackets) {
-        out.push_str(&line[from..at]);
-        out.push('\\');
-        from = at;
+    let mut out = String::with_capacity(text.len() + 64);
+    for line in text.split_inclusive('\n') {
+        let brackets = command_brackets(line);
+        for (index, character) in line.char_indices() {
+            if odd(character) || brackets.binary_search(&index).is_ok() {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    let _infallible = write!(out, "\\u{unit:04x}");
+                }
+            } else {
+                out.push(character);
+            }
+        }
     }
-    out.push_str(&line[from..]);
     Cow::Owned(out)
 }
 

@@ -59,6 +59,9 @@ pub enum Part {
     Secret(Secret),
     /// A declared secret (`secrets.generate`, `secrets.entries`) by key, fetched during the run.
     Declared(String),
+    /// A variable that is not set, by name. Only whoever looks at what is on record gets to see one,
+    /// and whoever needs its value after all gets an error.
+    Unset(String),
     /// An output of another resource.
     Reference(Reference),
 }
@@ -90,6 +93,8 @@ pub trait Resolver {
     fn declared(&self, key: &str) -> Result<Lookup, Self::Error>;
     /// Another resource's output.
     fn reference(&self, reference: &Reference) -> Result<Lookup, Self::Error>;
+    /// Says that a variable is not set.
+    fn unset(&self, name: &str) -> Self::Error;
     /// Makes joined text that contains a secret a secret of its own.
     fn admit(&self, joined: String) -> Secret;
 }
@@ -122,6 +127,38 @@ impl Value {
             | Self::Secret(_)
             | Self::Unknown(_) => self.clone(),
         })
+    }
+
+    /// Calls `visit` for every declared secret in this value.
+    pub fn declared(&self, visit: &mut impl FnMut(&str)) {
+        self.parts(&mut |part| {
+            if let Part::Declared(key) = part {
+                visit(key);
+            }
+        });
+    }
+
+    /// Calls `visit` for every variable that is needed here and not set.
+    pub fn unset(&self, visit: &mut impl FnMut(&str)) {
+        self.parts(&mut |part| {
+            if let Part::Unset(name) = part {
+                visit(name);
+            }
+        });
+    }
+
+    fn parts(&self, visit: &mut impl FnMut(&Part)) {
+        match self {
+            Self::Template(template) => template.parts.iter().for_each(visit),
+            Self::List(items) => items.iter().for_each(|item| item.parts(visit)),
+            Self::Map(map) => map.values().for_each(|item| item.parts(visit)),
+            Self::Null
+            | Self::Bool(_)
+            | Self::Number(_)
+            | Self::String(_)
+            | Self::Secret(_)
+            | Self::Unknown(_) => {}
+        }
     }
 
     /// Calls `visit` for every reference in this value.
@@ -227,7 +264,7 @@ impl fmt::Display for Template {
                 Part::Literal(_) if self.secret => f.write_str("(secret)")?,
                 Part::Literal(text) => f.write_str(text)?,
                 Part::Secret(_) => f.write_str("(secret)")?,
-                Part::Declared(key) => write!(f, "${{{key}}}")?,
+                Part::Declared(name) | Part::Unset(name) => write!(f, "${{{name}}}")?,
                 Part::Reference(reference) => write!(f, "{reference}")?,
             }
         }
@@ -242,7 +279,7 @@ impl Template {
             .iter()
             .filter_map(|part| match part {
                 Part::Reference(reference) => Some(reference),
-                Part::Literal(_) | Part::Secret(_) | Part::Declared(_) => None,
+                Part::Literal(_) | Part::Secret(_) | Part::Declared(_) | Part::Unset(_) => None,
             })
             .collect()
     }
@@ -256,6 +293,7 @@ impl Template {
                     Lookup::Known(value) => value,
                     Lookup::Unknown => Value::Template(self.clone()),
                 },
+                Part::Unset(name) => return Err(resolver.unset(name)),
                 Part::Reference(reference) => match resolver.reference(reference)? {
                     Lookup::Known(value) => value,
                     Lookup::Unknown => Value::Unknown(reference.clone()),
@@ -280,6 +318,7 @@ impl Template {
                     Lookup::Known(value) => value,
                     Lookup::Unknown => return Ok(Value::Template(self.clone())),
                 },
+                Part::Unset(name) => return Err(resolver.unset(name)),
                 Part::Reference(reference) => match resolver.reference(reference)? {
                     Lookup::Known(value) => value,
                     Lookup::Unknown => return Ok(Value::Template(self.clone())),

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use super::{Put, Sink, SinkError, SinkTools, refuse_empty};
-use crate::actions::file::entry;
+use crate::actions::file::{append_lines, entry};
 use crate::disk::{EntryKind, SharedDisk};
 use crate::random::Random;
 use crate::report::{Report, Reporter};
@@ -132,8 +132,7 @@ impl Sink for GithubEnv {
                 "encode it (base64) before it becomes a secret",
             )
         })?;
-        self.disk
-            .append(file, text.as_bytes(), 0o600, false)
+        append_lines(&*self.disk, file, text.as_bytes())
             .map_err(|error| SinkError::new(error.to_string(), "check the runner's disk"))?;
         Ok(Put::Written)
     }

@@ -11,16 +11,13 @@ use ::http::header::{
 use ::http::{HeaderName, Method, StatusCode};
 use async_trait::async_trait;
 
+use super::Extent;
 use super::gate::Look;
 use super::probe::{Observation, Probe};
 use super::target::{Target, Text};
 use crate::config::CONNECTION_HEADERS;
 use crate::http::{BodyLimit, Failure, Http, RedactedUrl, Request, Response, sensitive_header};
 use crate::report::{Exit, Report};
-
-/// Bytes of a body handed on as evidence. Larger than any secret that GitHub takes (48 KB), so
-/// that whoever hides secrets in it sees them whole before it is cut to size.
-const EVIDENCE_BYTES: usize = 64 * 1024;
 
 /// Characters of an expected text that a message quotes.
 const QUOTED_CHARACTERS: usize = 80;
@@ -236,6 +233,7 @@ impl HttpProbe {
             seen,
             status: Some(status.as_u16()),
             body: evidence(&response.body),
+            extent: extent(response),
         };
         // A stated length is an end, too, though it is too far away to be waited for.
         if !response.is_whole && !response.headers.contains_key(CONTENT_LENGTH) {
@@ -323,6 +321,7 @@ fn passed(response: &Response) -> Observation {
         seen: String::new(),
         status: Some(response.status.as_u16()),
         body: evidence(&response.body),
+        extent: extent(response),
     }
 }
 
@@ -343,6 +342,7 @@ fn no_answer(failure: &Failure) -> Observation {
         seen: String::new(),
         status: failure.status(),
         body: None,
+        extent: Extent::Whole,
     }
 }
 
@@ -387,13 +387,22 @@ fn quote(text: &Text) -> String {
     }
 }
 
-/// The start of a body as text; bytes that are not UTF-8 appear as `\xNN`, so nothing is lost.
+/// True for all that there is.
+fn extent(response: &Response) -> Extent {
+    if response.is_cut() || !response.is_whole {
+        Extent::Beginning
+    } else {
+        Extent::Whole
+    }
+}
+
+/// What was kept of a body, as text; it is cut to size by whoever hides secrets in it first. Bytes that are not UTF-8 appear as `\xNN`, so nothing is lost.
 fn evidence(body: &[u8]) -> Option<String> {
     if body.is_empty() {
         return None;
     }
     let mut text = String::new();
-    for chunk in body[..body.len().min(EVIDENCE_BYTES)].utf8_chunks() {
+    for chunk in body.utf8_chunks() {
         text.push_str(chunk.valid());
         for byte in chunk.invalid() {
             text.push_str(&format!("\\x{byte:02X}"));
@@ -414,8 +423,6 @@ mod tests {
             evidence(b"a\xFFb\xC3\xA9\x00").as_deref(),
             Some("a\\xFFb\u{e9}\0")
         );
-        let long = evidence(&vec![b'x'; EVIDENCE_BYTES + 1]).unwrap();
-        assert_eq!(long.len(), EVIDENCE_BYTES);
     }
 
     #[test]

@@ -59,7 +59,16 @@ pub struct World<'a> {
     pub reporter: &'a dyn Reporter,
     /// Hides live secrets in text from outside. It sees such text *before* it is cut to size: the
     /// half of a secret that a cut leaves over is one no filter would know.
-    pub hide: &'a (dyn Fn(&str) -> String + Send + Sync),
+    pub hide: &'a (dyn Fn(&str, Extent) -> String + Send + Sync),
+}
+
+/// How much of a text there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// Its beginning: what it ends with may be the beginning of a secret.
+    Beginning,
 }
 
 impl fmt::Debug for World<'_> {
@@ -329,7 +338,7 @@ impl Holder<'_> {
         let body = observation
             .body
             .as_deref()
-            .map(|body| cut(&(self.world.hide)(body)));
+            .map(|body| cut(&(self.world.hide)(body, observation.extent)));
         if self.gate.verbose
             && let Some(body) = &body
             && progress.shown.as_ref() != Some(body)
@@ -363,9 +372,9 @@ impl Holder<'_> {
         }
         let evidence = Evidence {
             cause: observation.cause,
-            message: (self.world.hide)(&observation.message),
+            message: (self.world.hide)(&observation.message, Extent::Whole),
             expected: observation.expected,
-            seen: (self.world.hide)(&observation.seen),
+            seen: (self.world.hide)(&observation.seen, Extent::Whole),
             status: observation.status,
             body,
             attempt,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
+use super::Extent;
 use super::gate::Look;
 
 /// Looks at one target. One attempt: no loop, no sleep, no memory of earlier looks; the runner
@@ -36,4 +37,6 @@ pub struct Observation {
     pub status: Option<u16>,
     /// Start of the answer's body, as text.
     pub body: Option<String>,
+    /// How much of the body that is.
+    pub extent: Extent,
 }

@@ -258,7 +258,7 @@ fn label(declared: &Value, known: &Text) -> String {
 fn has_credential_place(template: &Template) -> bool {
     template.parts.iter().any(|part| match part {
         Part::Literal(text) => text.contains(['@', '?', '#']),
-        Part::Secret(_) | Part::Declared(_) | Part::Reference(_) => false,
+        Part::Secret(_) | Part::Declared(_) | Part::Unset(_) | Part::Reference(_) => false,
     })
 }
 
@@ -307,6 +307,10 @@ mod tests {
                 text => return Err(format!("no output `{text}`")),
             };
             Ok(Lookup::Known(value))
+        }
+
+        fn unset(&self, name: &str) -> String {
+            format!("`{name}` is not set")
         }
 
         fn admit(&self, joined: String) -> Secret {

@@ -148,6 +148,7 @@ impl Probe for Scripted {
             seen: String::new(),
             status: None,
             body: Some(format!("{}hunter2{}", "x".repeat(297), "y".repeat(20))),
+            extent: Extent::Whole,
         }
     }
 }
@@ -220,7 +221,7 @@ impl Case {
             clock: &*self.clock,
             random: &random,
             reporter: &self.heard,
-            hide: &|text| text.replace("hunter2", "***"),
+            hide: &|text, _| text.replace("hunter2", "***"),
         };
         self.clock.drive(run(&self.gate, &probes, &world, cancel))
     }
@@ -491,6 +492,7 @@ fn no_more_looks_are_in_flight_than_allowed() {
                 seen: String::new(),
                 status: None,
                 body: None,
+                extent: Extent::Whole,
             }
         }
     }
@@ -505,7 +507,7 @@ fn no_more_looks_are_in_flight_than_allowed() {
         clock: &*clock,
         random: &SeededRandom::new(1),
         reporter: &case.heard,
-        hide: &str::to_owned,
+        hide: &|text, _| text.to_owned(),
     };
     let report = clock.drive(run(&case.gate, &probes, &world, std::future::pending()));
     assert_eq!(report.verdict, GateVerdict::Passed);

@@ -521,6 +521,9 @@ fn a_release_that_is_missing_or_not_https_is_an_error() {
         "{}",
         finished.text
     );
+    // Later steps decide by the outputs, whatever failed.
+    let outputs = fs::read_to_string(step.record().join("output")).unwrap();
+    assert_eq!(outputs, "changed=false\nfailed=true\n");
     let before = server.requests().len();
     let plain = server.address.replace("https://", "http://");
     let output = server

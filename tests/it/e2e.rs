@@ -4,7 +4,9 @@
 
 mod cancel;
 mod failures;
+mod named;
 mod project;
+mod records;
 mod scan;
 
 use std::fs;

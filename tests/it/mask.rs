@@ -399,3 +399,62 @@ fn long_repetitive_secrets_in_long_repetitive_text_stay_cheap() {
         started.elapsed()
     );
 }
+
+#[test]
+fn of_a_text_that_was_cut_no_half_of_a_secret_is_kept() {
+    let masker = Masker::default();
+    let secret: String = (100..200).map(|n| format!("{}k", n * 7)).collect();
+    masker.admit("s", secret.clone());
+    for (text, expected) in [
+        (secret.repeat(9) + &secret[..secret.len() - 1], "***"),
+        (format!("a {secret} b {}", &secret[..20]), "a *** b "),
+        ("nothing of it".to_owned(), "nothing of it"),
+        (String::new(), ""),
+    ] {
+        assert_eq!(masker.mask_beginning(&text), expected);
+    }
+    // Its encodings are longer than itself.
+    let hex: String = secret.bytes().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(
+        masker.mask_beginning(&format!("x {}", &hex[..hex.len() - 2])),
+        "x "
+    );
+}
+
+#[test]
+fn what_a_secret_is_made_of_is_secret_too() {
+    let masker = Masker::default();
+    let key_file = r#"{"type": "service_account", "project_id": "my-project-7",
+        "private_key": "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqh\nkiG9w0BAQEFAASC\n-----END PRIVATE KEY-----\n",
+        "client_email": "svc@my-project-7.iam.example", "token_uri": "https://oauth.example/token",
+        "nested": {"tok": ["nested-Tok-8899"]}, "mail": {"url": "smtp://u:Mail-Pass-77@h"}, "n": 1}"#;
+    masker.admit("key", key_file.to_owned());
+    masker.admit(
+        "dsn",
+        "host=db.example user=app password='Dsn-Inner-55' dbname=x".to_owned(),
+    );
+    masker.admit(
+        "ado",
+        "Server=tcp:h;User Id=app;Pwd=Ado-Inner-66;Encrypt=True".to_owned(),
+    );
+    for (text, expected) in [
+        ("pass=nested-Tok-8899.", "pass=***."),
+        ("Mail-Pass-77", "***"),
+        ("MIIEvQIBADANBgkqh", "***"),
+        ("is Dsn-Inner-55", "is ***"),
+        ("is Ado-Inner-66", "is ***"),
+        // As Base64 inside something else.
+        ("bmVzdGVkLVRvay04ODk5", "***"),
+        // What everybody may know stays readable.
+        (
+            "service_account of my-project-7 at db.example",
+            "service_account of my-project-7 at db.example",
+        ),
+        (
+            "svc@my-project-7.iam.example",
+            "svc@my-project-7.iam.example",
+        ),
+    ] {
+        assert_eq!(masker.mask(text), expected);
+    }
+}

@@ -80,8 +80,9 @@ proptest! {
         scene.ui.json(&serde_json::json!({next(): [next()]}));
         scene.ui.finish().unwrap();
 
-        prop_assert_eq!(scene.stderr(), "", "inside Actions nothing goes to standard error");
-        let out = scene.stdout_bytes();
+        let data = Runner::read(&scene.stdout_bytes());
+        prop_assert_eq!(data.names(), Vec::<&str>::new(), "data is data");
+        let out = scene.log_bytes();
         let runner = Runner::read(&out);
         prop_assert!(!runner.is_stopped(), "commands are resumed");
         prop_assert_eq!(&runner.failures, &Vec::<String>::new());
@@ -192,8 +193,7 @@ proptest! {
         }
         scene.ui.finish().unwrap();
 
-        let everything = format!("{}{}", scene.without_masks(), scene.stderr());
-        for door in [everything, scene.summary_text(), scene.output_text()] {
+        for door in [scene.without_masks(), scene.summary_text(), scene.output_text()] {
             let flat = door.replace(['\n', '\r'], "");
             for needle in [
                 secret.as_str(),
@@ -204,7 +204,7 @@ proptest! {
             }
         }
         if in_actions || face == FaceKind::Actions {
-            let runner = Runner::read(&scene.stdout_bytes());
+            let runner = Runner::read(&scene.log_bytes());
             prop_assert_eq!(runner.names()[0], "add-mask");
             prop_assert!(runner.masks.contains(&secret), "{:?}", runner.masks);
         }
@@ -253,12 +253,19 @@ fn masks_are_on_the_stream_before_the_secret_can_be() {
     let password = scene
         .masker
         .admit("password", "hunter2%\u{85}x hunter2".into());
-    let written = String::from_utf8(scene.stdout_bytes()).unwrap();
+    let written = scene.stderr();
     assert!(
         written.starts_with("::add-mask::hunter2%25\u{85}x hunter2\n"),
         "admit returns after the mask is written: {written:?}"
     );
-    scene.ui.reveal("password", password.expose());
+    assert_eq!(
+        scene.stdout_bytes(),
+        b"",
+        "and no plaintext is on the other stream"
+    );
+    scene
+        .ui
+        .reveal("password", password.expose(), &[password.expose()]);
     let runner = Runner::read(&scene.stdout_bytes());
     assert!(
         runner.log.iter().all(|line| !line.contains("hunter2")),
@@ -269,12 +276,64 @@ fn masks_are_on_the_stream_before_the_secret_can_be() {
 }
 
 #[test]
+fn whoever_keeps_the_data_gets_the_data_and_nothing_else() {
+    let odd = "a ## [x] \u{202e}b\n::error::c";
+    for scene in [Scene::into_a_file(), Scene::new(FaceKind::Actions, true)] {
+        scene.masker.admit("password", "hunter2-hunter2".into());
+        scene.ui.say(Event::Note {
+            text: "State is kept in x".into(),
+        });
+        scene
+            .ui
+            .say(Event::Problem(Box::new(Report::warning("a/b", "careful"))));
+        let document = serde_json::json!({odd: [odd, "hunter2-hunter2"]});
+        scene.ui.json(&document);
+        scene.ui.finish().unwrap();
+        let back: serde_json::Value = serde_json::from_slice(&scene.stdout_bytes()).unwrap();
+        assert_eq!(
+            back,
+            serde_json::json!({odd: [odd, "***"]}),
+            "still the same JSON"
+        );
+        assert!(scene.stderr().contains("::add-mask::hunter2-hunter2\n"));
+        assert!(scene.stderr().contains("State is kept in x"));
+    }
+    // JSON of a command's own keeps its meaning, too; other text is guarded only for a runner.
+    let scene = Scene::new(FaceKind::Actions, true);
+    scene.ui.data(&serde_json::json!([odd]).to_string());
+    let back: serde_json::Value = serde_json::from_slice(&scene.stdout_bytes()).unwrap();
+    assert_eq!(back, serde_json::json!([odd]));
+    let scene = Scene::into_a_file();
+    scene.ui.data(odd);
+    assert_eq!(scene.stdout_bytes(), format!("{odd}\n").as_bytes());
+    // On purpose, in the clear: a runner that reads along is told first, a file is not.
+    for (scene, masks) in [
+        (Scene::into_a_file(), 0),
+        (Scene::new(FaceKind::Actions, true), 1),
+    ] {
+        scene
+            .ui
+            .reveal("password", "hunter2-hunter2", &["hunter2-hunter2"]);
+        let text = String::from_utf8(scene.stdout_bytes()).unwrap();
+        assert_eq!(
+            text.matches("::add-mask::hunter2-hunter2\n").count(),
+            masks,
+            "{text}"
+        );
+        assert!(
+            text.ends_with("\nhunter2-hunter2\n") || text == "hunter2-hunter2\n",
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn secrets_admitted_before_the_writer_exists_are_announced_when_it_does() {
     let masker = Masker::default();
     masker.admit("early", "early-secret-1".into());
     masker.admit("tiny", "abc".into());
     let scene = Scene::with_masker(FaceKind::Actions, true, masker);
-    let runner = Runner::read(&scene.stdout_bytes());
+    let runner = Runner::read(&scene.log_bytes());
     assert_eq!(runner.names()[0], "add-mask");
     assert!(runner.masks.contains(&"early-secret-1".to_owned()));
     let log = runner.log.join("\n");
@@ -290,7 +349,7 @@ fn a_multi_line_secret_never_becomes_a_mask_of_a_brace() {
         "{\n  \"private\": \"a1b2c3d4e5\",\n  \"n\": 1\n}\n".into(),
     );
     scene.ui.data("{\n  \"status\": \"ready\"\n}\n");
-    let runner = Runner::read(&scene.stdout_bytes());
+    let runner = Runner::read(&scene.log_bytes());
     assert!(runner.masks.iter().all(|mask| mask.len() >= 4));
     assert_eq!(runner.log, ["{", "  \"status\": \"ready\"", "}"]);
 }
@@ -299,9 +358,9 @@ fn a_multi_line_secret_never_becomes_a_mask_of_a_brace() {
 fn equal_secrets_are_announced_once() {
     let scene = Scene::new(FaceKind::Actions, true);
     scene.masker.admit("a", "the-same-value".into());
-    let before = scene.stdout_bytes().len();
+    let before = scene.log_bytes().len();
     scene.masker.admit("b", "the-same-value".into());
-    assert_eq!(scene.stdout_bytes().len(), before);
+    assert_eq!(scene.log_bytes().len(), before);
 }
 
 #[test]
@@ -314,7 +373,7 @@ fn thirty_errors_make_nine_annotations_and_one_that_counts() {
         ))));
     }
     scene.ui.finish().unwrap();
-    let runner = Runner::read(&scene.stdout_bytes());
+    let runner = Runner::read(&scene.log_bytes());
     assert_eq!(runner.annotations["error"], 10);
     assert!(runner.overflowing().is_empty());
     for n in 0..30 {
@@ -332,6 +391,55 @@ fn thirty_errors_make_nine_annotations_and_one_that_counts() {
             .iter()
             .any(|line| line.contains("and 21 more errors"))
     );
+    // What the annotations promise.
+    let summary = scene.summary_text();
+    for n in 0..30 {
+        assert!(summary.contains(&format!("problem {n} |")), "{summary}");
+    }
+}
+
+#[test]
+fn a_run_without_a_page_says_in_the_summary_what_was_wrong_and_nothing_secret() {
+    let scene = Scene::new(FaceKind::Actions, true);
+    scene.masker.admit("s", "hunter2-hunter2".into());
+    let span = tidegate::report::Span {
+        path: "infra.yaml".into(),
+        line: 4,
+        column: 7,
+        width: 1,
+        excerpt: "x".into(),
+    };
+    let report = Report::error("config/x", "`hunter2-hunter2` <img src=x> is wrong")
+        .at(span)
+        .fix("write | otherwise");
+    scene.ui.say(Event::Problem(Box::new(report)));
+    for n in 0..300 {
+        let warning = Report::warning("config/y", format!("warning {n}"));
+        scene.ui.say(Event::Problem(Box::new(warning)));
+    }
+    scene.ui.finish().unwrap();
+    let summary = scene.summary_text();
+    assert!(
+        summary.contains("| `config/x` | `infra.yaml:4:7` |"),
+        "{summary}"
+    );
+    assert!(
+        !summary.contains("hunter2") && !summary.contains("<img"),
+        "{summary}"
+    );
+    assert!(summary.contains("and 101 more"), "{summary}");
+    let before = summary.len();
+    scene.ui.finish().unwrap();
+    assert_eq!(scene.summary_text().len(), before, "said once");
+
+    // A page of its own says it better.
+    let scene = Scene::new(FaceKind::Actions, true);
+    scene.ui.summary("a page");
+    scene
+        .ui
+        .say(Event::Problem(Box::new(Report::error("config/x", "wrong"))));
+    scene.ui.finish().unwrap();
+    assert!(!scene.summary_text().contains("Problems"));
 }
 
 #[test]
@@ -347,7 +455,7 @@ fn an_annotation_sits_on_the_line_that_is_wrong_and_leaks_nothing() {
             excerpt: " key: hunter2-hunter2".into(),
         }),
     )));
-    let runner = Runner::read(&scene.stdout_bytes());
+    let runner = Runner::read(&scene.log_bytes());
     let error = runner.commands.iter().find(|c| c.name == "error").unwrap();
     assert_eq!(error.properties["file"], "infra.yaml");
     assert_eq!(error.properties["line"], "3");

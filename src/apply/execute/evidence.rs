@@ -8,6 +8,7 @@ use crate::apply::Engine;
 use crate::provider::Driver;
 use crate::provider::ability::Evidence;
 use crate::resource::Recorded;
+use crate::secret::Masker;
 
 /// For one action.
 const EACH: Duration = Duration::from_secs(10);
@@ -50,14 +51,19 @@ impl Budget {
         };
         let took = engine.clock.monotonic().saturating_sub(started);
         self.0.set(self.0.get().saturating_sub(took));
-        found.into_iter().take(PIECES).map(bounded).collect()
+        let found = found.into_iter().take(PIECES);
+        found.map(|one| bounded(one, &engine.masker)).collect()
     }
 }
 
-fn bounded(evidence: Evidence) -> Evidence {
-    let cut = |text: String| match text.char_indices().nth(CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
+fn bounded(evidence: Evidence, masker: &Masker) -> Evidence {
+    let cut = |text: String| {
+        // Half of a secret is known to nobody.
+        let text = masker.mask(&text);
+        match text.char_indices().nth(CHARACTERS) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
     };
     Evidence {
         id: cut(evidence.id),
@@ -83,4 +89,31 @@ pub fn sentence(evidence: &Evidence) -> String {
         text.push_str(&format!(" ({})", evidence.id));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_hidden_before_it_is_cut() {
+        let masker = Masker::default();
+        masker.admit("s", "correct-horse-battery-staple".to_owned());
+        let text = format!(
+            "{}correct-horse-battery-staple",
+            "x".repeat(CHARACTERS - 10)
+        );
+        let evidence = Evidence {
+            id: String::new(),
+            phase: text.clone(),
+            cause: text.clone(),
+            at: String::new(),
+            detail: text,
+        };
+        let shown = format!("{:?}", bounded(evidence, &masker));
+        assert!(
+            !shown.contains("correct") && shown.contains("xx***"),
+            "{shown}"
+        );
+    }
 }

@@ -42,7 +42,7 @@ use crate::plan::{Action, Plan, Step, StepKind, Steps};
 use crate::provider::ability::{Evidence, Sizing};
 use crate::provider::{DriverError, ErrorClass};
 use crate::report::{Event, Outcome};
-use crate::resource::{ActionKind, Address, ProviderId, Recorded};
+use crate::resource::{ActionKind, Address, Kind, ProviderId, Recorded};
 use crate::state::{Lease, Records, StoreError, StoreResult};
 
 pub use self::call::TRIES;
@@ -55,6 +55,11 @@ pub const GRACE: Duration = Duration::from_secs(5);
 pub const RENEW_EVERY: Duration = Duration::from_secs(15);
 /// Longest time one driver call may take, unless somebody says otherwise.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(30 * 60);
+
+/// What an action is about, for whoever unfolds its story.
+pub(super) fn about(kind: &Kind, provider: &str) -> String {
+    format!("{kind} by `{provider}`")
+}
 
 /// Why a step did not succeed.
 struct Failure {
@@ -408,9 +413,11 @@ impl Executor<'_, '_> {
             // The second half of a replace.
             return;
         }
+        let action = &self.actions[&step.address];
         self.say(Event::ActionStarted {
             address: step.address.clone(),
-            action: self.actions[&step.address].action,
+            action: action.action,
+            about: about(&action.kind, action.provider.as_str()),
         });
         book.started
             .insert(step.address.clone(), self.engine.clock.monotonic());
@@ -501,13 +508,8 @@ impl Executor<'_, '_> {
             outcome: ending.outcome,
             elapsed,
             message: ending.message.clone(),
+            evidence: ending.evidence.iter().map(sentence).collect(),
         });
-        for piece in &ending.evidence {
-            self.say(Event::Relayed {
-                source: format!("{address}"),
-                text: sentence(piece),
-            });
-        }
         book.results.insert(
             address.clone(),
             ActionResult {

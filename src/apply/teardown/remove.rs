@@ -9,7 +9,7 @@ use futures_util::stream::FuturesUnordered;
 
 use super::{Target, said};
 use crate::apply::Engine;
-use crate::apply::execute::asked;
+use crate::apply::execute::{about, asked};
 use crate::apply::presence::shared_with;
 use crate::apply::survey::owner_of;
 use crate::clock::rfc3339;
@@ -196,6 +196,7 @@ async fn remove_one(
     engine.reporter.say(Event::ActionStarted {
         address: target.address.clone(),
         action: ActionKind::Delete,
+        about: about(&target.kind, target.provider.as_str()),
     });
     let result = effect(engine, lease, target).await;
     engine.reporter.say(Event::ActionFinished {
@@ -210,6 +211,7 @@ async fn remove_one(
             Ok(()) => String::new(),
             Err((message, _)) => message.clone(),
         },
+        evidence: Vec::new(),
     });
     result
 }

@@ -19,7 +19,7 @@ use super::up::ask;
 use super::{CommandResult, Desk, Problems};
 use crate::cli::{ChangeArgs, ConfigArgs, StateCommand};
 use crate::clock::rfc3339;
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::disk::{DiskError, DiskExt as _};
 use crate::random::encode_hex;
 use crate::report::{Event, Exit, Report, Reporter as _};
@@ -94,8 +94,9 @@ fn on_disk(error: DiskError) -> Problems {
 
 impl<'a> Room<'a> {
     async fn open(desk: &'a Desk, command: &'static str) -> Result<Self, Problems> {
-        let config = desk.load(&ConfigArgs::default())?;
+        let config = desk.load_for(Needs::RECORDS, &ConfigArgs::default())?;
         let store = desk.open_store(&config, None).await?;
+        desk.knows_environment(&config, store.as_ref()).await?;
         Ok(Self {
             desk,
             command,
@@ -236,7 +237,7 @@ impl<'a> Room<'a> {
         }
         // A second copy within the same second and of the same serial is the same copy.
         let path = folder.join(format!("{at}-serial-{}.json", snapshot.serial));
-        self.write_document(&path, &snapshot.encode().map_err(told)?)?;
+        self.keep_document(&path, &snapshot.encode().map_err(told)?)?;
         self.note(format!(
             "A copy of the state as it was is in {}; `tidegate state restore` takes it back.",
             path.display()
@@ -255,7 +256,7 @@ impl<'a> Room<'a> {
         };
         let path = key_beside(copy);
         let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(encode_hex(&*key))));
-        self.write_document(&path, text.as_bytes())?;
+        self.keep_document(&path, text.as_bytes())?;
         self.note(format!(
             "The state key is in {}, in the clear: whoever has both files reads every secret.",
             path.display()
@@ -263,11 +264,16 @@ impl<'a> Room<'a> {
         Ok(Some(path))
     }
 
+    /// A file of our own choosing.
+    fn keep_document(&self, path: &Path, bytes: &[u8]) -> Result<(), Problems> {
+        let disk = self.desk.disk.as_ref();
+        disk.write_atomic(path, bytes, 0o600).map_err(on_disk)
+    }
+
+    /// A file that somebody named.
     fn write_document(&self, path: &Path, bytes: &[u8]) -> Result<(), Problems> {
-        self.desk
-            .disk
-            .write_atomic(path, bytes, 0o600)
-            .map_err(on_disk)
+        let written = self.desk.write_named(path, bytes, 0o600);
+        Ok(written.map_err(|why| Report::error("state/file", why))?)
     }
 
     fn read_document(&self, path: &Path) -> Result<Vec<u8>, Problems> {

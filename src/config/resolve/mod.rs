@@ -20,13 +20,14 @@ use names::Names;
 
 pub(super) use modules::OWN_TYPES;
 
+use super::Needs;
 use super::decode::printable;
 use super::files::Merged;
 use super::keys::Rules;
 use super::problems::Problems;
 use super::resolved::Config;
 use super::source::Mark;
-use crate::report::Report;
+use crate::report::{Exit, Report};
 use crate::resource::Address;
 use crate::secret::{Masker, Secret};
 use crate::variables::Variables;
@@ -56,6 +57,10 @@ struct Resolver<'a> {
     bare: Option<Bare>,
     /// Destinations of sinks, and where each was first named.
     destinations: BTreeMap<String, Mark>,
+    /// What the config is read for.
+    needs: Needs,
+    /// A variable that is not set may stay where a value is read: nobody may ask for it.
+    keeps_unset: bool,
 }
 
 /// A `$` that looks like a variable and is none.
@@ -87,29 +92,26 @@ pub(super) fn environments(merged: &Merged) -> Vec<String> {
     names
 }
 
-/// True when somebody declares the environment; otherwise reported, unless the file could not be
-/// read far enough to know.
-pub(super) fn knows_environment(
+/// What is wrong with an environment that nobody declares.
+pub(super) fn unknown_environment(
     merged: &Merged,
     environment: &str,
-    problems: &mut Problems,
-) -> bool {
+    problems: &Problems,
+) -> Option<Report> {
     let known = environments(merged);
     if known.iter().any(|name| name == environment) {
-        return true;
+        return None;
     }
     // What a config without environments is called everywhere: some commands insist on a name.
     if known.is_empty() && environment == DEFAULT_ENVIRONMENT {
-        return true;
-    }
-    if known.is_empty() && problems.has_errors() {
-        return false;
+        return None;
     }
     let mut report = Report::error(
         "config/unknown-environment",
         format!("there is no environment `{}`", printable(environment)),
     );
-    if let Some(near) = problems.nearest(environment, known.iter().map(String::as_str)) {
+    let near = problems.nearest(environment, known.iter().map(String::as_str));
+    if let Some(near) = near {
         report = report.fix(format!("did you mean `{near}`?"));
     }
     report = if known.is_empty() {
@@ -119,8 +121,22 @@ pub(super) fn knows_environment(
     } else {
         report.fix(format!("known environments: {}", known.join(", ")))
     };
-    problems.unplaced(report);
-    false
+    if near.is_none() {
+        report = report.fix(
+            "of one that was taken out of the config, `tidegate infra status`, `outputs` and \
+             `destroy` go by what its state has on record",
+        );
+    }
+    Some(report.exit(Exit::Usage))
+}
+
+/// What is resolved, and how strictly.
+#[derive(Clone, Copy)]
+pub(super) enum Scope<'a> {
+    /// What a command needs.
+    For(Needs),
+    /// Everything, and what others have against it.
+    Check(Rules<'a>),
 }
 
 /// Resolves. The answer is only good when `problems` has no errors.
@@ -130,9 +146,13 @@ pub(super) fn resolve(
     environment: Option<&str>,
     variables: &Variables,
     masker: &Masker,
-    rules: Option<Rules<'_>>,
+    scope: Scope<'_>,
     problems: &mut Problems,
 ) -> Config {
+    let (needs, rules) = match scope {
+        Scope::For(needs) => (needs, None),
+        Scope::Check(rules) => (Needs::EVERYTHING, Some(rules)),
+    };
     let mut resolver = Resolver {
         merged,
         environment,
@@ -147,17 +167,31 @@ pub(super) fn resolve(
         links: Vec::new(),
         bare: None,
         destinations: BTreeMap::new(),
+        needs,
+        keeps_unset: false,
     };
     let prepared = resolver.prepare();
     let secret_sets = resolver.declare(&prepared);
-    let providers = resolver.providers(&prepared);
     let state = resolver.state(&prepared);
+    resolver.keeps_unset = !needs.values;
+    let providers = resolver.providers(&prepared);
     let mut resources = resolver.resources(&prepared, &providers);
     if let Some(rules) = rules {
         resolver.check_keys(&prepared, &providers, &resources, rules);
     }
-    let secrets = resolver.secrets(secret_sets);
-    let gates = resolver.gates(rules);
+    // The gates may ask with what a store holds.
+    resolver.keeps_unset &= !needs.gates;
+    let secrets = if needs.secrets {
+        resolver.secrets(secret_sets)
+    } else {
+        secrets::Secrets::default()
+    };
+    resolver.keeps_unset = false;
+    let gates = if needs.gates {
+        resolver.gates(rules)
+    } else {
+        Vec::new()
+    };
     if let Some(rules) = rules {
         resolver.check_state(&prepared, state.as_ref(), rules);
         resolver.check_stores(&secrets, rules);
@@ -182,6 +216,7 @@ pub(super) fn resolve(
         gates,
         digest: merged.digest.clone(),
         variables: resolver.used,
+        unknown_environment: None,
     }
 }
 

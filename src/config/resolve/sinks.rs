@@ -17,6 +17,9 @@ const DOTENV_DEFAULT: &str = ".env";
 impl Resolver<'_> {
     /// Checks and resolves a list of sinks.
     pub(super) fn sinks(&mut self, sinks: &[Sink], path: &KeyPath<'_>) -> Vec<SinkDeclaration> {
+        if !self.needs.secrets {
+            return Vec::new();
+        }
         let path = path.key("sinks");
         sinks
             .iter()

@@ -14,15 +14,13 @@ use crate::config::expression::{Piece, pieces};
 use crate::config::resolved::Resource;
 use crate::config::source::Mark;
 use crate::config::yaml::{Entry, Node, NodeKind};
+use crate::config::{ENVIRONMENT_VARIABLE, unset_variable};
 use crate::report::Report;
 use crate::resource::{Map, Part, Reference, Template, Value};
 use crate::secret::{Masker, Secret};
 
 /// The sub-map whose values are nobody's but the deployed program's.
 const PLAIN_MAP: &str = "env_vars";
-
-/// The variable that always holds the environment's name.
-const ENVIRONMENT_VARIABLE: &str = "WORKFLOW_ENV";
 
 /// Where a value stands, for messages: `modules.web.config.env_vars.PORT`.
 #[derive(Clone, Copy)]
@@ -224,6 +222,10 @@ impl Resolver<'_> {
                 }
                 Piece::Variable { name, default, raw } => {
                     let Some(filled) = self.variable(name, default, raw, at, path, place) else {
+                        if self.keeps_unset {
+                            known = false;
+                            parts.push(Part::Unset(name.to_owned()));
+                        }
                         continue;
                     };
                     joined.push_str(&filled.text);
@@ -281,7 +283,11 @@ impl Resolver<'_> {
         path: &KeyPath<'_>,
     ) -> Option<String> {
         let errors = self.problems.count();
-        match self.text_value(text, at, path, Place::EARLY) {
+        // A name is needed by everybody.
+        let keeps_unset = std::mem::take(&mut self.keeps_unset);
+        let value = self.text_value(text, at, path, Place::EARLY);
+        self.keeps_unset = keeps_unset;
+        match value {
             Value::String(text) => Some(text),
             Value::Secret(_) => {
                 self.problems.error(
@@ -382,18 +388,11 @@ impl Resolver<'_> {
             Some(_) => self.variables.non_empty(name),
         };
         let Some(text) = set.or(default) else {
-            let at = self.problems.sources.within(at, raw);
-            self.problems.error(
-                at,
-                Report::error(
-                    "config/unset-variable",
-                    format!("the variable `{name}` is not set; `{path}` needs it"),
-                )
-                .label("not set")
-                .fix(format!(
-                    "set `{name}`, or give a default: `${{{name}:-value}}`"
-                )),
-            );
+            if !self.keeps_unset {
+                let at = self.problems.sources.within(at, raw);
+                let report = unset_variable(name, &format!("`{path}`"));
+                self.problems.error(at, report);
+            }
             return None;
         };
         let is_secret = place.hides_all() || is_sensitive(name);

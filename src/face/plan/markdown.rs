@@ -27,7 +27,7 @@ pub fn page(plan: &Plan, config: &str, masker: &Masker) -> String {
         let section = page.section("");
         rows(section, &risky);
         if risky.iter().any(|action| !action.changes.is_empty()) {
-            details(page.section("Changes"), &risky);
+            details(page.section("Changes"), &risky, masker);
         }
     }
     page.render_within(PAGE_BYTES_MAX)
@@ -103,9 +103,10 @@ fn rows(section: &mut Section, actions: &[&Action]) {
 }
 
 /// Old and new of every field, folded, one fold a resource.
-pub fn details(section: &mut Section, actions: &[&Action]) {
+pub fn details(section: &mut Section, actions: &[&Action], masker: &Masker) {
     for action in actions.iter().filter(|action| !action.changes.is_empty()) {
-        let text: Vec<String> = action.changes.iter().map(change).collect();
+        let changes = action.changes.iter();
+        let text: Vec<String> = changes.map(|one| change(one, masker)).collect();
         section.details(
             &[
                 Piece::Text(&format!("{} ", action.action.word())),

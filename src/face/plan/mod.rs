@@ -10,6 +10,7 @@ use crate::plan::Plan;
 use crate::plan::file::sensitive;
 use crate::report::text::{Limits, one_line};
 use crate::resource::{ActionKind, FieldChange};
+use crate::secret::Masker;
 
 /// Longest value shown of one field.
 const VALUE_CHARACTERS: usize = 60;
@@ -29,12 +30,16 @@ pub fn sentence(plan: &Plan) -> String {
 }
 
 /// Old and new value as a person reads them: JSON, markers spelled out, long text cut to where they begin
-/// to differ.
-pub fn values(old: &serde_json::Value, new: &serde_json::Value) -> (String, String) {
+/// to differ. Secrets are hidden before anything is cut: half of one is known to nobody.
+pub fn values(
+    old: &serde_json::Value,
+    new: &serde_json::Value,
+    masker: &Masker,
+) -> (String, String) {
     let spelled = |value| {
         let mut text = String::new();
-        spell(&mut text, value, true);
-        text
+        spell(&mut text, &masker.mask_json(value), true);
+        masker.mask(&text)
     };
     let (old, new) = (spelled(old), spelled(new));
     let alike = old
@@ -101,8 +106,8 @@ fn spell(out: &mut String, value: &serde_json::Value, is_whole: bool) {
 }
 
 /// One difference in one line.
-pub fn change(change: &FieldChange) -> String {
-    let path = one_line(&change.path, Limits::FIELD);
+pub fn change(change: &FieldChange, masker: &Masker) -> String {
+    let path = one_line(&masker.mask(&change.path), Limits::FIELD);
     let forced = if change.force_new {
         "  forces replacement"
     } else {
@@ -111,14 +116,15 @@ pub fn change(change: &FieldChange) -> String {
     match sensitive(change) {
         Some(what) => format!("{path}: (sensitive) {what}{forced}"),
         None => {
-            let (old, new) = values(&change.old, &change.new);
+            let (old, new) = values(&change.old, &change.new, masker);
             format!("{path}: {old} → {new}{forced}")
         }
     }
 }
 
 /// The whole plan.
-pub fn render(plan: &Plan, style: Style) -> String {
+pub fn render(plan: &Plan, style: Style, masker: &Masker) -> String {
+    let field = |text: &str| one_line(&masker.mask(text), Limits::FIELD);
     let mut text = String::new();
     let changed: Vec<_> = plan
         .actions
@@ -127,22 +133,18 @@ pub fn render(plan: &Plan, style: Style) -> String {
         .collect();
     let width = changed
         .iter()
-        .map(|action| {
-            one_line(action.address.as_str(), Limits::FIELD)
-                .chars()
-                .count()
-        })
+        .map(|action| field(action.address.as_str()).chars().count())
         .max()
         .unwrap_or(0);
     for action in &changed {
         let verb = format!("{} {:<7}", action.action.symbol(), action.action.word());
         let verb = style.paint(action_tone(action.action), &verb);
-        let name = one_line(action.address.as_str(), Limits::FIELD);
+        let name = field(action.address.as_str());
         let pad = " ".repeat(width.saturating_sub(name.chars().count()));
         let note = if action.reason.is_empty() {
             String::new()
         } else {
-            format!("  ({})", one_line(&action.reason, Limits::FIELD))
+            format!("  ({})", field(&action.reason))
         };
         let shield = if action.protected && action.action.is_destructive() {
             "  [protected]"
@@ -153,11 +155,14 @@ pub fn render(plan: &Plan, style: Style) -> String {
             &mut text,
             format_args!(
                 "  {verb} {name}{pad}  {}{note}{shield}",
-                one_line(action.kind.as_str(), Limits::FIELD),
+                field(action.kind.as_str()),
             ),
         );
         for difference in action.changes.iter().take(FIELDS) {
-            line(&mut text, format_args!("        {}", change(difference)));
+            line(
+                &mut text,
+                format_args!("        {}", change(difference, masker)),
+            );
         }
         if action.changes.len() > FIELDS {
             line(
@@ -212,12 +217,47 @@ mod tests {
     #[test]
     fn long_values_are_cut_to_where_they_differ() {
         let long = |end: &str| serde_json::Value::String(format!("{}{end}", "x".repeat(200)));
-        let (old, new) = values(&long("one"), &long("two"));
+        let masker = Masker::default();
+        let (old, new) = values(&long("one"), &long("two"), &masker);
         assert_eq!(old, format!("…{}one\"", "x".repeat(15)));
         assert_eq!(new, format!("…{}two\"", "x".repeat(15)));
-        let (old, new) = values(&serde_json::json!(1), &long(""));
+        let (old, new) = values(&serde_json::json!(1), &long(""), &masker);
         assert_eq!(old, "1");
         assert_eq!(new, format!("\"{}…", "x".repeat(59)));
+    }
+
+    #[test]
+    fn a_long_secret_is_hidden_before_it_is_cut() {
+        let masker = Masker::default();
+        let secret: String = (100..180).map(|n| format!("{}k", n * 7)).collect();
+        masker.admit("s", secret.clone());
+        for (old, new) in [
+            (json!("before"), json!(format!("x {secret} y"))),
+            (json!(["a", "b"]), json!(["a", secret])),
+            (json!({&secret: 1}), json!({"k": {"deep": secret}})),
+            (
+                json!(format!("{secret}.one")),
+                json!(format!("{secret}.two")),
+            ),
+        ] {
+            let change = FieldChange {
+                path: format!("a.{secret}"),
+                old,
+                new,
+                force_new: false,
+            };
+            let mut one = action(&secret, ActionKind::Update, vec![change]);
+            one.reason.clone_from(&secret);
+            let plan = Plan::assemble("dev", vec![one]).unwrap();
+            let table = render(&plan, Style::PLAIN, &masker);
+            let page = markdown::page(&plan, "infra.yaml", &masker);
+            for text in [table, page] {
+                assert!(text.contains("***"), "{text}");
+                for start in 0..secret.len() - 8 {
+                    assert!(!text.contains(&secret[start..start + 8]), "{text}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -251,7 +291,7 @@ mod tests {
         )
         .unwrap();
         assert_eq!(
-            render(&plan, Style::PLAIN),
+            render(&plan, Style::PLAIN, &Masker::default()),
             "  ± replace db       infra.database  [protected]\n\
              \x20       engine: \"sqlite\" → \"postgres\"  forces replacement\n\
              \x20       password: (sensitive) rotated\n\
@@ -266,7 +306,7 @@ mod tests {
     fn an_empty_plan_is_one_sentence() {
         let plan = Plan::assemble("dev", vec![action("a", ActionKind::NoOp, vec![])]).unwrap();
         assert_eq!(
-            render(&plan, Style::PLAIN),
+            render(&plan, Style::PLAIN, &Masker::default()),
             "No changes. Infrastructure is up-to-date.\n"
         );
     }

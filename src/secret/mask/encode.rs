@@ -159,6 +159,96 @@ pub(super) fn passwords(value: &str) -> Vec<Zeroizing<String>> {
     found
 }
 
+/// Texts of a JSON document that are secrets of their own; more are left to the document.
+const LEAVES_MAX: usize = 64;
+
+/// A shorter text of a JSON document is masked with the document only.
+const LEAF_BYTES_MIN: usize = 8;
+
+/// Keys of JSON documents whose texts are no secrets, or no longer ones when the rest is: names of
+/// accounts, kinds and places.
+const PUBLIC_KEYS: &[&str] = &[
+    "alg",
+    "apiversion",
+    "client_email",
+    "client_id",
+    "database",
+    "dbname",
+    "email",
+    "grant_type",
+    "host",
+    "hostname",
+    "kind",
+    "kty",
+    "location",
+    "name",
+    "project",
+    "project_id",
+    "region",
+    "scope",
+    "server",
+    "type",
+    "universe_domain",
+    "user",
+    "username",
+    "version",
+    "zone",
+];
+
+/// The parts of a value that are secrets of their own: the password of a URL, the texts of a JSON
+/// document (a service account's key file), the passwords of a connection string
+/// (`host=h password=x`, `Server=s;Pwd=x`).
+pub(super) fn parts(value: &str) -> Vec<Zeroizing<String>> {
+    let mut found = passwords(value);
+    let text = value.trim();
+    if text.starts_with(['{', '[']) {
+        if let Ok(mut document) = serde_json::from_str(text) {
+            leaves(&mut document, "", &mut found);
+        }
+    } else if text.contains('=') {
+        found.extend(
+            text.split([';', ' ', '&', '\n', '\r'])
+                .filter_map(|pair| pair.split_once('='))
+                .filter(|(key, _)| {
+                    let key = key.to_ascii_lowercase();
+                    ["pass", "pwd", "secret", "token", "accountkey"]
+                        .iter()
+                        .any(|word| key.contains(word))
+                })
+                .map(|(_, password)| Zeroizing::new(password.trim_matches(['"', '\'']).to_owned())),
+        );
+    }
+    found.retain(|part| unmaskable(part).is_none());
+    found
+}
+
+/// Takes the texts out of a document, so that no copy of one stays behind in it.
+fn leaves(value: &mut serde_json::Value, key: &str, found: &mut Vec<Zeroizing<String>>) {
+    use serde_json::Value;
+    match value {
+        Value::String(text) => {
+            let text = Zeroizing::new(std::mem::take(text));
+            let key = key.to_ascii_lowercase();
+            let is_public = PUBLIC_KEYS.contains(&key.as_str())
+                || key.ends_with("uri")
+                || key.ends_with("url")
+                || key.ends_with("endpoint");
+            if is_public {
+                found.extend(passwords(&text));
+            } else if text.len() >= LEAF_BYTES_MIN && found.len() < LEAVES_MAX {
+                found.push(text);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| leaves(item, key, found)),
+        Value::Object(map) => {
+            for (key, item) in map {
+                leaves(item, key, found);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 /// Every form of `value` that the output filter looks for.
 pub(super) fn all(value: &str) -> Forms {
     let mut forms = Forms::default();

@@ -76,9 +76,9 @@ impl Masker {
             } else {
                 self.register(&plaintext);
                 let (mut masks, is_cut) = encode::announced(&plaintext, ANNOUNCED_LINES_MAX);
-                for password in encode::passwords(&plaintext) {
-                    self.register(&password);
-                    masks.extend(encode::announced(&password, ANNOUNCED_LINES_MAX).0);
+                for part in encode::parts(&plaintext) {
+                    self.register(&part);
+                    masks.extend(encode::announced(&part, ANNOUNCED_LINES_MAX).0);
                 }
                 admission.announce(masks);
                 if is_cut {
@@ -133,6 +133,30 @@ impl Masker {
         )
     }
 
+    /// The beginning of a longer text, with every secret in it replaced. What may be the beginning of
+    /// a secret that was cut is left out.
+    pub fn mask_beginning(&self, text: &str) -> String {
+        let mut out = Vec::new();
+        self.filter().push(text.as_bytes(), &mut out);
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
+    /// JSON with `***` wherever a secret stands in a text, a key or a number.
+    pub fn mask_json(&self, value: &serde_json::Value) -> serde_json::Value {
+        use serde_json::Value;
+        match value {
+            Value::Null | Value::Bool(_) => value.clone(),
+            Value::Number(number) if self.is_sensitive(&number.to_string()) => Value::from("***"),
+            Value::Number(_) => value.clone(),
+            Value::String(text) => Value::from(self.mask(text)),
+            Value::Array(values) => values.iter().map(|value| self.mask_json(value)).collect(),
+            Value::Object(map) => map
+                .iter()
+                .map(|(key, value)| (self.mask(key), self.mask_json(value)))
+                .collect(),
+        }
+    }
+
     /// True when the text carries a secret in any form.
     pub fn is_sensitive(&self, text: &str) -> bool {
         let mut is_hit = false;
@@ -152,6 +176,18 @@ impl Masker {
     /// A streaming filter over the secrets known now and later.
     pub fn filter(&self) -> Filter {
         Filter::new(self.clone())
+    }
+
+    /// The masks that the runner is told of for a value, for a stream of its own.
+    pub fn masks_of(&self, plaintext: &str) -> Vec<Zeroizing<String>> {
+        if encode::unmaskable(plaintext).is_some() {
+            return Vec::new();
+        }
+        let parts = encode::parts(plaintext);
+        let texts = std::iter::once(plaintext).chain(parts.iter().map(|part| part.as_str()));
+        texts
+            .flat_map(|text| encode::announced(text, ANNOUNCED_LINES_MAX).0)
+            .collect()
     }
 
     /// How many patterns the filter looks for.

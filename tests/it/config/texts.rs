@@ -176,6 +176,7 @@ modules:
             .iter()
             .map(|part| match part {
                 Part::Declared(name) => name.clone(),
+                Part::Unset(name) => format!("unset {name}"),
                 Part::Literal(text) => format!("'{text}'"),
                 other => panic!("{other:?}"),
             })

@@ -57,6 +57,7 @@ struct Setup {
     in_actions: bool,
     colour: bool,
     quiet: bool,
+    stdout_is_file: bool,
     answers: Option<&'static str>,
     failure: Option<io::ErrorKind>,
     masker: Masker,
@@ -69,6 +70,7 @@ impl Setup {
             in_actions,
             colour: false,
             quiet: false,
+            stdout_is_file: false,
             answers: None,
             failure: None,
             masker: Masker::default(),
@@ -106,6 +108,7 @@ impl Setup {
                 quiet: self.quiet,
                 verbose: true,
                 interactive: self.answers.is_some(),
+                stdout_is_file: self.stdout_is_file,
             },
             Writers {
                 stdout: writer(&out),
@@ -158,6 +161,15 @@ impl Scene {
         .build()
     }
 
+    /// Inside Actions, and somebody keeps the data: `tidegate … > file`.
+    pub(super) fn into_a_file() -> Self {
+        Setup {
+            stdout_is_file: true,
+            ..Setup::new(FaceKind::Actions, true)
+        }
+        .build()
+    }
+
     pub(super) fn looking(face: FaceKind, in_actions: bool) -> Self {
         Setup {
             colour: face == FaceKind::Terminal,
@@ -167,10 +179,17 @@ impl Scene {
     }
 
     pub(super) fn writes(&self) -> Vec<Vec<u8>> {
-        self.out.lock().unwrap().clone()
+        let mut writes = self.err.lock().unwrap().clone();
+        writes.extend(self.out.lock().unwrap().iter().cloned());
+        writes
     }
 
     pub(super) fn stdout_bytes(&self) -> Vec<u8> {
+        self.out.lock().unwrap().concat()
+    }
+
+    /// What the runner reads: it takes what waits on standard error first.
+    pub(super) fn log_bytes(&self) -> Vec<u8> {
         self.writes().concat()
     }
 
@@ -178,9 +197,9 @@ impl Scene {
         String::from_utf8(self.err.lock().unwrap().concat()).unwrap()
     }
 
-    /// Standard output without the one kind of line that must hold plaintext.
+    /// Both streams without the one kind of line that must hold plaintext.
     pub(super) fn without_masks(&self) -> String {
-        let text = String::from_utf8(self.stdout_bytes()).unwrap();
+        let text = String::from_utf8(self.log_bytes()).unwrap();
         let kept: Vec<&str> = text
             .split('\n')
             .filter(|line| !line.starts_with("::add-mask::"))
@@ -213,6 +232,7 @@ pub(super) fn every_event(next: &mut dyn FnMut() -> String) -> Vec<Event> {
         Event::ActionStarted {
             address: address(name.clone()),
             action: ActionKind::Create,
+            about: next(),
         },
         Event::Section { title: next() },
         Event::ActionFinished {
@@ -221,6 +241,7 @@ pub(super) fn every_event(next: &mut dyn FnMut() -> String) -> Vec<Event> {
             outcome: Outcome::Error,
             elapsed: Duration::from_secs(3),
             message: next(),
+            evidence: vec![next(), next()],
         },
         Event::SinkFinished {
             destination: next(),
@@ -257,35 +278,58 @@ pub(super) fn every_event(next: &mut dyn FnMut() -> String) -> Vec<Event> {
 
 /// The commands the Actions face means to give for [`every_event`], by name.
 pub(super) fn commands_of(events: &[Event]) -> Vec<&'static str> {
+    fn close(names: &mut Vec<&'static str>, is_open: &mut bool) {
+        if std::mem::take(is_open) {
+            names.push("endgroup");
+        }
+    }
     let mut names = Vec::new();
-    let mut is_open = false;
+    let (mut is_open, mut is_announced, mut is_running) = (false, false, false);
     for event in events {
         match event {
             Event::Section { .. } => {
-                if is_open {
-                    names.push("endgroup");
-                }
-                names.push("group");
-                is_open = true;
+                close(&mut names, &mut is_open);
+                is_announced = true;
+                continue;
             }
-            Event::Result { .. } if std::mem::take(&mut is_open) => names.push("endgroup"),
+            Event::ActionStarted { .. } => {
+                is_running = true;
+                continue;
+            }
+            Event::ActionFinished { evidence, .. } => {
+                close(&mut names, &mut is_open);
+                is_announced = false;
+                is_running = false;
+                names.push("group");
+                names.extend(evidence.iter().map(|_| "stop-commands"));
+                names.push("endgroup");
+                continue;
+            }
+            Event::Problem(report) if report.severity == tidegate::report::Severity::Error => {
+                close(&mut names, &mut is_open);
+                is_announced = false;
+            }
+            _ => {}
+        }
+        if matches!(event, Event::Result { .. }) {
+            close(&mut names, &mut is_open);
+            is_announced = false;
+        } else if is_announced && !is_running {
+            is_announced = false;
+            is_open = true;
+            names.push("group");
+        }
+        match event {
             Event::Relayed { .. } => names.push("stop-commands"),
-            Event::Problem(report) => match report.severity {
-                tidegate::report::Severity::Error => {
-                    if std::mem::take(&mut is_open) {
-                        names.push("endgroup");
-                    }
-                    names.push("error");
-                }
-                tidegate::report::Severity::Warning => names.push("warning"),
-                tidegate::report::Severity::Notice => names.push("notice"),
-            },
+            Event::Problem(report) => names.push(match report.severity {
+                tidegate::report::Severity::Error => "error",
+                tidegate::report::Severity::Warning => "warning",
+                tidegate::report::Severity::Notice => "notice",
+            }),
             _ => {}
         }
     }
-    if is_open {
-        names.push("endgroup");
-    }
+    close(&mut names, &mut is_open);
     names
 }
 
@@ -307,6 +351,7 @@ pub(super) fn sample_run(scene: &Scene) {
     let started = |name: &str, action| Event::ActionStarted {
         address: Address::new(name),
         action,
+        about: "infra.database by `local`".into(),
     };
     let finished = |name: &str, action, outcome, ms, message: &str| Event::ActionFinished {
         address: Address::new(name),
@@ -314,6 +359,7 @@ pub(super) fn sample_run(scene: &Scene) {
         outcome,
         elapsed: Duration::from_millis(ms),
         message: message.into(),
+        evidence: Vec::new(),
     };
     ui.say(Event::Section {
         title: "Plan".into(),
