@@ -158,7 +158,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::resource::Kind;
+    use crate::resource::{Kind, Outputs};
 
     #[test]
     fn fields_are_shown_only_when_they_are_known_to_be_public() {
@@ -167,9 +167,12 @@ mod tests {
             "size": "m", "env": {"KEY": {"$secret": "x"}}
         }))
         .unwrap();
-        prior.outputs = outputs(&[
-            ("host", Output::Public("a".into())),
-            ("password", secret("correct-horse")),
+        prior.outputs = Outputs::from([
+            ("host".to_owned(), Output::Public("a".into())),
+            (
+                "password".to_owned(),
+                Output::Sensitive(Masker::default().admit("test", "correct-horse".to_owned())),
+            ),
         ]);
         for (path, is_secret) in [
             ("size", false),
