@@ -7,9 +7,9 @@ use serde_json::{Value as Json, json};
 use super::Engine;
 use super::drift::{Field, live_outputs, public, same};
 use super::survey::owner_of;
-use crate::provider::ErrorClass;
+use crate::provider::{Driver, ErrorClass};
 use crate::report::Report;
-use crate::resource::{Address, Kind, Observed, Outputs};
+use crate::resource::{Address, Kind, Observed, Outputs, Recorded};
 use crate::secret::Keyring;
 use crate::state::Record;
 use crate::state::record::{observe, to_recorded};
@@ -132,6 +132,35 @@ async fn read_one(engine: &Engine<'_>, record: Record) -> Refreshed {
             return answer;
         }
     };
+    live_over(engine, driver, prior, live, answer)
+}
+
+/// A record with what its provider answers of it now: after a look, or after an effect outside of a plan.
+pub(super) fn answered(
+    engine: &Engine<'_>,
+    driver: &dyn Driver,
+    record: Record,
+    prior: Recorded,
+    live: Observed,
+) -> Refreshed {
+    let answer = Refreshed {
+        address: record.resource_id.clone(),
+        kind: Kind::new(record.resource_type.clone()),
+        fate: Fate::Unchanged,
+        fields: Vec::new(),
+        record,
+    };
+    live_over(engine, driver, prior, live, answer)
+}
+
+fn live_over(
+    engine: &Engine<'_>,
+    driver: &dyn Driver,
+    prior: Recorded,
+    live: Observed,
+    mut answer: Refreshed,
+) -> Refreshed {
+    let environment = &engine.config.environment;
     let outputs = merge(
         &prior.outputs,
         live_outputs(engine, driver, &prior, live.outputs),
