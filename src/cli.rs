@@ -105,9 +105,15 @@ pub enum Command {
     /// Pin, lock, install and check provider plugins
     #[command(subcommand)]
     Plugin(plugin::PluginCommand),
+    /// Say where plugins that name no source are looked for
+    #[command(subcommand)]
+    PluginRegistry(plugin::RegistryCommand),
     /// Move old forms of the config to new ones
     #[command(subcommand)]
     Migrate(plugin::MigrateCommand),
+    /// Work with the migrations of a database, at a provider that can
+    #[command(subcommand)]
+    Migrations(provider::MigrationsCommand),
     /// Look at the state of an environment, and change it by hand
     #[command(subcommand)]
     State(StateCommand),
@@ -234,6 +240,8 @@ pub enum InfraCommand {
     Regions(provider::RegionsArgs),
     /// Print the log of a resource
     Logs(provider::LogsArgs),
+    /// Set how many instances of a resource run, now; the config is left as it is
+    Scale(provider::ScaleArgs),
     /// Run one-off jobs at a provider
     #[command(subcommand)]
     Job(provider::JobCommand),

@@ -61,6 +61,12 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn entry(&self, path: &Path) -> DiskResult<Option<EntryKind>>;
     /// Reads a whole file; one larger than `limit_bytes` is an error, never a cut.
     fn read(&self, path: &Path, limit_bytes: u64) -> DiskResult<Vec<u8>>;
+    /// The first bytes of a file, at most `bytes` of them.
+    fn head(&self, path: &Path, bytes: usize) -> DiskResult<Vec<u8>> {
+        let mut all = self.read(path, u64::MAX)?;
+        all.truncate(bytes);
+        Ok(all)
+    }
     /// Reads whole files of one directory, in the given order, as [`Disk::read`] reads one, and hands
     /// each to `take`, which answers whether to go on. For many small ones: an implementation may
     /// have a shorter way than one path after the other.
@@ -370,6 +376,15 @@ mod system {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
                 Err(error) => Err(failed("look at", path)(error)),
             }
+        }
+
+        fn head(&self, path: &Path, bytes: usize) -> DiskResult<Vec<u8>> {
+            let file = fs::File::open(path).map_err(failed("read", path))?;
+            let mut head = Vec::with_capacity(bytes);
+            file.take(bytes as u64)
+                .read_to_end(&mut head)
+                .map_err(failed("read", path))?;
+            Ok(head)
         }
 
         fn read(&self, path: &Path, limit_bytes: u64) -> DiskResult<Vec<u8>> {

@@ -19,6 +19,7 @@ pub mod remarks;
 pub mod saved;
 pub mod secrets;
 mod shared;
+pub mod single;
 pub mod sinks;
 pub mod sizing;
 pub mod survey;

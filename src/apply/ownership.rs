@@ -4,10 +4,11 @@
 use futures_util::StreamExt as _;
 
 use super::survey::Survey;
+use super::teardown::Target;
 use super::{ApplyReport, Engine, hold};
 use crate::plan::Action;
 use crate::provider::ability::Ability;
-use crate::provider::{ErrorClass, Provider};
+use crate::provider::{DriverError, DriverResult, ErrorClass, Provider};
 use crate::report::{Outcome, Report};
 use crate::resource::{ActionKind, Kind, ProviderId, Recorded};
 use crate::state::Lease;
@@ -77,37 +78,66 @@ async fn look(
     prior: &Recorded,
     owner: &Owner,
 ) -> Result<Option<Claim>, Report> {
-    let address = &action.address;
-    let said = match keeper.owner(prior).await {
-        Ok(said) => said,
-        // It is gone, or the service is not there after all.
+    let verb = match action.action {
+        ActionKind::Delete => "deleted",
+        ActionKind::Replace => "replaced",
+        ActionKind::Update | ActionKind::Create | ActionKind::NoOp => "changed",
+    };
+    let is_ours = permit(keeper, prior, owner, verb).await?;
+    // A replaced one is claimed as what it will be; a deleted one needs no owner.
+    let becomes_ours = action.action == ActionKind::Update && !owner.name.is_empty() && !is_ours;
+    Ok(becomes_ours.then(|| (action.provider.clone(), prior.clone())))
+}
+
+/// Whose it is, empty for nobody's; `None` where nobody keeps that: it is gone, or the service is not
+/// there after all.
+async fn whose(keeper: &dyn Provider, prior: &Recorded) -> DriverResult<Option<String>> {
+    match keeper.owner(prior).await {
+        Ok(said) => Ok(Some(said.owner)),
         Err(error)
             if matches!(
                 error.class,
                 ErrorClass::NotFound | ErrorClass::Unimplemented
             ) =>
         {
-            return Ok(None);
+            Ok(None)
         }
+        Err(error) => Err(error),
+    }
+}
+
+fn is_somebody_elses(said: &str, owner: &Owner) -> bool {
+    !said.is_empty() && said != owner.name && !owner.force
+}
+
+/// Whether it is ours already.
+///
+/// # Errors
+/// When it is somebody else's, or when that cannot be told.
+async fn permit(
+    keeper: &dyn Provider,
+    prior: &Recorded,
+    owner: &Owner,
+    verb: &str,
+) -> Result<bool, Report> {
+    let address = &prior.address;
+    let said = match whose(keeper, prior).await {
+        Ok(Some(said)) => said,
+        // There is nothing to be claimed either.
+        Ok(None) => return Ok(true),
         Err(error) => {
             return Err(Report::error(
                 "apply/owner-unknown",
                 format!("whose `{address}` is cannot be told, so it is not touched"),
             )
-            .because(format!("{} ({})", error.message, error.class.word()))
+            .because(told(&error))
             .fix("nothing was changed; remove the cause, then run the command again"));
         }
     };
-    let is_ours = said.owner == owner.name;
-    if !said.owner.is_empty() && !is_ours && !owner.force {
-        let verb = match action.action {
-            ActionKind::Delete => "deleted",
-            ActionKind::Replace => "replaced",
-            ActionKind::Update | ActionKind::Create | ActionKind::NoOp => "changed",
-        };
+    if is_somebody_elses(&said, owner) {
         return Err(Report::error(
             "apply/owned",
-            format!("`{address}` belongs to `{}` and is not {verb}", said.owner),
+            format!("`{address}` belongs to `{said}` and is not {verb}"),
         )
         .because(if owner.name.is_empty() {
             "this run works for nobody in particular".to_owned()
@@ -115,14 +145,73 @@ async fn look(
             format!("this run works for `{}`", owner.name)
         })
         .fix(format!(
-            "if that is you: `--owner {}`, or WORKFLOW_RESOURCE_OWNER",
-            said.owner
+            "if that is you: `--owner {said}`, or WORKFLOW_RESOURCE_OWNER"
         ))
         .fix("to take it over: `--owner` with your own name, and `--force-owner`"));
     }
-    // A replaced one is claimed as what it will be; a deleted one needs no owner.
-    let becomes_ours = action.action == ActionKind::Update && !owner.name.is_empty() && !is_ours;
-    Ok(becomes_ours.then(|| (action.provider.clone(), prior.clone())))
+    Ok(said == owner.name)
+}
+
+/// For one recorded resource that is about to be changed outside of a plan: it is ours, or nobody's and
+/// becomes ours.
+///
+/// # Errors
+/// When it is somebody else's, or that cannot be told, or it could not be claimed.
+pub(super) async fn admit(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    id: &ProviderId,
+    prior: &Recorded,
+    owner: &Owner,
+    verb: &str,
+) -> Result<(), Report> {
+    let Some(keeper) = keeper(engine, id, &prior.kind) else {
+        return Ok(());
+    };
+    let is_ours = permit(keeper, prior, owner, verb).await?;
+    if is_ours || owner.name.is_empty() {
+        return Ok(());
+    }
+    claim_one(engine, lease, id, prior, owner).await
+}
+
+/// Of live resources that are about to be deleted without a plan: those that may go, and those that stay,
+/// each with one clause that says why.
+pub async fn sort(
+    engine: &Engine<'_>,
+    targets: Vec<Target>,
+    owner: &Owner,
+) -> (Vec<Target>, Vec<(Target, String)>) {
+    let looked: Vec<(Target, Option<String>)> = futures_util::stream::iter(targets)
+        .map(|target| async move {
+            let why = objection(engine, &target, owner).await;
+            (target, why)
+        })
+        .buffered(engine.parallelism.max(1))
+        .collect()
+        .await;
+    let (mut go, mut stay) = (Vec::new(), Vec::new());
+    for (target, why) in looked {
+        match why {
+            None => go.push(target),
+            Some(why) => stay.push((target, why)),
+        }
+    }
+    (go, stay)
+}
+
+async fn objection(engine: &Engine<'_>, target: &Target, owner: &Owner) -> Option<String> {
+    let keeper = keeper(engine, &target.provider, &target.kind)?;
+    match whose(keeper, &target.prior).await {
+        Ok(said) => said
+            .filter(|said| is_somebody_elses(said, owner))
+            .map(|said| format!("it belongs to `{said}`")),
+        Err(error) => Some(format!("whose it is cannot be told: {}", told(&error))),
+    }
+}
+
+fn told(error: &DriverError) -> String {
+    format!("{} ({})", error.message, error.class.word())
 }
 
 /// Makes what is there ours, before it is changed.
@@ -194,10 +283,6 @@ async fn claim_one(
     match keeper.set_owner(resource, &owner.name).await {
         Ok(()) => Ok(()),
         Err(error) if error.class == ErrorClass::Unimplemented => Ok(()),
-        Err(error) => Err(failed(format!(
-            "{} ({})",
-            error.message,
-            error.class.word()
-        ))),
+        Err(error) => Err(failed(told(&error))),
     }
 }

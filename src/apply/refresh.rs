@@ -9,11 +9,11 @@ use serde_json::{Value as Json, json};
 use super::Engine;
 use super::drift::{Field, live_outputs, public, same};
 use super::execute::asked;
-use super::survey::{by_address, owner_of};
+use super::survey::{by_address, declared, owner_of};
 use crate::config::Resource;
-use crate::provider::ErrorClass;
+use crate::provider::{Driver, ErrorClass};
 use crate::report::Report;
-use crate::resource::{Address, Kind, Observed, Outputs};
+use crate::resource::{Address, Kind, Observed, Outputs, Recorded};
 use crate::secret::Keyring;
 use crate::state::Record;
 use crate::state::record::{observe, to_recorded};
@@ -89,14 +89,14 @@ impl Refreshed {
 /// Only when the state cannot be read.
 pub async fn read_all(engine: &Engine<'_>) -> Result<Vec<Refreshed>, Report> {
     let records = engine.store.list().await.map_err(Report::from)?;
-    let declared = by_address(engine);
+    let resources = by_address(engine);
     let id_of = |record: &Record| (record.resource_type.clone(), record.provider_id.clone());
     let ids = records
         .iter()
         .map(|record| (id_of(record), record.resource_id.clone()))
         .collect();
     let mut all: Vec<Refreshed> = futures_util::stream::iter(records)
-        .map(|record| read_one(engine, &declared, &ids, record))
+        .map(|record| read_one(engine, &resources, &ids, record))
         .buffer_unordered(engine.parallelism.max(1))
         .collect()
         .await;
@@ -108,7 +108,7 @@ pub async fn read_all(engine: &Engine<'_>) -> Result<Vec<Refreshed>, Report> {
 
 async fn read_one(
     engine: &Engine<'_>,
-    declared: &BTreeMap<&Address, &Resource>,
+    resources: &BTreeMap<&Address, &Resource>,
     ids: &HashMap<(String, String), Address>,
     record: Record,
 ) -> Refreshed {
@@ -147,15 +147,51 @@ async fn read_one(
             return answer;
         }
     };
+    let answered = (kind.as_str().to_owned(), live.provider_id.clone());
+    if let Some(other) = ids
+        .get(&answered)
+        .filter(|_| answered.1 != prior.provider_id)
+    {
+        answer.fate = Fate::Failed(format!(
+            "the provider answered about `{other}`, `{}`, when it was asked about `{}`",
+            answered.1, prior.provider_id
+        ));
+        return answer;
+    }
+    let resource = resources.get(&prior.address).copied();
+    live_over(engine, (driver, resource), prior, live, answer)
+}
+
+/// A record with what its provider answers of it now: after a look, or after an effect outside of a plan.
+pub(super) fn answered(
+    engine: &Engine<'_>,
+    driver: &dyn Driver,
+    record: Record,
+    prior: Recorded,
+    live: Observed,
+) -> Refreshed {
+    let answer = Refreshed {
+        address: record.resource_id.clone(),
+        kind: Kind::new(record.resource_type.clone()),
+        fate: Fate::Unchanged,
+        fields: Vec::new(),
+        record,
+    };
+    let resource = declared(engine, &prior.address);
+    live_over(engine, (driver, resource), prior, live, answer)
+}
+
+fn live_over(
+    engine: &Engine<'_>,
+    (driver, resource): (&dyn Driver, Option<&Resource>),
+    prior: Recorded,
+    live: Observed,
+    mut answer: Refreshed,
+) -> Refreshed {
+    let environment = &engine.config.environment;
     let outputs = merge(
         &prior.outputs,
-        live_outputs(
-            engine,
-            declared.get(&prior.address).copied(),
-            driver,
-            &prior,
-            live.outputs,
-        ),
+        live_outputs(engine, resource, driver, &prior, live.outputs),
     );
     answer.fields = changed(&prior.outputs, &outputs, &engine.keyring);
     let provider_id = if live.provider_id.is_empty() {
@@ -164,13 +200,6 @@ async fn read_one(
         live.provider_id
     };
     if provider_id != prior.provider_id {
-        if let Some(other) = ids.get(&(kind.as_str().to_owned(), provider_id.clone())) {
-            answer.fate = Fate::Failed(format!(
-                "the provider answered about `{other}`, `{provider_id}`, when it was asked about `{}`",
-                prior.provider_id
-            ));
-            return answer;
-        }
         answer.fields.push(Field {
             path: "provider_id".to_owned(),
             expected: prior.provider_id.clone().into(),

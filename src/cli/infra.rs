@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{ApprovalArgs, ConfigArgs, RunArgs};
+use super::{ApprovalArgs, ConfigArgs, OwnerArgs, RunArgs};
 
 /// `infra …` beside plan, apply, destroy, outputs and status.
 #[derive(Debug, Subcommand)]
@@ -181,6 +181,9 @@ pub struct TeardownArgs {
     /// Behaviour
     #[command(flatten)]
     pub run: RunArgs,
+    /// On whose behalf
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// Show what would be removed and stop
     #[arg(long)]
     pub dry_run: bool,
@@ -201,6 +204,9 @@ pub struct CleanupArgs {
     /// Approval
     #[command(flatten)]
     pub approval: ApprovalArgs,
+    /// On whose behalf
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// The tag
     #[arg(long, value_name = "TAG")]
     pub tag: String,
@@ -221,6 +227,9 @@ pub struct PruneArgs {
     /// Which config
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// On whose behalf
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// The provider module to list from; all of them without
     #[arg(long, value_name = "MODULE")]
     pub provider: Option<String>,
@@ -301,6 +310,9 @@ pub struct RotateArgs {
     /// Which config
     #[command(flatten)]
     pub config: ConfigArgs,
+    /// On whose behalf
+    #[command(flatten)]
+    pub owner: OwnerArgs,
     /// The credential, by its `name` or its `key` in the config
     #[arg(long, value_name = "NAME")]
     pub name: String,

@@ -33,6 +33,63 @@ pub enum PluginCommand {
     Verify(VerifyPluginsArgs),
 }
 
+/// `plugin-registry …`
+#[derive(Debug, Subcommand)]
+pub enum RegistryCommand {
+    /// Show the registries that are asked, in order
+    List,
+    /// Add a registry to the user's own file, or to the project's
+    Add(RegistryAddArgs),
+    /// Take a registry out of the user's own file, or out of the project's
+    Remove(RegistryRemoveArgs),
+}
+
+/// `plugin-registry add`
+#[derive(Clone, Debug, Args)]
+pub struct RegistryAddArgs {
+    /// What messages call it
+    pub name: String,
+    /// Files of a repository, or a web folder
+    #[arg(long = "type", value_name = "TYPE", default_value = "github", value_parser = ["github", "static"])]
+    pub kind: String,
+    /// Whose repository
+    #[arg(long, value_name = "OWNER", required_if_eq("kind", "github"))]
+    pub owner: Option<String>,
+    /// Which repository
+    #[arg(long, value_name = "REPO", required_if_eq("kind", "github"))]
+    pub repo: Option<String>,
+    /// Which branch of it
+    #[arg(long, value_name = "BRANCH", default_value = "main")]
+    pub branch: String,
+    /// The web folder
+    #[arg(long, value_name = "URL", required_if_eq("kind", "static"), conflicts_with_all = ["owner", "repo"])]
+    pub url: Option<String>,
+    /// Variable that holds a token for the web folder
+    #[arg(long, value_name = "VARIABLE", requires = "url")]
+    pub token_env: Option<String>,
+    /// Low is asked first
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "10",
+        allow_negative_numbers = true
+    )]
+    pub priority: i64,
+    /// Into `.wfctl.yaml` of this project instead of the user's own file
+    #[arg(long)]
+    pub project: bool,
+}
+
+/// `plugin-registry remove`
+#[derive(Clone, Debug, Args)]
+pub struct RegistryRemoveArgs {
+    /// Its name
+    pub name: String,
+    /// Out of `.wfctl.yaml` of this project instead of the user's own file
+    #[arg(long)]
+    pub project: bool,
+}
+
 /// `migrate …`
 #[derive(Debug, Subcommand)]
 pub enum MigrateCommand {

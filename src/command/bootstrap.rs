@@ -190,6 +190,17 @@ async fn hand_on(desk: &Desk, config: &Config, made: &BootstrappedState) -> Resu
     if !desk.ui.is_in_actions() {
         let mut lines = String::new();
         for (name, value) in &public {
+            // Here as in a job: a shell that takes these lines would run what the provider says.
+            if let Some(why) = forbidden_variable(name) {
+                desk.ui.say(Event::Problem(Box::new(
+                    Report::warning(
+                        "bootstrap/not-handed-on",
+                        format!("the variable `{name}` of the provider is left out"),
+                    )
+                    .because(why),
+                )));
+                continue;
+            }
             // What a shell cannot take as it stands is not shown as if it could.
             if is_variable_name(name)
                 && let Ok(value) = shlex::try_quote(value)

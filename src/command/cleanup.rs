@@ -13,6 +13,7 @@ use super::up::protected_problem;
 use super::{CommandResult, Desk, Problems, rotate};
 use crate::apply::Engine;
 use crate::apply::credential::{self, Label};
+use crate::apply::ownership::{self, Owner};
 use crate::apply::survey::owner_of;
 use crate::apply::teardown::{
     Discovered, Removed, Target, is_of_others, is_same_provider, listers, of_others, plan_of,
@@ -37,9 +38,10 @@ const AT_ONCE: usize = 10;
 
 /// Runs `infra cleanup`.
 pub async fn by_tag(desk: &Desk, arguments: &CleanupArgs) -> CommandResult {
+    let owner = desk.owner(&arguments.owner)?;
     let config = desk.load(&arguments.config)?;
     let opened = desk.open(&config).await?;
-    let result = by_tag_opened(desk, arguments, &config, &opened).await;
+    let result = by_tag_opened(desk, arguments, &owner, &config, &opened).await;
     opened.close().await;
     result
 }
@@ -47,6 +49,7 @@ pub async fn by_tag(desk: &Desk, arguments: &CleanupArgs) -> CommandResult {
 async fn by_tag_opened(
     desk: &Desk,
     arguments: &CleanupArgs,
+    owner: &Owner,
     config: &Config,
     opened: &Opened,
 ) -> CommandResult {
@@ -54,16 +57,17 @@ async fn by_tag_opened(
         let lease = opened
             .lock(desk, "infra cleanup", arguments.lock_timeout)
             .await?;
-        let result = clean(desk, arguments, config, opened, Some(&lease)).await;
+        let result = clean(desk, arguments, owner, config, opened, Some(&lease)).await;
         unlock(desk, opened, &lease, result).await
     } else {
-        clean(desk, arguments, config, opened, None).await
+        clean(desk, arguments, owner, config, opened, None).await
     }
 }
 
 async fn clean(
     desk: &Desk,
     arguments: &CleanupArgs,
+    owner: &Owner,
     config: &Config,
     opened: &Opened,
     lease: Option<&Lease>,
@@ -92,9 +96,11 @@ async fn clean(
         }
     }
     let records = engine.store.list().await.map_err(Report::from)?;
+    let (mut targets, others) = ownership::sort(&engine, targets, owner).await;
+    let kept: Vec<Kept> = others.into_iter().map(Kept::of).collect();
+    engine.cancel.go_on()?;
     know(&engine, &records, &mut targets);
     let plan = plan_of(&config.environment, &targets)?;
-    let kept: Vec<Kept> = Vec::new();
     let mut story = Story {
         command: "infra cleanup",
         config,
@@ -226,6 +232,7 @@ pub async fn prune(desk: &Desk, arguments: &PruneArgs) -> CommandResult {
         arguments.clone()
     };
     let arguments = &recovered;
+    let owner = desk.owner(&arguments.owner)?;
     let before = OffsetDateTime::parse(&arguments.created_before, &Rfc3339).map_err(|_| {
         Report::error(
             "prune/bad-time",
@@ -239,7 +246,7 @@ pub async fn prune(desk: &Desk, arguments: &PruneArgs) -> CommandResult {
     })?;
     let config = desk.load(&arguments.config)?;
     let opened = desk.open(&config).await?;
-    let result = prune_opened(desk, arguments, &config, &opened, before).await;
+    let result = prune_opened(desk, arguments, &owner, &config, &opened, before).await;
     opened.close().await;
     result
 }
@@ -262,6 +269,7 @@ pub(super) fn two_keys(flag: bool, variable: bool) -> Report {
 async fn prune_opened(
     desk: &Desk,
     arguments: &PruneArgs,
+    owner: &Owner,
     config: &Config,
     opened: &Opened,
     before: OffsetDateTime,
@@ -269,13 +277,14 @@ async fn prune_opened(
     let lease = opened
         .lock(desk, "infra prune", arguments.lock_timeout)
         .await?;
-    let result = prune_locked(desk, arguments, config, opened, before, &lease).await;
+    let result = prune_locked(desk, arguments, owner, config, opened, before, &lease).await;
     unlock(desk, opened, &lease, result).await
 }
 
 async fn prune_locked(
     desk: &Desk,
     arguments: &PruneArgs,
+    owner: &Owner,
     config: &Config,
     opened: &Opened,
     before: OffsetDateTime,
@@ -330,10 +339,13 @@ async fn prune_locked(
             .or(is_of_others(&others, &target).map(|_| ELSEWHERE))
             .or(in_use.then_some("in use by a generated secret"));
         match why {
-            Some(why) => kept.push(Kept { target, why }),
+            Some(why) => kept.push(Kept::of((target, why.to_owned()))),
             None => targets.push(target),
         }
     }
+    let (targets, owned) = ownership::sort(&engine, targets, owner).await;
+    kept.extend(owned.into_iter().map(Kept::of));
+    engine.cancel.go_on()?;
     let plan = plan_of(&config.environment, &targets)?;
     let mut story = Story {
         command: "infra prune",
@@ -401,7 +413,13 @@ pub(super) fn chosen<'a>(
 /// Something that was listed and stays.
 struct Kept {
     target: Target,
-    why: &'static str,
+    why: String,
+}
+
+impl Kept {
+    fn of((target, why): (Target, String)) -> Self {
+        Self { target, why }
+    }
 }
 
 pub(super) fn is_called(target: &Target, name: &str) -> bool {

@@ -1,17 +1,20 @@
 //! `infra derive`: what the modules of a config need, asked of a provider, and put into the config.
 
+use std::collections::BTreeSet;
+
 use serde::Serialize;
 use serde_json::json;
 
 use super::infra::count;
-use super::{CommandResult, Desk, Problems};
+use super::{CommandResult, Desk, Problems, discover};
 use crate::apply::Providers;
 use crate::cli::infra::DeriveArgs;
 use crate::config::{self, Config, Files, Sketch};
 use crate::disk::DiskExt as _;
 use crate::package::{disk_failed, edit, read_text};
 use crate::provider::ability::{Ability, Derivation, Requirement};
-use crate::provider::plugin::{self, find, needs};
+use crate::provider::plugin::find::{self, Found};
+use crate::provider::plugin::{self, needs};
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::resource::{ProviderId, PublicMap};
 
@@ -55,9 +58,18 @@ pub async fn run(desk: &Desk, arguments: &DeriveArgs) -> CommandResult {
     let sketches =
         desk.with_files(|files| config::sketches(&path, desk.global.env.as_deref(), files));
     let mut found = Findings::default();
-    wanted(desk, arguments, &config, &sketches, &mut found)?;
-    if !found.asked.is_empty() {
-        ask_provider(desk, arguments, &config, &sketches, &mut found).await?;
+    let plugins = installed(desk)?;
+    wanted(arguments, &config, &sketches, &plugins, &mut found)?;
+    let discoverers = discover::who(&config, &plugins);
+    if !found.asked.is_empty() || !discoverers.is_empty() {
+        let asking = Asking {
+            application: discover::name(&*desk.disk, &config),
+            config: &config,
+            sketches: &sketches,
+            plugins: &plugins,
+            discoverers,
+        };
+        ask_provider(desk, arguments, &asking, &mut found).await?;
     }
     let mut items = Vec::new();
     for module in &found.modules {
@@ -99,14 +111,19 @@ pub async fn run(desk: &Desk, arguments: &DeriveArgs) -> CommandResult {
     Ok(Exit::Done)
 }
 
-/// What the modules of the config need and none of them meets.
-fn wanted(
-    desk: &Desk,
-    arguments: &DeriveArgs,
-    config: &Config,
-    sketches: &[Sketch],
-    found: &mut Findings,
-) -> Result<(), Problems> {
+/// What stands around a question to providers.
+struct Asking<'a> {
+    /// What the application is called.
+    application: String,
+    config: &'a Config,
+    sketches: &'a [Sketch],
+    plugins: &'a [Found],
+    /// Those whose plugins say that they discover needs.
+    discoverers: BTreeSet<ProviderId>,
+}
+
+/// The plugins that can be used, in the order of their names.
+fn installed(desk: &Desk) -> Result<Vec<Found>, Problems> {
     let folder = plugin::folder(desk.global.plugin_dir.as_deref(), &desk.settings.variables);
     let (plugins, skipped) = find::list(&*desk.disk, &folder)?;
     for skipped in skipped {
@@ -121,29 +138,52 @@ fn wanted(
             .because(skipped.why),
         )));
     }
-    let runtime = arguments.runtime.as_deref().unwrap_or_default();
+    Ok(plugins)
+}
+
+/// What the modules of the config need and none of them meets, as far as plugins have it in writing.
+fn wanted(
+    arguments: &DeriveArgs,
+    config: &Config,
+    sketches: &[Sketch],
+    plugins: &[Found],
+    found: &mut Findings,
+) -> Result<(), Problems> {
     for sketch in sketches {
-        for plugin in &plugins {
+        for plugin in plugins {
             for need in needs::of_kind(plugin, &sketch.kind)? {
-                let is_elsewhere =
-                    !need.environment.is_empty() && need.environment != config.environment;
-                let is_other_runtime = !runtime.is_empty()
-                    && !need.runtimes.is_empty()
-                    && !need.runtimes.iter().any(|word| is_runtime(word, runtime));
-                let is_known = found.asked.iter().any(|one| one.key == need.key)
-                    || found.satisfied.contains(&need.key);
-                if is_elsewhere || is_other_runtime || is_known {
-                    continue;
-                }
-                if sketches.iter().any(|one| one.satisfies.contains(&need.key)) {
-                    found.satisfied.push(need.key);
-                } else {
-                    found.asked.push(need);
-                }
+                found.add(need, arguments, config, sketches);
             }
         }
     }
     Ok(())
+}
+
+impl Findings {
+    /// Takes a need up, unless it is somebody else's, known already, or met.
+    fn add(
+        &mut self,
+        need: Requirement,
+        arguments: &DeriveArgs,
+        config: &Config,
+        sketches: &[Sketch],
+    ) {
+        let runtime = arguments.runtime.as_deref().unwrap_or_default();
+        let is_elsewhere = !need.environment.is_empty() && need.environment != config.environment;
+        let is_other_runtime = !runtime.is_empty()
+            && !need.runtimes.is_empty()
+            && !need.runtimes.iter().any(|word| is_runtime(word, runtime));
+        let is_known =
+            self.asked.iter().any(|one| one.key == need.key) || self.satisfied.contains(&need.key);
+        if is_elsewhere || is_other_runtime || is_known {
+            return;
+        }
+        if sketches.iter().any(|one| one.satisfies.contains(&need.key)) {
+            self.satisfied.push(need.key);
+        } else {
+            self.asked.push(need);
+        }
+    }
 }
 
 /// True when a plugin's word for a runtime is ours, however it is written.
@@ -152,46 +192,80 @@ fn is_runtime(word: &str, ours: &str) -> bool {
     word == ours || word.strip_prefix("requirement-runtime-") == Some(ours)
 }
 
-/// Opens the provider that is to answer, and takes its answer apart.
+/// Opens the providers that are to answer, and takes their answers apart.
 async fn ask_provider(
     desk: &Desk,
     arguments: &DeriveArgs,
-    config: &Config,
-    sketches: &[Sketch],
+    asking: &Asking<'_>,
     found: &mut Findings,
 ) -> Result<(), Problems> {
+    let config = asking.config;
     let mut only = config.clone();
     if let Some(named) = &arguments.provider {
-        only.providers.retain(|id, _| id.as_str() == named);
+        only.providers
+            .retain(|id, _| id.as_str() == named || asking.discoverers.contains(id));
     }
     let mut problems = Vec::new();
     let providers = desk.open_providers(&only, &mut problems).await;
     let result = match problems.is_empty() {
-        true => answer(arguments, config, &providers, &found.asked).await,
+        true => answers(arguments, asking, &providers, found).await,
         false => Err(problems.into()),
     };
     for provider in providers.values() {
         provider.close().await;
     }
-    let (id, derivation) = result?;
+    let Some((id, derivation)) = result? else {
+        return Ok(());
+    };
     let kind = config
         .providers
         .get(&id)
         .map_or("", |declared| declared.provider.as_str());
-    found.modules =
-        judge(&derivation, &found.asked, sketches, id.as_str(), kind).map_err(|why| {
-            Report::error(
-                "derive/answer",
-                format!(
-                    "provider `{id}` answered with modules that cannot be used; nothing was changed"
-                ),
-            )
-            .because(why)
-            .fix("tell the author of the plugin; until then write the modules by hand")
-        })?;
+    found.modules = judge(
+        &derivation,
+        &found.asked,
+        asking.sketches,
+        id.as_str(),
+        kind,
+    )
+    .map_err(|why| {
+        Report::error(
+            "derive/answer",
+            format!(
+                "provider `{id}` answered with modules that cannot be used; nothing was changed"
+            ),
+        )
+        .because(why)
+        .fix("tell the author of the plugin; until then write the modules by hand")
+    })?;
     found.derivation = derivation;
     found.provider = Some(id);
     Ok(())
+}
+
+/// What is needed beyond what is in writing, and then what would meet it all.
+async fn answers(
+    arguments: &DeriveArgs,
+    asking: &Asking<'_>,
+    providers: &Providers,
+    found: &mut Findings,
+) -> Result<Option<(ProviderId, Derivation)>, Problems> {
+    let Asking {
+        application,
+        config,
+        sketches,
+        plugins,
+        ..
+    } = asking;
+    for need in discover::ask(application, config, sketches, plugins, providers).await? {
+        found.add(need, arguments, config, sketches);
+    }
+    if found.asked.is_empty() {
+        return Ok(None);
+    }
+    answer(arguments, config, providers, &found.asked)
+        .await
+        .map(Some)
 }
 
 async fn answer(
@@ -202,6 +276,10 @@ async fn answer(
 ) -> Result<(ProviderId, Derivation), Problems> {
     let mut able = providers
         .iter()
+        .filter(|(id, _)| match arguments.provider.as_deref() {
+            Some(named) => named == id.as_str(),
+            None => true,
+        })
         .filter(|(_, provider)| provider.abilities().contains(&Ability::Requirements));
     let (id, provider) = match (able.next(), able.next()) {
         (Some(one), None) => one,

@@ -9,6 +9,7 @@ pub mod cleanup;
 pub mod config;
 pub mod derive;
 pub mod destroy;
+mod discover;
 pub mod drift;
 pub mod expect;
 pub mod failures;
@@ -26,7 +27,9 @@ pub mod plugin;
 pub mod providers;
 pub mod refresh;
 pub mod regions;
+pub mod repair;
 pub mod rotate;
+pub mod scale;
 mod served;
 pub mod shelf;
 pub mod signals;
@@ -46,6 +49,7 @@ use serde_json::json;
 
 use crate::cancel::{Cancel, stopped};
 use crate::cli::plugin::MigrateCommand;
+use crate::cli::provider::MigrationsCommand;
 use crate::cli::{Cli, Command, ConfigCommand, DeployCommand, GlobalArgs, InfraCommand};
 use crate::clock::Clock;
 use crate::disk::Disk;
@@ -164,6 +168,13 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
         Command::Infra(InfraCommand::Logs(arguments)) => {
             ("infra logs", logs::run(desk, arguments).await)
         }
+        Command::Infra(InfraCommand::Scale(arguments)) => {
+            ("infra scale", scale::run(desk, arguments).await)
+        }
+        Command::Migrations(MigrationsCommand::RepairDirty(arguments)) => (
+            "migrations repair-dirty",
+            repair::run(desk, arguments).await,
+        ),
         Command::Infra(InfraCommand::Job(command)) => {
             (command.name(), job::run(desk, command).await)
         }
@@ -171,6 +182,7 @@ pub async fn run(desk: &Desk, cli: &Cli) -> Exit {
             ("deploy verify", verify::run(desk, arguments).await)
         }
         Command::Plugin(command) => plugin::run(desk, command).await,
+        Command::PluginRegistry(command) => plugin::registry::run(desk, command),
         Command::Migrate(MigrateCommand::Plugins(arguments)) => {
             ("migrate plugins", migrate::plugins(desk, arguments).await)
         }

@@ -155,6 +155,17 @@ impl Desk {
         }
     }
 
+    /// Opens the state and nothing else: for what is answered from the records alone, without anybody's
+    /// credentials.
+    pub(super) async fn open_records(&self, config: &Config) -> Result<Opened, Problems> {
+        Ok(Opened {
+            store: self.open_store(config, None).await?,
+            providers: Providers::new(),
+            sinks: Sinks::new(),
+            secret_stores: SecretStores::new(),
+        })
+    }
+
     fn open_sinks(
         &self,
         config: &Config,

@@ -1,14 +1,16 @@
-//! `infra outputs`: what resources answered. Sensitive outputs, and undeclared ones of which nobody
-//! says that they are not, stay hidden unless `--show-sensitive` is given, which only a flag can do.
+//! `infra outputs`: what resources answered, from the records alone: no provider is started. Sensitive
+//! outputs, and undeclared ones of which nobody says that they are not, stay hidden unless
+//! `--show-sensitive` is given, which only a flag can do.
 
 use std::collections::BTreeMap;
 
 use serde_json::json;
 
 use super::{CommandResult, Desk};
-use crate::apply::survey::{by_address, sort_outputs};
+use crate::apply::Engine;
+use crate::apply::survey::by_address;
 use crate::cli::{OutputsArgs, OutputsFormat};
-use crate::config::{Config, Needs};
+use crate::config::{Config, Needs, Resource};
 use crate::report::{Exit, Report};
 use crate::resource::{Address, Output, Outputs};
 
@@ -18,7 +20,7 @@ pub const MASKED: &str = "***MASKED***";
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &OutputsArgs) -> CommandResult {
     let config = desk.load_for(Needs::RECORDS, &arguments.config)?;
-    let opened = desk.open(&config).await?;
+    let opened = desk.open_records(&config).await?;
     opened.knows_environment(desk, &config).await?;
     let engine = opened.engine(desk, &config, 1, false).await?;
     let resources = by_address(&engine);
@@ -31,39 +33,63 @@ pub async fn run(desk: &Desk, arguments: &OutputsArgs) -> CommandResult {
             &engine.masker,
         )
         .map_err(Report::from)?;
-        let outputs = match resources.get(&recorded.address) {
-            Some(resource) => {
-                let driver = engine.driver(&recorded.address, &resource.provider, &resource.kind);
-                sort_outputs(&engine, resource, driver.ok(), recorded.outputs)
-            }
-            None => recorded.outputs,
-        };
+        let resource = resources.get(&recorded.address).copied();
+        // Another program's record says nothing about what may be shown.
+        let is_judged = record.tidegate.format > 0;
+        let outputs = recorded
+            .outputs
+            .into_iter()
+            .map(|(name, output)| {
+                let output = sorted(&engine, resource, &name, output, is_judged);
+                (name, output)
+            })
+            .collect();
         all.insert(recorded.address, outputs);
     }
     if let Some(name) = &arguments.module {
-        let address = address_of(&config, name);
+        let address = config.address_of(name);
         let Some(outputs) = all.remove(&address) else {
             return Err(unknown_module(name, &all).into());
         };
         if let Some(field) = &arguments.output {
-            let exit = one(desk, arguments, &config, &address, &outputs, field)?;
-            opened.close().await;
-            return Ok(exit);
+            return Ok(one(desk, arguments, &config, &address, &outputs, field)?);
         }
         all = BTreeMap::from([(address, outputs)]);
     }
     listing(desk, arguments, &config, &all);
-    opened.close().await;
     Ok(Exit::Done)
 }
 
-/// Base names and resolved names both work.
-fn address_of(config: &Config, name: &str) -> Address {
-    config
-        .resources
-        .iter()
-        .find(|resource| resource.base_name == name)
-        .map_or_else(|| Address::new(name), |resource| resource.address.clone())
+/// A recorded output as it may be shown: what the config says of it wins; then what was decided when it was
+/// recorded, with its driver at hand. Of what nobody decided, only numbers and flags are in the open.
+fn sorted(
+    engine: &Engine<'_>,
+    resource: Option<&Resource>,
+    name: &str,
+    output: Output,
+    is_judged: bool,
+) -> Output {
+    let declared = resource
+        .and_then(|resource| resource.outputs.get(name))
+        .map(|declared| declared.sensitive);
+    match output {
+        Output::Public(value) => {
+            let is_plain = value.is_number() || value.is_boolean() || value.is_null();
+            if !declared.unwrap_or(!is_judged && !is_plain) {
+                return Output::Public(value);
+            }
+            let text = match value {
+                serde_json::Value::String(text) => text,
+                other => other.to_string(),
+            };
+            Output::Sensitive(engine.masker.admit(name, text))
+        }
+        // The config says, by name, that this output is no secret.
+        Output::Sensitive(secret) if declared == Some(false) => {
+            Output::Public(serde_json::Value::String(secret.expose().to_owned()))
+        }
+        output @ Output::Sensitive(_) => output,
+    }
 }
 
 fn unknown_module(name: &str, all: &BTreeMap<Address, Outputs>) -> Report {

@@ -13,6 +13,7 @@ use super::infra::{approve, count, settle, unlock};
 use super::open::Opened;
 use super::{CommandResult, Desk, Problems};
 use crate::apply::credential::{self, Standing};
+use crate::apply::ownership::{self, Owner};
 use crate::apply::teardown::{
     Removed, Target, is_of_others, of_others, plan_of, remove, target_of,
 };
@@ -123,10 +124,11 @@ async fn under_lock(
     item: &Credential,
     lease: &Lease,
 ) -> CommandResult {
+    let owner = desk.owner(&arguments.owner)?;
     let engine = opened.engine(desk, config, AT_ONCE, true).await?;
     settle(desk, &engine, lease).await?;
     let mut values = secrets::known(&engine, &opened.secret_stores).await?;
-    let preview = preview(&engine, arguments, item).await?;
+    let preview = preview(&engine, arguments, &owner, item).await?;
     let plan = plan_of(&config.environment, &preview.targets)?;
     show(desk, item, &preview);
     gate(&plan, &[])?;
@@ -195,6 +197,7 @@ async fn under_lock(
 async fn preview(
     engine: &Engine<'_>,
     arguments: &RotateArgs,
+    owner: &Owner,
     item: &Credential,
 ) -> Result<Preview, Problems> {
     let (id, provider, kind) = credential::maker(engine, item)?;
@@ -303,6 +306,14 @@ async fn preview(
                 }
             }
         }
+    }
+    let (targets, owned) = ownership::sort(engine, targets, owner).await;
+    engine.cancel.go_on()?;
+    if let Some((target, why)) = owned.first() {
+        return Err(refused_also(
+            format!("`{}` stays: {why}", target.prior.address),
+            "take it out of `--also`, or say with `--owner` for whom you work",
+        ));
     }
     Ok(Preview {
         before,

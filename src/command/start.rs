@@ -24,6 +24,7 @@ use crate::ui::{Ui, UiOptions};
 
 /// Runs the program.
 pub fn start(arguments: &[OsString]) -> ExitCode {
+    keep_descriptors();
     // Our own helpers in other processes: a supervisor and its shim. They need none of the rest.
     if let Some(code) = helper(arguments.get(1..).unwrap_or_default()) {
         return code;
@@ -163,6 +164,13 @@ fn end(ui: &Ui, exit: Exit) -> ExitCode {
         (_, exit) => exit,
     };
     ExitCode::from(exit as u8)
+}
+
+/// What whoever started us had open stays between the two of us: no plugin may read it, and no service
+/// holds a lock of its for as long as it runs.
+fn keep_descriptors() {
+    const FIRST_BEYOND_STREAMS: i32 = 3;
+    close_fds::CloseFdsBuilder::new().cloexecfrom(FIRST_BEYOND_STREAMS);
 }
 
 /// No core dump and no other process of the same user may read what we hold in memory. Best

@@ -1,4 +1,7 @@
-//! `infra status`: every recorded resource, and what its provider says about it now.
+//! `infra status`: every recorded resource, and what its provider says about it now. Only providers that have
+//! something on record are started.
+
+use std::collections::BTreeSet;
 
 use futures_util::StreamExt as _;
 use serde_json::json;
@@ -11,8 +14,8 @@ use crate::config::Needs;
 use crate::face::table;
 use crate::provider::ability::Ability;
 use crate::provider::{Driver, ErrorClass, Provider};
-use crate::report::{Exit, Report, Reporter as _};
-use crate::resource::{Address, Kind, Recorded};
+use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::resource::{Address, Kind, ProviderId, Recorded};
 
 /// Resources asked at once.
 const AT_ONCE: usize = 10;
@@ -24,11 +27,30 @@ const SERVES_OTHERS: &str = "infra.container_service";
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
     let config = desk.load_for(Needs::RECORDS, &arguments.config)?;
-    let opened = desk.open(&config).await?;
+    let mut opened = desk.open_records(&config).await?;
     opened.knows_environment(desk, &config).await?;
-    let engine = opened.engine(desk, &config, AT_ONCE, false).await?;
-    let records = engine.store.list().await.map_err(Report::from)?;
-    let engine = &engine;
+    let records = opened.store.list().await.map_err(Report::from)?;
+    let silent = {
+        let engine = opened.engine(desk, &config, AT_ONCE, false).await?;
+        let owners: BTreeSet<ProviderId> = records
+            .iter()
+            .map(|record| owner_of(&engine, record))
+            .collect();
+        drop(engine);
+        let mut only = config.clone();
+        only.providers.retain(|id, _| owners.contains(id));
+        let mut problems = Vec::new();
+        opened.providers = desk.open_providers(&only, &mut problems).await;
+        desk.cancel.go_on()?;
+        for problem in problems {
+            desk.ui.say(Event::Problem(Box::new(problem)));
+        }
+        only.providers
+            .retain(|id, _| !opened.providers.contains_key(id));
+        only.providers
+    };
+    let silent = &silent;
+    let engine = &opened.engine(desk, &config, AT_ONCE, false).await?;
     let looked_at = &checked::times(engine).await?;
     let mut rows: Vec<(String, String, String, String, bool)> = futures_util::stream::iter(records)
         .map(|record| async move {
@@ -41,6 +63,11 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
                 &engine.masker,
             ) {
                 Err(error) => ("unknown".to_owned(), error.to_string(), false),
+                Ok(_) if silent.contains_key(&owner) => (
+                    "unknown".to_owned(),
+                    "its provider cannot be asked".to_owned(),
+                    false,
+                ),
                 Ok(prior) => match engine.driver(&prior.address, &owner, &kind) {
                     Err(problem) => ("unknown".to_owned(), problem.message, false),
                     Ok(driver) => match engine.providers.get(&owner) {

@@ -11,6 +11,7 @@ use super::open::Opened;
 use super::up::protected_problem;
 use super::{CommandResult, Desk, Problems};
 use crate::apply::execute::CALL_TIMEOUT;
+use crate::apply::ownership::{self, Owner};
 use crate::apply::sinks::{SinkResult, remove_all};
 use crate::apply::teardown::{
     Discovered, Removed, Target, add_orphans, discover, listers, plan_of, remove, tagged,
@@ -41,9 +42,10 @@ pub async fn run(desk: &Desk, arguments: &TeardownArgs) -> CommandResult {
     if desk.global.config.is_none() && arguments.config.file.is_none() {
         return Err(missing("--config", "what the environment consists of").into());
     }
+    let owner = desk.owner(&arguments.owner)?;
     let config = desk.load(&arguments.config)?;
     let opened = desk.open(&config).await?;
-    let result = opened_run(desk, arguments, &config, &opened).await;
+    let result = opened_run(desk, arguments, &owner, &config, &opened).await;
     opened.close().await;
     result
 }
@@ -60,13 +62,14 @@ fn missing(flag: &str, what: &str) -> Report {
 async fn opened_run(
     desk: &Desk,
     arguments: &TeardownArgs,
+    owner: &Owner,
     config: &Config,
     opened: &Opened,
 ) -> CommandResult {
     if arguments.dry_run {
         let remembered = remember(opened).await;
         let engine = engine(desk, arguments, config, opened).await;
-        let discovered = find(desk, arguments, &engine, &remembered).await;
+        let discovered = find(desk, arguments, owner, &engine, &remembered).await;
         let targets = targets(&discovered);
         let plan = plan_of(&config.environment, &targets)?;
         preview(desk, opened, &discovered, &plan, &remembered);
@@ -113,7 +116,7 @@ async fn opened_run(
         }
         Err(problems) => return Err(problems),
     };
-    let (result, wiped) = match go(desk, arguments, config, opened, lease.as_ref()).await {
+    let (result, wiped) = match go(desk, arguments, owner, config, opened, lease.as_ref()).await {
         Ok((exit, wiped)) => (Ok(exit), wiped),
         Err(problems) => (Err(problems), false),
     };
@@ -184,6 +187,7 @@ async fn remember(opened: &Opened) -> Remembered {
 async fn find(
     desk: &Desk,
     arguments: &TeardownArgs,
+    owner: &Owner,
     engine: &Engine<'_>,
     remembered: &Remembered,
 ) -> Vec<Discovered> {
@@ -201,7 +205,31 @@ async fn find(
         let found = tagged(engine, &tag).await;
         add_orphans(engine, &mut discovered, found, &remembered.records);
     }
+    spare(engine, discovered, owner).await
+}
+
+/// What somebody else owns is not torn down, and stands in the way of the state's end like everything
+/// that could not be looked up.
+async fn spare(engine: &Engine<'_>, discovered: Vec<Discovered>, owner: &Owner) -> Vec<Discovered> {
+    let (_, stays) = ownership::sort(engine, targets(&discovered), owner).await;
+    let why: BTreeMap<Address, String> = stays
+        .into_iter()
+        .map(|(target, why)| (target.address, why))
+        .collect();
     discovered
+        .into_iter()
+        .map(|one| match &one {
+            Discovered::There(target) => match why.get(&target.address) {
+                Some(why) => Discovered::Failed {
+                    address: target.prior.address.clone(),
+                    kind: target.kind.clone(),
+                    message: format!("{why}, so it is not touched"),
+                },
+                None => one,
+            },
+            Discovered::Missing { .. } | Discovered::Failed { .. } => one,
+        })
+        .collect()
 }
 
 fn targets(discovered: &[Discovered]) -> Vec<Target> {
@@ -340,6 +368,7 @@ async fn settle(desk: &Desk, engine: &Engine<'_>, lease: &Lease) -> Vec<Report> 
 async fn go(
     desk: &Desk,
     arguments: &TeardownArgs,
+    owner: &Owner,
     config: &Config,
     opened: &Opened,
     lease: Option<&Lease>,
@@ -351,7 +380,7 @@ async fn go(
         None => Vec::new(),
     };
     let remembered = remember(opened).await;
-    let discovered = find(desk, arguments, &engine, &remembered).await;
+    let discovered = find(desk, arguments, owner, &engine, &remembered).await;
     let targets = targets(&discovered);
     let plan = plan_of(&config.environment, &targets)?;
     preview(desk, opened, &discovered, &plan, &remembered);

@@ -67,6 +67,17 @@ fn unset(map: &Map) -> BTreeSet<String> {
     names
 }
 
+impl Config {
+    /// A resource by its base name or its resolved one. What the config does not declare may still be
+    /// on record.
+    pub fn address_of(&self, name: &str) -> Address {
+        self.resources
+            .iter()
+            .find(|resource| resource.base_name == name)
+            .map_or_else(|| Address::new(name), |resource| resource.address.clone())
+    }
+}
+
 /// One `infra.*` module.
 #[derive(Clone, Debug)]
 pub struct Resource {

@@ -35,6 +35,8 @@ pub struct Descriptor {
     pub secrets: Vec<String>,
     /// Variables it needs whose values are not.
     pub settings: Vec<String>,
+    /// Services of the contract it says it serves, by their full names, sorted.
+    pub services: Vec<String>,
     /// State backends it says it serves, sorted.
     pub state_backends: Vec<String>,
     /// Types of resource it says it has.
@@ -241,10 +243,15 @@ impl Descriptor {
             Some(nested) => text(nested, "name")?.filter(|name| !name.is_empty()),
             None => None,
         };
-        let mut state_backends = words(&root, "iacStateBackends")?;
-        state_backends.extend(words(capabilities, "iacStateBackends")?);
-        state_backends.sort();
-        state_backends.dedup();
+        let everywhere = |list: &str| -> Result<Vec<String>, String> {
+            let mut all = words(&root, list)?;
+            all.extend(words(capabilities, list)?);
+            all.sort();
+            all.dedup();
+            Ok(all)
+        };
+        let state_backends = everywhere("iacStateBackends")?;
+        let services = everywhere("iacServices")?;
         Ok(Self {
             name: name.to_owned(),
             version: version.to_owned(),
@@ -256,6 +263,7 @@ impl Descriptor {
             plan_version,
             secrets: names(&root, "required_secrets")?,
             settings: names(&root, "required_config")?,
+            services,
             state_backends,
             resource_types: [nested, Some(capabilities), Some(&root)]
                 .into_iter()

@@ -79,7 +79,7 @@ impl Workshop {
                 "another process is installing into the same folder",
             )
             .await?;
-        install::sweep(disk, plugin_dir).map_err(|error| disk_failed(&error))?;
+        self.swept(plugin_dir)?;
         let (named, engine) = (named.map(str::to_owned), self.engine.clone());
         let (disk, plugin_dir) = (Arc::clone(&self.fetcher.disk), plugin_dir.to_path_buf());
         blocking(move || {
@@ -127,6 +127,7 @@ impl Workshop {
                 url,
                 is_asset: false,
                 sha256: &sha256,
+                is_asked_for: false,
                 credential: None,
             })
             .await

@@ -100,6 +100,8 @@ pub struct Want<'a> {
     pub is_asset: bool,
     /// The digest it must have.
     pub sha256: &'a str,
+    /// Its server is asked, whatever the cache holds.
+    pub is_asked_for: bool,
     /// The token, when there is one.
     pub credential: Option<&'a Credential>,
 }
@@ -183,7 +185,9 @@ impl Fetcher {
                     .map_err(|error| disk_failed(&error))
             })
         };
-        if let Some(bytes) = take().await? {
+        if !want.is_asked_for
+            && let Some(bytes) = take().await?
+        {
             return Ok(bytes);
         }
         let _fetching = self
@@ -193,7 +197,9 @@ impl Fetcher {
             )
             .await?;
         // Whoever held the turn before may have fetched it.
-        if let Some(bytes) = take().await? {
+        if !want.is_asked_for
+            && let Some(bytes) = take().await?
+        {
             return Ok(bytes);
         }
         let (bytes, was_resumed) = self.transfer(want).await?;

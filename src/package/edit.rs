@@ -2,6 +2,7 @@
 //! stay as they are. After each change the text is read again, and a change that did more (or less)
 //! than was meant is thrown away.
 
+pub mod item;
 mod lines;
 
 use std::path::Path;
@@ -118,7 +119,18 @@ fn append_text(
                 edited.push_str(&text[line_end..]);
                 edited
             }
-            Some((TreeKind::Null, _)) => {
+            Some((TreeKind::Null, list)) => {
+                // A word for nothing makes room for something.
+                let written = text.get(list.start..list.end).unwrap_or_default();
+                let text = match written.trim() {
+                    "null" | "Null" | "NULL" | "~" => format!(
+                        "{}{}",
+                        text[..list.start].trim_end_matches(' '),
+                        &text[list.end..]
+                    ),
+                    _ => text.to_owned(),
+                };
+                let lines = Lines::new(&text);
                 let start = document
                     .root
                     .fields()
@@ -132,7 +144,7 @@ fn append_text(
                 let dash = lines.dash(last).ok_or_else(|| {
                     vec![cannot(
                         path,
-                        &format!("its list `{key}` is written in brackets"),
+                        &format!("its list `{key}` is written in brackets, or an item of it does not begin with `- name: …`"),
                     )]
                 })?;
                 let at = lines.item_end(last, dash);
@@ -150,7 +162,7 @@ pub fn remove(path: &Path, text: &str, name: &str) -> Result<String, Vec<Report>
     let item = item_of(path, &document, name)?;
     let dash = lines
         .dash(item.start)
-        .ok_or_else(|| vec![cannot(path, "its list `plugins` is written in brackets")])?;
+        .ok_or_else(|| vec![cannot(path, "its list `plugins` is written in brackets, or an item of it does not begin with `- name: …`")])?;
     let start = lines.start_of_line(item.start);
     let end = lines.item_end(item.start, dash);
     let edited = format!("{}{}", &text[..start], &text[end..]);
@@ -384,7 +396,11 @@ fn confirm(
     };
     let mut expected = keys(before)?;
     change(&mut expected);
-    if keys(&after)? == expected && rest(before)? == rest(&after)? {
+    let others = rest(before)?;
+    // What is wrong with a text that is on no disk helps nobody.
+    let is_as_meant = keys(&after).is_ok_and(|keys| keys == expected)
+        && rest(&after).is_ok_and(|rest| rest == others);
+    if is_as_meant {
         Ok(after)
     } else {
         Err(vec![cannot(path, "the change would have touched more")])
@@ -452,6 +468,26 @@ registries: []
             source: Some("https://example.net/{version}".to_owned()),
             auth_env: Some("TOKEN".to_owned()),
             identity: None,
+        }
+    }
+
+    #[test]
+    fn a_word_for_nothing_makes_room_and_what_cannot_be_edited_is_not_shown_edited() {
+        for (before, first) in [
+            ("version: 1\nplugins: null\n", "plugins:\n  - name: gcp\n"),
+            (
+                "version: 1\nplugins: ~ # none\n",
+                "plugins: # none\n  - name: gcp\n",
+            ),
+            ("version: 1\nplugins:\n", "plugins:\n  - name: gcp\n"),
+        ] {
+            let after = add(path(), before, &entry()).unwrap();
+            assert!(after.contains(first), "{after}");
+        }
+        // A comment at the very left ends an item for us, and not for YAML.
+        let odd = "version: 1\nplugins:\n  - name: a\n# here\n    version: v1.0.0\n    source: github.com/a/b\n";
+        for problems in [add(path(), odd, &entry()), remove(path(), odd, "a")] {
+            assert_eq!(problems.unwrap_err()[0].code, "package/cannot-edit");
         }
     }
 

@@ -377,22 +377,38 @@ fn no_binary(asked: &Identity<'_>) -> Report {
 }
 
 /// Removes what installs that were killed left behind. For whoever holds the plugin folder's lock.
-pub fn sweep(disk: &dyn Disk, plugin_dir: &Path) -> crate::disk::DiskResult<()> {
+/// Answers what is said of what had to stay: it holds what a plugin kept, and stands in nobody's way.
+pub fn sweep(disk: &dyn Disk, plugin_dir: &Path) -> crate::disk::DiskResult<Vec<Report>> {
+    let mut kept = Vec::new();
     for entry in disk.list(plugin_dir)? {
         let left = plugin_dir.join(&entry);
         if let Some(rest) = entry.strip_prefix(REPLACING) {
             // `<folder>-<process>-<number>`; a folder's name may hold hyphens of its own.
             let folder = rest.rsplitn(3, '-').nth(2);
             let target = plugin_dir.join(folder.unwrap_or(rest));
-            if disk.entry(&target)? == Some(EntryKind::Directory) {
-                parts::carry_over(disk, &left, &target)?;
+            if disk.entry(&target)? == Some(EntryKind::Directory)
+                && let Err(error) = parts::carry_over(disk, &left, &target)
+            {
+                kept.push(
+                    Report::warning(
+                        "package/left-behind",
+                        format!(
+                            "what the plugin in `{}` kept could not be moved into its new installation",
+                            target.display()
+                        ),
+                    )
+                    .caused_by(&error)
+                    .because(format!("it is in `{}`", left.display()))
+                    .fix("move by hand what is still wanted, then remove that folder"),
+                );
+                continue;
             }
             disk.remove_tree(&left)?;
         } else if entry.starts_with(STAGING) {
             disk.remove_tree(&left)?;
         }
     }
-    Ok(())
+    Ok(kept)
 }
 
 /// What stands in a plugin's folder.

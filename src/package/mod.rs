@@ -31,7 +31,7 @@ use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 use crate::disk::{Disk, DiskError, EntryKind};
 use crate::github;
 use crate::http::RedactedUrl;
-use crate::report::{Exit, Report};
+use crate::report::{Event, Exit, Report};
 use crate::secret::Masker;
 use crate::variables::Variables;
 use archive::ARCHIVE_BYTES_MAX;
@@ -176,8 +176,19 @@ impl Workshop {
             Some(_) => resolver.published(plugin, credential.as_ref()).await?,
             None => self.listed(plugin, &resolver).await?,
         };
-        stream::iter(published)
-            .map(|one| self.pin_one(plugin, one, credential.as_ref()))
+        // Two that are said to be the same archive are each fetched: one of them may be a slip.
+        let is_said_twice: Vec<bool> = published
+            .iter()
+            .map(|one| {
+                published
+                    .iter()
+                    .any(|other| other.sha256 == one.sha256 && other.url != one.url)
+            })
+            .collect();
+        stream::iter(published.into_iter().zip(is_said_twice))
+            .map(|(one, is_said_twice)| {
+                self.pin_one(plugin, one, is_said_twice, credential.as_ref())
+            })
             .buffer_unordered(self.jobs.clamp(1, UNPACKED_AT_ONCE))
             .try_collect()
             .await
@@ -187,6 +198,7 @@ impl Workshop {
         &self,
         plugin: &Wanted,
         published: Published,
+        is_said_twice: bool,
         credential: Option<&Credential>,
     ) -> Result<(String, Artifact), Report> {
         let what = format!(
@@ -200,6 +212,7 @@ impl Workshop {
                 url: published.asset_url.as_deref().unwrap_or(&published.url),
                 is_asset: published.asset_url.is_some(),
                 sha256: &published.sha256,
+                is_asked_for: is_said_twice,
                 credential,
             })
             .await?;
@@ -249,7 +262,7 @@ impl Workshop {
                 "another process is installing into the same folder",
             )
             .await?;
-        install::sweep(disk, plugin_dir).map_err(|error| disk_failed(&error))?;
+        self.swept(plugin_dir)?;
         let wanted: Vec<&Wanted> = manifest
             .plugins
             .iter()
@@ -376,6 +389,7 @@ impl Workshop {
                 url: asset_url.as_deref().unwrap_or(&artifact.url),
                 is_asset: asset_url.is_some(),
                 sha256: &artifact.sha256,
+                is_asked_for: false,
                 credential: credential.as_ref(),
             })
             .await
@@ -463,6 +477,16 @@ impl Workshop {
             (None, _) => return Ok(None),
         };
         self.token_for(variable, server).map(Some)
+    }
+
+    /// Removes what killed installs left, and says what had to stay.
+    fn swept(&self, plugin_dir: &Path) -> Result<(), Report> {
+        let kept =
+            install::sweep(&*self.fetcher.disk, plugin_dir).map_err(|error| disk_failed(&error))?;
+        for warning in kept {
+            self.fetcher.reporter.say(Event::Problem(Box::new(warning)));
+        }
+        Ok(())
     }
 
     /// The token in a variable, for one server.

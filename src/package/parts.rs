@@ -5,7 +5,7 @@
 //! not on the list is the plugin's own, because a plugin runs in its folder: it stays.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::archive::{self, Contents};
 use super::cache::digest_of;
@@ -18,6 +18,18 @@ use crate::report::Report;
 pub const LIST_FILE: &str = ".package-files";
 /// Largest list that is read.
 const LIST_BYTES_MAX: u64 = 16 << 20;
+/// How programs begin: ELF, scripts, Mach-O, PE.
+const BEGINNINGS: [&[u8]; 5] = [
+    b"\x7fELF",
+    b"#!",
+    b"\xcf\xfa\xed\xfe",
+    b"\xca\xfe\xba\xbe",
+    b"MZ",
+];
+/// As much of a file as shows how it begins.
+const HEAD_BYTES: usize = 4;
+/// A plugin's cache may be large; this many of its files are looked at.
+const LOOKED_AT_MAX: usize = 20_000;
 /// Between digest and path, as `sha256sum` writes it.
 const GAP: &str = "  ";
 
@@ -147,9 +159,11 @@ pub(super) fn own(disk: &dyn Disk, old: &Path, new: &Path) -> DiskResult<Vec<Str
                 format!("{folder}/{entry}")
             };
             let below = format!("{path}/");
-            if listed.iter().any(|listed| listed.starts_with(&below)) {
+            // What leads elsewhere is the plugin's own as a whole: what is behind it is not in here.
+            let is_folder = disk.entry(&old.join(&path))? == Some(EntryKind::Directory);
+            if is_folder && listed.iter().any(|listed| listed.starts_with(&below)) {
                 folders.push(path);
-            } else if !listed.contains(&path) {
+            } else if is_folder || !listed.contains(&path) {
                 own.push(path);
             }
         }
@@ -161,17 +175,94 @@ pub(super) fn own(disk: &dyn Disk, old: &Path, new: &Path) -> DiskResult<Vec<Str
 /// Moves what is the plugin's own from an old installation into its new one. Done twice, it is done once.
 pub(super) fn carry_over(disk: &dyn Disk, old: &Path, new: &Path) -> DiskResult<()> {
     for path in own(disk, old, new)? {
-        let mut to = new.join(&path);
+        let to = place_for(disk, new, &path)?;
         if let Some(folder) = to.parent() {
             disk.create_directories(folder, 0o755)?;
-        }
-        if disk.entry(&to)?.is_some() {
-            // The package has something of that name now; neither takes the other's place.
-            to = new.join(format!("{path}.before"));
         }
         disk.rename(&old.join(&path), &to)?;
     }
     disk.sync_directory(new)
+}
+
+/// Where something goes that stood at `path`: there, unless the package has something of that name now, or
+/// a file where a folder of its path was. Then beside it, under the first name that is taken with `.before`
+/// behind it: neither takes the other's place.
+fn place_for(disk: &dyn Disk, new: &Path, path: &str) -> DiskResult<PathBuf> {
+    let mut to = new.to_path_buf();
+    let mut parts = path.split('/').peekable();
+    while let Some(part) = parts.next() {
+        let is_last = parts.peek().is_none();
+        let stands_in_the_way = match disk.entry(&to.join(part))? {
+            None => false,
+            Some(EntryKind::Directory) => is_last,
+            Some(EntryKind::File { .. } | EntryKind::Other) => true,
+        };
+        if !stands_in_the_way {
+            to.push(part);
+            continue;
+        }
+        // A leftover of an earlier time may have that name, too.
+        let mut name = format!("{part}.before");
+        loop {
+            let is_free = match disk.entry(&to.join(&name))? {
+                None => true,
+                Some(EntryKind::Directory) => !is_last,
+                Some(EntryKind::File { .. } | EntryKind::Other) => false,
+            };
+            if is_free {
+                break;
+            }
+            name.push_str(".before");
+        }
+        to.push(name);
+    }
+    Ok(to)
+}
+
+/// Files that no package brought and that could be run all the same, by path, in order: programs,
+/// libraries, and whatever begins like one. A plugin may have put them there itself, so they are only
+/// told.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn programs_beside(disk: &dyn Disk, directory: &Path) -> Result<Vec<String>, Report> {
+    let failed = |error| disk_failed(&error);
+    if read_list(disk, directory).map_err(failed)?.is_none() {
+        return Ok(Vec::new());
+    }
+    let mut programs = Vec::new();
+    let mut pending = own(disk, directory, directory).map_err(failed)?;
+    let mut looked_at = 0_usize;
+    while let Some(path) = pending.pop() {
+        looked_at += 1;
+        if looked_at > LOOKED_AT_MAX {
+            break;
+        }
+        let place = directory.join(&path);
+        match disk.entry(&place).map_err(failed)? {
+            Some(EntryKind::Directory) => {
+                let names = disk.list(&place).map_err(failed)?;
+                pending.extend(names.into_iter().map(|name| format!("{path}/{name}")));
+            }
+            Some(EntryKind::File { .. }) => {
+                let head = disk.head(&place, HEAD_BYTES).map_err(failed)?;
+                if is_program(&path, &head) {
+                    programs.push(path);
+                }
+            }
+            // A link is as good as what it leads to.
+            Some(EntryKind::Other) => programs.push(path),
+            None => {}
+        }
+    }
+    programs.sort();
+    Ok(programs)
+}
+
+fn is_program(path: &str, head: &[u8]) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let is_library = name.ends_with(".so") || name.contains(".so.") || name.ends_with(".dylib");
+    is_library || name == DESCRIPTOR_FILE || BEGINNINGS.iter().any(|magic| head.starts_with(magic))
 }
 
 #[cfg(test)]

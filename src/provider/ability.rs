@@ -37,6 +37,8 @@ pub enum Ability {
     Logs,
     /// Runs one-off jobs.
     Jobs,
+    /// Says what an application needs.
+    Discovery,
     /// Says which resources meet an application's requirements.
     Requirements,
     /// Repairs a database migration that stopped half-way.
@@ -60,6 +62,7 @@ impl Ability {
             Self::Regions => "list regions",
             Self::Logs => "capture logs",
             Self::Jobs => "run jobs",
+            Self::Discovery => "discover requirements",
             Self::Requirements => "map requirements",
             Self::RepairMigration => "repair migrations",
         }
@@ -375,6 +378,34 @@ pub struct JobStatus {
     pub exit_code: i32,
     /// What the provider says. Untrusted text.
     pub message: String,
+}
+
+/// What a provider is told of an application that it is to know the needs of: what there is, never how
+/// it is configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Application {
+    /// Its name.
+    pub name: String,
+    /// The environment.
+    pub environment: String,
+    /// Its modules, in file order.
+    pub modules: Vec<ModuleName>,
+    /// The plugins that are installed for it.
+    pub plugins: Vec<String>,
+    /// What the provider's own module says, without secrets and without values of variables that are
+    /// secret.
+    pub settings: PublicMap,
+}
+
+/// One module of an [`Application`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModuleName {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub kind: String,
+    /// Keys of the requirements it meets.
+    pub satisfies: Vec<String>,
 }
 
 /// Something an application needs, in no provider's words. Enumerations are the lower-case words

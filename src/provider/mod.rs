@@ -15,9 +15,9 @@ use async_trait::async_trait;
 
 use crate::resource::{Address, Diff, FieldChange, Kind, Map, Observed, PublicMap, Recorded, Spec};
 use ability::{
-    Ability, BootstrappedState, Derivation, Drift, Evidence, FinalizeFailure, Found, Hints, Job,
-    JobHandle, JobStatus, LogTaker, LogWish, MigrationRepair, MigrationRepaired, Owned, Proposal,
-    Region, Remark, Requirement, Sizing,
+    Ability, Application, BootstrappedState, Derivation, Drift, Evidence, FinalizeFailure, Found,
+    Hints, Job, JobHandle, JobStatus, LogTaker, LogWish, MigrationRepair, MigrationRepaired, Owned,
+    Proposal, Region, Remark, Requirement, Sizing,
 };
 use identity::IdFormat;
 
@@ -307,6 +307,10 @@ pub trait Provider: Send + Sync + fmt::Debug {
     /// [`Ability::Jobs`]: hands the log of a job to `take` until it ends.
     async fn job_logs(&self, _job: &JobHandle, _take: LogTaker<'_>) -> DriverResult<()> {
         Err(lacks(Ability::Jobs.words()))
+    }
+    /// [`Ability::Discovery`]: what an application needs, from what there is of it.
+    async fn discover(&self, _application: &Application) -> DriverResult<Vec<Requirement>> {
+        Err(lacks(Ability::Discovery.words()))
     }
     /// [`Ability::Requirements`]: which modules would meet an application's requirements on a
     /// runtime (`kubernetes`, …; empty for any).

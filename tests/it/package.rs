@@ -342,9 +342,24 @@ fn what_is_installed_is_hashed_again() {
         fs::read(world.installed("demo/out/hello")).unwrap(),
         b"mine"
     );
+    // What could be run is told, whoever put it there.
+    fs::write(world.installed("demo/out/hook"), "#!/bin/sh\n").unwrap();
+    fs::write(world.installed("demo/libevil.so.1"), "x").unwrap();
+    let told = world.ok(&["plugin", "verify"]).stderr();
+    assert!(
+        told.contains("package/added-files") && told.contains("libevil.so.1, out/hook"),
+        "{told}"
+    );
     // Something nobody asked for.
+    world.ok(&["plugin", "ci"]);
     fs::create_dir(world.installed("other")).unwrap();
     world.run(&["plugin", "verify"]).output().expect_code(1);
+    let refused = world.run(&["plugin", "ci"]).output().expect_code(1);
+    assert!(
+        refused.stderr().contains("no lock pins it"),
+        "{}",
+        refused.stderr()
+    );
 }
 
 /// A credential that stands where none belongs is refused, and not shown for it.

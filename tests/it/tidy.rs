@@ -57,6 +57,7 @@ const DESK_CODES: &[&str] = &[
     "derive",
     "drift",
     "import",
+    "migrations",
     "output",
     "outputs",
     "plugin",

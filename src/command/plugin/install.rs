@@ -16,6 +16,11 @@ use crate::report::{Exit, Report, Reporter as _};
 pub(super) async fn ci(desk: &Desk, arguments: &LockedArgs) -> CommandResult {
     let workshop = desk.workshop(&arguments.place.files, arguments.mirror.clone())?;
     let (manifest, lock, _) = agreed(desk, arguments, true)?;
+    let plugin_dir = desk.plugin_dir(&arguments.place)?;
+    let strangers = show::strangers(desk, &lock, &plugin_dir)?;
+    if !strangers.is_empty() {
+        return Err(strangers.into());
+    }
     from_lock(desk, arguments, &workshop, &manifest, &lock, "plugin ci").await
 }
 

@@ -3,6 +3,7 @@
 
 mod change;
 mod install;
+pub mod registry;
 mod show;
 
 use std::path::{Path, PathBuf};

@@ -11,11 +11,15 @@ use super::{Project, not_declared, split};
 use crate::cli::plugin::{NamedArgs, PlaceArgs, VerifyPluginsArgs};
 use crate::face::table;
 use crate::package::install::{Installed, folders};
-use crate::package::lockfile::{Artifact, Locked};
+use crate::package::lockfile::{Artifact, Lock, Locked};
 use crate::package::manifest::Wanted;
+use crate::package::parts::programs_beside;
 use crate::package::registry::Entry;
 use crate::package::{disk_failed, name};
-use crate::report::{Exit, Report, Reporter as _};
+use crate::report::{Event, Exit, Report, Reporter as _};
+
+/// Most added programs that are named.
+const SHOWN_MAX: usize = 10;
 
 /// One plugin as it stands in all three places.
 struct Row<'p> {
@@ -344,6 +348,7 @@ pub(super) fn compare(
             ));
         }
     }
+    tell_of_programs(desk, &checked, &plugin_dir)?;
     let exit = desk.emit_plugins(
         command,
         files,
@@ -370,6 +375,71 @@ pub(super) fn compare(
         }
     }
     Ok(exit)
+}
+
+/// Folders of the plugin folder that no plugin of the lock is in: a host may start what is there.
+pub(super) fn strangers(
+    desk: &Desk,
+    lock: &Lock,
+    plugin_dir: &Path,
+) -> Result<Vec<Report>, Report> {
+    let strangers = folders(&*desk.disk, plugin_dir)?
+        .into_iter()
+        .filter(|folder| lock.get(folder).is_none());
+    Ok(strangers
+        .map(|folder| {
+            let place = plugin_dir.join(&folder);
+            Report::error(
+                "package/not-verified",
+                format!(
+                    "`{}` is in the plugin folder, and no lock pins it",
+                    place.display()
+                ),
+            )
+            .because("whoever looks for a plugin may find this one first")
+            .fix(format!("remove `{}`", place.display()))
+            .fix("or pin it: `tidegate plugin add NAME@VERSION --source SOURCE`")
+        })
+        .collect())
+}
+
+/// Says what could be run in these folders and came with no package.
+fn tell_of_programs(desk: &Desk, rows: &[Row<'_>], plugin_dir: &Path) -> Result<(), Report> {
+    for row in rows.iter().filter(|row| row.installed.is_some()) {
+        let place = plugin_dir.join(name::folder(&row.name));
+        let programs = programs_beside(&*desk.disk, &place)?;
+        if programs.is_empty() {
+            continue;
+        }
+        let shown: Vec<&str> = programs
+            .iter()
+            .take(SHOWN_MAX)
+            .map(String::as_str)
+            .collect();
+        let more = programs.len() - shown.len();
+        desk.ui.say(Event::Problem(Box::new(
+            Report::warning(
+                "package/added-files",
+                format!(
+                    "in `{}` there are programs that the package of `{}` did not bring",
+                    place.display(),
+                    row.name
+                ),
+            )
+            .because(format!(
+                "{}{}",
+                shown.join(", "),
+                if more == 0 {
+                    String::new()
+                } else {
+                    format!(" and {more} more")
+                }
+            ))
+            .because("a plugin keeps its own files there, so no lock can pin them")
+            .fix("if the plugin did not put them there, remove them"),
+        )));
+    }
+    Ok(())
 }
 
 fn not_verified(row: &Row<'_>, plugin_dir: &Path) -> Report {

@@ -16,17 +16,18 @@ use tidegate_plugin::iac::ia_c_provider_required_client::IaCProviderRequiredClie
 use tidegate_plugin::iac::ia_c_provider_requirement_mapper_client::IaCProviderRequirementMapperClient;
 use tidegate_plugin::iac::ia_c_provider_runner_client::IaCProviderRunnerClient;
 use tidegate_plugin::iac::ia_c_provider_validator_client::IaCProviderValidatorClient;
+use tidegate_plugin::iac::ia_c_requirement_discovery_client::IaCRequirementDiscoveryClient;
 
 use super::connection::{ANSWER_BYTES_MAX, Limit, unary};
 use super::convert::{self, observed, reference};
 use super::driver::evidence;
 use super::services::{FOLLOW_SPARE, SERVICES, drift_requests, handle};
-use super::{Plugin, derived, proposal, words};
+use super::{Plugin, derived, needs, proposal, words};
 use crate::provider::ability::{
-    Ability, Advice, BootstrappedState, Derivation, DerivedModule, Drift, FinalizeFailure, Found,
-    Hints, Job, JobHandle, JobState, JobStatus, LogKind, LogTaker, LogWish, MigrationRepair,
-    MigrationRepaired, Owned, Proposal, Region, Rejection, Remark, RemarkSeverity, Requirement,
-    Sizing,
+    Ability, Advice, Application, BootstrappedState, Derivation, DerivedModule, Drift,
+    FinalizeFailure, Found, Hints, Job, JobHandle, JobState, JobStatus, LogKind, LogTaker, LogWish,
+    MigrationRepair, MigrationRepaired, Owned, Proposal, Region, Rejection, Remark, RemarkSeverity,
+    Requirement, Sizing,
 };
 use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Provider, lacks};
 use crate::resource::{Address, Kind, Map, Observed, Recorded, Spec};
@@ -526,6 +527,18 @@ impl Provider for Plugin {
             take,
         )
         .await
+    }
+
+    async fn discover(&self, application: &Application) -> DriverResult<Vec<Requirement>> {
+        self.needs(Ability::Discovery)?;
+        let answer = unary!(
+            self.connection,
+            IaCRequirementDiscoveryClient.discover_requirements(needs::question(application)),
+            self.look()
+        )
+        .await
+        .map_err(self.failed())?;
+        needs::discovered(answer, &self.provider, &self.connection.tools().masker)
     }
 
     async fn derive(

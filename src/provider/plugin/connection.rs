@@ -440,7 +440,12 @@ fn classify(status: &Status) -> (ErrorClass, String) {
             text.to_owned()
         }
     };
-    if let Some((_, class)) = TEXTS.iter().find(|(fixed, _)| text.contains(fixed)) {
+    // What stands first is the error's own; what follows is quoted from its causes.
+    let first = TEXTS
+        .iter()
+        .filter_map(|(fixed, class)| Some((text.find(fixed)?, class)))
+        .min_by_key(|(at, _)| *at);
+    if let Some((_, class)) = first {
         return (*class, said());
     }
     let class = match status.code() {
@@ -498,6 +503,11 @@ mod tests {
                 Code::Unknown,
                 "read: iac: resource not found",
                 ErrorClass::NotFound,
+            ),
+            (
+                Code::Unknown,
+                "iac: forbidden: cannot delete db: lookup of replica r1: iac: resource not found",
+                ErrorClass::Denied,
             ),
             (
                 Code::NotFound,

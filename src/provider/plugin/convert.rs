@@ -223,6 +223,17 @@ fn unsealed(text: &str) -> Json {
     }
 }
 
+/// Says that an answer is about something else than what was asked about.
+pub(super) fn another(what: &str, said: &str, asked: &str, tools: &Tools) -> DriverError {
+    DriverError::new(
+        ErrorClass::Unknown,
+        format!(
+            "the plugin answered about another resource: {what} `{}` instead of `{asked}`; nothing is recorded, so look at the provider for what it did",
+            tools.excerpt(said)
+        ),
+    )
+}
+
 /// What a plugin says about one resource. Anything else than the resource that was asked for is
 /// refused: a record of the wrong one would make the next run change, or delete, somebody else's.
 pub(super) fn observed(
@@ -242,13 +253,7 @@ pub(super) fn observed(
         ("type", &output.r#type, kind.as_str()),
     ] {
         if !said.is_empty() && said != asked {
-            return Err(DriverError::new(
-                ErrorClass::Unknown,
-                format!(
-                    "the plugin answered about another resource: {what} `{}` instead of `{asked}`; nothing is recorded, so look at the provider for what it did",
-                    tools.excerpt(said)
-                ),
-            ));
+            return Err(another(what, said, asked, tools));
         }
     }
     let all = object(&output.outputs_json, "outputs")?;

@@ -10,6 +10,7 @@ use tidegate_plugin::iac::resource_driver_client::ResourceDriverClient;
 
 use super::connection::{Connection, Limit, unary};
 use super::convert::{self, observed, reference};
+use super::fit;
 use crate::provider::ability::Evidence;
 use crate::provider::hide::shown;
 use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Health, Operation, at_path};
@@ -191,6 +192,9 @@ impl Driver for PluginDriver {
             &prior.kind,
             self.connection.tools(),
         )?;
+        if is_another(&seen, prior) {
+            return Err(self.another(&seen, prior));
+        }
         if seen.provider_id.is_empty() {
             seen.provider_id.clone_from(&prior.provider_id);
         }
@@ -227,6 +231,14 @@ impl Driver for PluginDriver {
             &desired.kind,
             self.connection.tools(),
         )?;
+        if is_another(&changed, prior) {
+            // A change may bring a new id, and then the old one is gone. What is still there under the
+            // old one is ours, and the answer is about something else.
+            match self.read(prior).await {
+                Err(error) if error.class == ErrorClass::NotFound => {}
+                Ok(_) | Err(_) => return Err(self.another(&changed, prior)),
+            }
+        }
         if changed.provider_id.is_empty() {
             changed.provider_id.clone_from(&prior.provider_id);
         }
@@ -258,13 +270,14 @@ impl Driver for PluginDriver {
     /// are placeholders on record.
     async fn diff(&self, prior: &Recorded, desired: &Spec) -> DriverResult<Diff> {
         let mut unknown = Vec::new();
-        let request = iac::ResourceDiffRequest {
+        let mut request = iac::ResourceDiffRequest {
             resource_type: self.kind.to_string(),
             desired: Some(convert::spec(desired, &mut unknown)),
             current: Some(convert::recorded_output(prior, |name| {
                 self.is_sensitive(name) == Some(true)
             })),
         };
+        let left_out = fit::leave_out(prior, &mut request, self.connection.tools())?;
         let answer = unary!(
             self.connection,
             ResourceDriverClient.diff(request),
@@ -273,7 +286,8 @@ impl Driver for PluginDriver {
         .await
         .map_err(self.failed())?;
         let mut diff = Diff::default();
-        if let Some(result) = answer.result {
+        if let Some(mut result) = answer.result {
+            fit::forget_artefacts(&mut result, &left_out);
             diff.needs_replace = result.needs_replace || result.changes.iter().any(|c| c.force_new);
             diff.needs_update = result.needs_update && !diff.needs_replace;
             // Without a flag nothing is to be done, whatever is listed.
@@ -284,6 +298,7 @@ impl Driver for PluginDriver {
                 }
             }
         }
+        fit::add_left_out(prior, desired, &left_out, &mut diff);
         self.add_invisible(prior, desired, &unknown, &mut diff);
         diff.changes.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(diff)
@@ -360,13 +375,35 @@ impl Driver for PluginDriver {
         )
         .await
         .map_err(self.failed())?;
-        observed(
+        let mut scaled = observed(
             of_recorded(answer.output, prior),
             &prior.address,
             &prior.kind,
             self.connection.tools(),
-        )
+        )?;
+        if is_another(&scaled, prior) {
+            return Err(self.another(&scaled, prior));
+        }
+        if scaled.provider_id.is_empty() {
+            scaled.provider_id.clone_from(&prior.provider_id);
+        }
+        Ok(scaled)
     }
+}
+
+/// True for an answer with another id than the one on record. What is only looked for (a zone by its
+/// domain, an id that a person typed) has nothing on record beside what finds it, and another id is the
+/// answer that is wanted.
+fn is_another(seen: &Observed, prior: &Recorded) -> bool {
+    let is_recorded = !prior.config.is_empty()
+        || !prior.outputs.is_empty()
+        || !prior.status.is_empty()
+        || !prior.private.is_empty();
+    is_recorded
+        && !prior.provider_id.is_empty()
+        && !seen.provider_id.is_empty()
+        // Some providers are not of one mind about capitals.
+        && !seen.provider_id.eq_ignore_ascii_case(&prior.provider_id)
 }
 
 /// One event of a plugin's explanation.
@@ -381,6 +418,11 @@ pub(super) fn evidence(said: &iac::Diagnostic) -> Evidence {
 }
 
 impl PluginDriver {
+    fn another(&self, seen: &Observed, prior: &Recorded) -> DriverError {
+        let tools = self.connection.tools();
+        convert::another("id", &seen.provider_id, &prior.provider_id, tools)
+    }
+
     fn change(&self, change: iac::FieldChange) -> DriverResult<FieldChange> {
         // A plan is shown and may be saved: a secret the plugin compared is not part of it, and it
         // compares live values that we have never seen.

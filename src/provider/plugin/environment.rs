@@ -148,6 +148,37 @@ pub fn environment(
     Ok(all)
 }
 
+/// What a plugin's manifest asks for and nobody set, as a sentence for when it fails: it may do without,
+/// because a setting of its module can stand in for a variable.
+pub(super) fn unmet(
+    manifest: &Descriptor,
+    declared: Option<&Value>,
+    variables: &Variables,
+) -> Option<String> {
+    let is_given = |name: &String| {
+        variables.get(name).is_some()
+            || matches!(declared, Some(Value::Map(values)) if values.contains_key(name))
+    };
+    let unset: Vec<String> = manifest
+        .secrets
+        .iter()
+        .chain(&manifest.settings)
+        .filter(|name| !is_given(name))
+        .map(|name| format!("`{name}`"))
+        .collect();
+    (!unset.is_empty()).then(|| {
+        format!(
+            "its plugin.json asks for the {} {}, which nobody set",
+            if unset.len() == 1 {
+                "variable"
+            } else {
+                "variables"
+            },
+            unset.join(", ")
+        )
+    })
+}
+
 fn literal(name: &str, value: &Value) -> Result<Variable, Report> {
     match value {
         Value::String(text) => Ok(Variable::Public(text.clone())),
@@ -242,6 +273,24 @@ mod tests {
         .into_iter()
         .map(|name| (name.to_owned(), format!("value-of-{name}")))
         .collect()
+    }
+
+    #[test]
+    fn what_is_asked_for_and_not_set_is_known() {
+        let manifest = manifest();
+        assert_eq!(unmet(&manifest, None, &variables()), None);
+        let none = Variables::default();
+        let said = unmet(&manifest, None, &none).unwrap();
+        assert!(
+            said.contains("`CLOUD_TOKEN`") && said.contains("`CLOUD_REGION`"),
+            "{said}"
+        );
+        let declared = Value::Map(Map::from([(
+            "CLOUD_TOKEN".to_owned(),
+            Value::String("x".to_owned()),
+        )]));
+        let said = unmet(&manifest, Some(&declared), &none).unwrap();
+        assert!(!said.contains("`CLOUD_TOKEN`"), "{said}");
     }
 
     fn given(declared: Option<Value>) -> Result<BTreeMap<String, Variable>, Report> {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::lock;
 use crate::disk::{Disk, EntryKind};
 use crate::package::descriptor::{self, Descriptor};
 use crate::report::{Exit, Report};
@@ -163,21 +164,81 @@ fn refused(skipped: &Skipped, folder: &Path) -> Report {
     .exit(Exit::Usage)
 }
 
-/// The first plugin whose manifest says it is the provider `wanted`.
-pub fn provider(disk: &dyn Disk, folder: &Path, wanted: &str) -> Result<Found, Report> {
+fn not_locked(plugin: &Found, lock: &Path) -> Report {
+    Report::warning(
+        "plugin/not-locked",
+        format!(
+            "the plugin `{}` is started, and no lock pins it",
+            plugin.name
+        ),
+    )
+    .because(format!(
+        "`{}` says which plugins are trusted, and does not name it",
+        lock.display()
+    ))
+    .fix("pin it: `tidegate plugin add NAME@VERSION --source SOURCE`")
+    .fix(format!(
+        "if nobody put it there on purpose, remove `{}`",
+        plugin.directory.display()
+    ))
+}
+
+fn several(plugin: &Found, wanted: &str, names: &[String]) -> Report {
+    Report::warning(
+        "plugin/provider-twice",
+        format!(
+            "several plugins say that they are the provider `{wanted}`; `{}` is taken",
+            plugin.name
+        ),
+    )
+    .because(format!("they are {}", names.join(", ")))
+    .fix("remove those that are not meant")
+}
+
+/// The plugin whose manifest says it is the provider `wanted`: the one that the project's lock names, else
+/// the first. And what is to be said about the choice.
+pub fn provider(
+    disk: &dyn Disk,
+    folder: &Path,
+    base: &Path,
+    wanted: &str,
+) -> Result<(Found, Vec<Report>), Report> {
     let (found, skipped) = list(disk, folder)?;
     let mut seen: Vec<String> = Vec::new();
     let meant = skipped.iter().find(|skipped| skipped.is_meant_for(wanted));
+    let mut able: Vec<(Found, Option<PathBuf>)> = Vec::new();
     for plugin in found {
         match &plugin.manifest.provider {
-            // One that stands before it and is refused is not passed over in silence.
-            Some(name) if name == wanted => match meant {
-                Some(meant) if meant.name < plugin.name => break,
-                _ => return Ok(plugin),
-            },
+            Some(name) if name == wanted => {
+                let passed_over = lock::passed_over(disk, base, &plugin)?;
+                able.push((plugin, passed_over));
+            }
             Some(name) => seen.push(format!("`{}` (provider {name})", plugin.name)),
             None => seen.push(format!("`{}` (no provider)", plugin.name)),
         }
+    }
+    // What somebody reviewed comes before what happens to stand first.
+    let names: Vec<String> = able
+        .iter()
+        .map(|(one, _)| format!("`{}`", one.name))
+        .collect();
+    let best = able
+        .iter()
+        .position(|(_, passed_over)| passed_over.is_none())
+        .unwrap_or(0);
+    if best < able.len() {
+        let (chosen, passed_over) = able.swap_remove(best);
+        // One that stands before it and is refused is not passed over in silence.
+        if let Some(meant) = meant.filter(|meant| meant.name < chosen.name) {
+            return Err(refused(meant, folder));
+        }
+        let mut warnings = Vec::new();
+        if let Some(lock) = passed_over {
+            warnings.push(not_locked(&chosen, &lock));
+        } else if names.len() > 1 {
+            warnings.push(several(&chosen, wanted, &names));
+        }
+        return Ok((chosen, warnings));
     }
     if let Some(meant) = meant {
         return Err(refused(meant, folder));

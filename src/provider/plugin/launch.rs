@@ -17,11 +17,11 @@ use tokio::task::JoinSet;
 use super::Tools;
 use super::environment::{Offer, environment};
 use super::find::Found;
+use super::form;
 use super::handshake::{self, Greeting, HandshakeError, LINE_BYTES_MAX};
 use super::lock;
 use super::relay::{Relay, drain};
 use crate::disk::{Disk, EntryKind};
-use crate::package::name::this_platform;
 use crate::process::{Launch, Processes, Signal};
 use crate::random::hex_of;
 use crate::report::Report;
@@ -29,6 +29,9 @@ use crate::resource::Value;
 
 /// First part of the name of every socket folder.
 const FOLDER_PREFIX: &str = "tidegate-plugin-";
+/// Says, in a socket folder, which host it is of.
+const HOST_FILE: &str = "host";
+const HOST_BYTES_MAX: u64 = 4096;
 /// A socket's whole path has to fit into 107 bytes; plugins add about thirty.
 const FOLDER_PARENT_BYTES_MAX: usize = 40;
 /// The code of a plugin that ended before it was ready.
@@ -83,6 +86,11 @@ impl SocketFolder {
         tools
             .disk
             .create_directories(&path, 0o700)
+            .and_then(|()| {
+                let mark = tools.processes.own_mark();
+                let file = path.join(HOST_FILE);
+                tools.disk.append(&file, mark.as_bytes(), 0o600, false)
+            })
             .map_err(|error| {
                 Report::error(
                     "plugin/start",
@@ -98,7 +106,8 @@ impl SocketFolder {
     }
 }
 
-/// Removes the socket folders of hosts that were killed.
+/// Removes the socket folders of hosts that were killed. A number alone says nothing about a host that runs
+/// elsewhere, such as in another container with the same folder.
 fn sweep(disk: &dyn Disk, processes: &dyn Processes, parent: &Path) {
     // Best effort: somebody else's folder, or a name that is not text, is none of our business.
     for name in disk.list(parent).unwrap_or_default() {
@@ -108,10 +117,20 @@ fn sweep(disk: &dyn Disk, processes: &dyn Processes, parent: &Path) {
             .and_then(|(pid, _)| pid.parse().ok());
         let Some(host) = host else { continue };
         let path = parent.join(&name);
-        if processes.entry(host).is_none()
-            && matches!(disk.entry(&path), Ok(Some(EntryKind::Directory)))
-        {
-            drop(disk.remove_tree(&path));
+        if !matches!(disk.entry(&path), Ok(Some(EntryKind::Directory))) {
+            continue;
+        }
+        match disk.read(&path.join(HOST_FILE), HOST_BYTES_MAX) {
+            Ok(mark) => {
+                if processes.is_certainly_gone(&String::from_utf8_lossy(&mark)) {
+                    drop(disk.remove_tree(&path));
+                }
+            }
+            // Killed before it could say who it is: there is nothing in there.
+            Err(error) if error.is_not_found() && processes.entry(host).is_none() => {
+                drop(disk.remove_if_empty(&path));
+            }
+            Err(_) => {}
         }
     }
 }
@@ -137,6 +156,7 @@ impl Running {
         let pins = lock::pins(tools.disk.as_ref(), base, plugin)?;
         lock::check(tools.disk.as_ref(), &pins, &plugin.name, &executable)?;
         lock::check_files(tools.disk.as_ref(), &pins, plugin)?;
+        form::check(tools.disk.as_ref(), &plugin.name, &executable)?;
         let folder = SocketFolder::make(tools)?;
         let environment = environment(
             &tools.variables,
@@ -185,15 +205,7 @@ impl Running {
             is_gone: false,
         };
         // From here on, dropping `running` kills.
-        let greeting = running
-            .handshake(stdout, identity.is_some())
-            .await
-            .map_err(|report| match built_for(tools.disk.as_ref(), &executable) {
-                Some(other) => report
-                    .because(other)
-                    .fix(format!("install the build of it for {}", this_platform())),
-                None => report,
-            })?;
+        let greeting = running.handshake(stdout, identity.is_some()).await?;
         // What was compared is a file; what counts is what runs. Between the two somebody may have
         // put another file there, so the running image is compared as well.
         let image = if lock::is_script(tools.disk.as_ref(), &pins, &executable) {
@@ -382,40 +394,6 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-/// Where a program starts that says for which machines it was built (ELF), and where it says it.
-const ELF: &[u8] = b"\x7fELF";
-const ELF_IS_BIG_ENDIAN: usize = 5;
-const ELF_MACHINE: usize = 18;
-/// Numbers of machines, and what they are called in the names of packages.
-const MACHINES: [(u16, &str); 5] = [
-    (0x03, "386"),
-    (0x28, "arm"),
-    (0x3e, "amd64"),
-    (0xb7, "arm64"),
-    (0xf3, "riscv64"),
-];
-
-/// A sentence about an executable for other machines than this one.
-fn built_for(disk: &dyn Disk, executable: &Path) -> Option<String> {
-    let bytes = disk.read(executable, lock::EXECUTABLE_BYTES_MAX).ok()?;
-    let machine = machine(&bytes)?;
-    let here = this_platform();
-    let (_, here) = here.split_once('-')?;
-    (machine != here).then(|| format!("it is built for {machine}, and this machine is {here}"))
-}
-
-fn machine(bytes: &[u8]) -> Option<&'static str> {
-    let two = [*bytes.get(ELF_MACHINE)?, *bytes.get(ELF_MACHINE + 1)?];
-    let number = if *bytes.get(ELF_IS_BIG_ENDIAN)? == 2 {
-        u16::from_be_bytes(two)
-    } else {
-        u16::from_le_bytes(two)
-    };
-    bytes.starts_with(ELF).then_some(())?;
-    let mut known = MACHINES.iter();
-    known.find(|(of, _)| *of == number).map(|(_, name)| *name)
 }
 
 enum FirstLine {

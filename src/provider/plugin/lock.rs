@@ -18,7 +18,7 @@ use crate::random::encode_hex;
 use crate::report::Report;
 
 const LOCK_BYTES_MAX: u64 = 16 * 1024 * 1024;
-pub(super) const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const EXECUTABLE_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// What an older tool wrote.
 const OLDER: &str = ".wfctl.yaml";
 /// How far above a folder the files are looked for.
@@ -72,6 +72,32 @@ fn files(disk: &dyn Disk, base: &Path, name: &str) -> Vec<PathBuf> {
         files.extend(nearest.filter(|path| !files.contains(path)));
     }
     files
+}
+
+/// The lock of the project that says which plugins are trusted and does not name this one; `None` when it
+/// names it, and when there is no lock that names any.
+pub fn passed_over(
+    disk: &dyn Disk,
+    base: &Path,
+    plugin: &Found,
+) -> Result<Option<PathBuf>, Report> {
+    let names = [plugin.name.as_str(), plugin.manifest.name.as_str()];
+    let mut passed_over = None;
+    for path in files(disk, base, DEFAULT_LOCK) {
+        let Some(text) = text_of(disk, &path)? else {
+            continue;
+        };
+        let lock = Lock::read(&path, &text).map_err(|problems| {
+            unreadable(&path, problems.into_iter().map(|report| report.message))
+        })?;
+        if names.iter().any(|name| lock.get(name).is_some()) {
+            return Ok(None);
+        }
+        if !lock.plugins.is_empty() {
+            passed_over.get_or_insert(path);
+        }
+    }
+    Ok(passed_over)
 }
 
 /// Every digest that is written down for a plugin.
@@ -147,7 +173,7 @@ pub fn check(disk: &dyn Disk, pins: &[Pin], plugin: &str, executable: &Path) -> 
 pub fn is_script(disk: &dyn Disk, pins: &[Pin], executable: &Path) -> bool {
     !pins.is_empty()
         && disk
-            .read(executable, EXECUTABLE_BYTES_MAX)
+            .head(executable, 2)
             .is_ok_and(|bytes| bytes.starts_with(b"#!"))
 }
 

@@ -13,6 +13,8 @@ mod derived;
 mod driver;
 pub mod environment;
 pub mod find;
+mod fit;
+mod form;
 mod gates;
 pub mod handshake;
 mod launch;
@@ -175,8 +177,8 @@ impl Plugin {
         base: &Path,
         tools: Tools,
     ) -> Result<Self, Report> {
-        let found = find::provider(tools.disk.as_ref(), folder, wanted)?;
-        if let Some(warning) = gates::manifest(&found)? {
+        let (found, warnings) = find::provider(tools.disk.as_ref(), folder, base, wanted)?;
+        for warning in warnings.into_iter().chain(gates::manifest(&found)?) {
             tools.reporter.say(Event::Problem(Box::new(warning)));
         }
         let mut settings = settings.clone();
@@ -188,7 +190,14 @@ impl Plugin {
         settings.insert("provider".to_owned(), Value::String(wanted.to_owned()));
         let mut unknown = Vec::new();
         let config_json = convert::config_json(&settings, &mut unknown);
-        let (running, connection) = start(&found, base, declared.as_ref(), &tools).await?;
+        let wishes = environment::unmet(&found.manifest, declared.as_ref(), &tools.variables);
+        let explained = |problem: Report| match &wishes {
+            Some(wishes) => problem.because(wishes.clone()),
+            None => problem,
+        };
+        let (running, connection) = start(&found, base, declared.as_ref(), &tools)
+            .await
+            .map_err(explained)?;
         let loaded = async {
             let loaded = gates::provider(&connection, &found, config_json).await?;
             let sensitive = gates::sensitive_keys(&connection, &loaded.kinds).await;
@@ -200,7 +209,7 @@ impl Plugin {
             Err(problem) => {
                 // It is not to be trusted with more time than it takes to kill it.
                 drop(running);
-                return Err(problem);
+                return Err(explained(problem));
             }
         };
         let drivers = loaded

@@ -20,9 +20,12 @@ use crate::resource::{Address, PublicMap, Recorded, Spec};
 /// How much longer than asked a log may be followed.
 pub(super) const FOLLOW_SPARE: Duration = Duration::from_secs(30);
 
+/// The service that says what an application needs.
+pub(super) const DISCOVERY: &str = "IaCRequirementDiscovery";
+
 /// The service behind each ability. The three without one are part of the required service, where
 /// a provider that lacks them says so when it is asked.
-pub(super) const SERVICES: [(&str, Ability); 13] = [
+pub(super) const SERVICES: [(&str, Ability); 14] = [
     ("IaCProviderEnumerator", Ability::Enumerate),
     ("IaCProviderDriftDetector", Ability::Drift),
     ("IaCProviderDriftConfigDetector", Ability::Drift),
@@ -34,6 +37,7 @@ pub(super) const SERVICES: [(&str, Ability); 13] = [
     ("IaCProviderValidator", Ability::Validate),
     ("IaCProviderLogCapture", Ability::Logs),
     ("IaCProviderRunner", Ability::Jobs),
+    (DISCOVERY, Ability::Discovery),
     ("IaCProviderRequirementMapper", Ability::Requirements),
     ("IaCProviderRequired", Ability::Sizing),
 ];

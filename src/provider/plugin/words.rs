@@ -88,6 +88,76 @@ pub(super) fn requirement(wish: &Requirement) -> DriverResult<iac::IaCRequiremen
     })
 }
 
+/// The word of a number, the other way round; nothing for "unspecified".
+fn word<T: TryFrom<i32>>(
+    number: i32,
+    prefix: &str,
+    name: impl Fn(&T) -> &'static str,
+) -> DriverResult<String> {
+    let value = T::try_from(number).map_err(|_| {
+        DriverError::new(
+            ErrorClass::Invalid,
+            format!("{number} is not a number of the plugin contract"),
+        )
+    })?;
+    let name = name(&value);
+    let word = name.strip_prefix(prefix).unwrap_or(name);
+    Ok(match word {
+        "UNSPECIFIED" => String::new(),
+        word => word.to_ascii_lowercase().replace('_', "-"),
+    })
+}
+
+/// The words of numbers; what is unspecified is left out.
+fn all<T: TryFrom<i32>>(
+    numbers: &[i32],
+    prefix: &str,
+    name: impl Fn(&T) -> &'static str,
+) -> DriverResult<Vec<String>> {
+    let words: Vec<String> = numbers
+        .iter()
+        .map(|number| word(*number, prefix, &name))
+        .collect::<DriverResult<_>>()?;
+    Ok(words.into_iter().filter(|word| !word.is_empty()).collect())
+}
+
+/// A requirement from the wire.
+pub(super) fn needed(said: &iac::IaCRequirement) -> DriverResult<Requirement> {
+    Ok(Requirement {
+        key: said.key.clone(),
+        kind: word(
+            said.kind,
+            "REQUIREMENT_KIND_",
+            iac::RequirementKind::as_str_name,
+        )?,
+        source: said.source.clone(),
+        resource_type: said.resource_type_hint.clone(),
+        environment: said.environment.clone(),
+        runtimes: all(
+            &said.runtimes,
+            "REQUIREMENT_RUNTIME_",
+            iac::RequirementRuntime::as_str_name,
+        )?,
+        signals: all(
+            &said.telemetry_signals,
+            "TELEMETRY_SIGNAL_",
+            iac::TelemetrySignal::as_str_name,
+        )?,
+        backends: all(
+            &said.observability_backends,
+            "OBSERVABILITY_BACKEND_",
+            iac::ObservabilityBackend::as_str_name,
+        )?,
+        modes: all(
+            &said.deployment_modes,
+            "DEPLOYMENT_MODE_",
+            iac::DeploymentMode::as_str_name,
+        )?,
+        vendor_features: said.vendor_features.clone(),
+        parameters: convert::object(&said.parameters_json, "parameters of a need")?,
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

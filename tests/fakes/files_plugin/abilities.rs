@@ -286,13 +286,30 @@ impl DiscoverRequirements for Files {
     async fn discover(
         &self,
         context: iac::RequirementContext,
-        _module: Map,
+        module: Map,
     ) -> Result<Vec<iac::IaCRequirement>> {
-        Ok(vec![iac::IaCRequirement {
-            key: format!("{}-files", context.application),
-            kind: iac::RequirementKind::Storage.into(),
-            ..iac::IaCRequirement::default()
-        }])
+        // For the test that looks at what a plugin gets to see.
+        let seen = format!("{module:?} {context:?}");
+        std::fs::write(self.root.join("discovered.txt"), seen)?;
+        if module.is_empty() {
+            return Ok(vec![iac::IaCRequirement {
+                key: format!("{}-files", context.application),
+                kind: iac::RequirementKind::Storage.into(),
+                ..iac::IaCRequirement::default()
+            }]);
+        }
+        let listed = module.get("needs").and_then(Value::as_array);
+        Ok(listed
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|key| iac::IaCRequirement {
+                key: key.to_owned(),
+                kind: iac::RequirementKind::Database.into(),
+                runtimes: vec![iac::RequirementRuntime::Kubernetes.into()],
+                ..iac::IaCRequirement::default()
+            })
+            .collect())
     }
 }
 

@@ -105,10 +105,14 @@ impl Disk for DyingDisk {
 }
 
 fn package(version: &str) -> Package {
+    package_with(version, "ui/assets/a.js")
+}
+
+fn package_with(version: &str, path: &str) -> Package {
     let archive = Tar::default()
         .file("plugin.json", &descriptor("demo", version), 0o644)
         .file("demo", &noise(version.len() as u64, 5_000), 0o755)
-        .file("ui/assets/a.js", version.as_bytes(), 0o644)
+        .file(path, version.as_bytes(), 0o644)
         .gzip();
     let platform = this_platform();
     Package::open(
@@ -223,6 +227,50 @@ fn what_a_plugin_keeps_in_its_folder_survives_a_power_cut_at_any_operation() {
         }
         assert!(left > 10, "{left}");
     }
+}
+
+#[test]
+fn a_link_in_a_plugins_folder_moves_as_a_link_and_nothing_behind_it_moves() {
+    let platform = this_platform();
+    let place = tempfile::tempdir().unwrap();
+    let shared = tempfile::tempdir().unwrap();
+    fs::write(shared.path().join("precious.txt"), "mine").unwrap();
+    let target = place.path().join("demo");
+    package("1.0.0")
+        .install(&SystemDisk, place.path(), &platform)
+        .unwrap();
+    fs::remove_dir_all(target.join("ui")).unwrap();
+    std::os::unix::fs::symlink(shared.path(), target.join("ui")).unwrap();
+    package("2.0.0")
+        .install(&SystemDisk, place.path(), &platform)
+        .unwrap();
+    assert_eq!(
+        fs::read_to_string(shared.path().join("precious.txt")).unwrap(),
+        "mine"
+    );
+    assert!(target.join("ui/assets/a.js").is_file());
+    assert!(target.join("ui.before").is_symlink());
+}
+
+#[test]
+fn what_stands_where_a_package_has_a_file_now_moves_beside_it() {
+    let platform = this_platform();
+    let place = tempfile::tempdir().unwrap();
+    let target = place.path().join("demo");
+    package("1.0.0")
+        .install(&SystemDisk, place.path(), &platform)
+        .unwrap();
+    fs::write(target.join("ui/assets/cache"), "mine").unwrap();
+    package_with("2.0.0", "ui")
+        .install(&SystemDisk, place.path(), &platform)
+        .unwrap();
+    assert_eq!(fs::read(target.join("ui")).unwrap(), b"2.0.0");
+    assert_eq!(
+        fs::read(target.join("ui.before/assets/cache")).unwrap(),
+        b"mine"
+    );
+    assert!(sweep(&SystemDisk, place.path()).unwrap().is_empty());
+    assert_eq!(SystemDisk.list(place.path()).unwrap(), ["demo"]);
 }
 
 #[test]

@@ -111,6 +111,16 @@ fn a_registry_is_held_to_its_digests() {
     );
     assert!(!world.path().join("wfctl.yaml").exists());
 
+    // A digest that is in the cache already says nothing of what stands behind another address.
+    manifest["downloads"][2]["sha256"] = manifest["downloads"][0]["sha256"].clone();
+    world.list(PLAIN, &manifest);
+    let refused = world.run(&["plugin", "add", "demo"]).output();
+    assert!(
+        refused.stderr().contains("package/digest-mismatch"),
+        "{}",
+        refused.stderr()
+    );
+
     // Without a digest the releases decide, and without releases nobody does.
     manifest["downloads"][2]["sha256"] = "".into();
     world.list(PLAIN, &manifest);
@@ -232,4 +242,63 @@ fn the_first_registry_that_knows_a_plugin_decides() {
         "{}",
         refused.stderr()
     );
+}
+
+#[test]
+fn registries_are_added_listed_and_taken_out() {
+    let world = World::with_registry("v1.2.0");
+    let home = tempfile::tempdir().unwrap();
+    let place = home.path().display().to_string();
+    let run = |arguments: &[&str], code: i32| {
+        let all = [&["plugin-registry"], arguments, &["--json"]].concat();
+        let finished = world.run(&all).env("HOME", &place).output();
+        json(&finished.expect_code(code))
+    };
+    fs::remove_file(world.path().join(".wfctl.yaml")).unwrap();
+    assert_eq!(run(&["list"], 0)["registries"], json!([]));
+    let url = format!("{}/registry", world.server.url());
+    let added = run(&["add", "ours", "--type", "static", "--url", &url], 0);
+    let file = home.path().join(".config/wfctl/config.yaml");
+    assert_eq!(added["file"], file.display().to_string());
+    assert_eq!(added["registries"][0]["priority"], 10);
+    let twice = run(&["add", "ours", "--type", "static", "--url", &url], 2);
+    assert_eq!(twice["problems"][0]["code"], "package/registry-exists");
+
+    // A plugin without a source is found there.
+    world
+        .run(&["plugin", "add", "demo"])
+        .env("HOME", &place)
+        .output()
+        .expect_code(0);
+
+    // The project's own counts alone, and what else stands in its file stays.
+    world.write(".wfctl.yaml", "# ours\nother: {x: 1}\n");
+    let near = [
+        "add",
+        "near",
+        "--owner",
+        "acme",
+        "--repo",
+        "plugins",
+        "--project",
+    ];
+    run(&near, 0);
+    assert_eq!(run(&["list"], 0)["registries"][0]["name"], "near");
+    let text = world.read(".wfctl.yaml");
+    assert!(
+        text.starts_with("# ours\nother: {x: 1}\nregistries:\n") && text.contains("branch: main"),
+        "{text}"
+    );
+    let bad = run(
+        &["add", "worse", "--owner", "a b", "--repo", "c", "--project"],
+        2,
+    );
+    assert_eq!(bad["problems"][0]["code"], "package/bad-registries");
+    assert_eq!(world.read(".wfctl.yaml"), text, "nothing was changed");
+    run(&["remove", "near", "--project"], 0);
+    let listed = run(&["list"], 0);
+    assert_eq!(listed["registries"][0]["name"], "ours");
+    run(&["remove", "ours"], 0);
+    let gone = run(&["remove", "ours"], 2);
+    assert_eq!(gone["problems"][0]["code"], "package/no-registry");
 }

@@ -190,6 +190,67 @@ async fn an_answer_about_the_id_on_record_may_call_it_by_another_name() {
     plugin.close().await;
 }
 
+#[tokio::test]
+async fn an_answer_with_another_id_than_the_one_on_record_is_about_something_else() {
+    let lab = Lab::new("bad", Path::new(env!("CARGO_BIN_EXE_hostile-plugin")));
+    let reads = json!({"serve": true, "reads": ""});
+    fs::write(lab.plugins().join("bad/mode.json"), reads.to_string()).unwrap();
+    let plugin = lab.open("bad", Map::new()).await.unwrap();
+    let spec = lab.spec("infra.vpc", "web", &[]);
+    let of = |id: &str, status: &str| {
+        let mut prior = Recorded::by_name(spec.address.clone(), spec.kind.clone());
+        prior.provider_id = id.to_owned();
+        prior.status = status.to_owned();
+        prior
+    };
+    let driver = driver(&plugin, "infra.vpc");
+    for (id, status) in [("id-1", "running"), ("ID-1", "running"), ("", "")] {
+        let seen = driver.read(&of(id, status)).await.unwrap();
+        assert_eq!(seen.provider_id, "id-1", "{id}");
+    }
+    // What is only looked for may have another id than what finds it.
+    assert!(driver.read(&of("example.org", "")).await.is_ok());
+    let error = driver.read(&of("id-2", "running")).await.unwrap_err();
+    assert!(
+        error.message.contains("id `id-1` instead of `id-2`"),
+        "{error}"
+    );
+    plugin.close().await;
+}
+
+#[tokio::test]
+async fn a_socket_folder_goes_with_its_host_and_with_nobody_elses() {
+    let mut lab = Lab::new("bad", Path::new(env!("CARGO_BIN_EXE_hostile-plugin")));
+    fs::write(
+        lab.plugins().join("bad/mode.json"),
+        json!({"serve": true}).to_string(),
+    )
+    .unwrap();
+    let sockets = tempfile::tempdir().unwrap();
+    let place = sockets.path().display().to_string();
+    lab.variables.push(("TMPDIR".to_owned(), place));
+    // As the kernel knows us; one that started at another moment has ended, and of one in another
+    // container nothing is known.
+    let mark = tidegate::process::Processes::own_mark(&SystemProcesses::default());
+    let (start, rest) = mark.split_once(' ').unwrap();
+    for (folder, mark) in [
+        ("tidegate-plugin-4194301-ended", format!("{start}0 {rest}")),
+        ("tidegate-plugin-4194302-elsewhere", format!("{mark}x")),
+    ] {
+        let folder = sockets.path().join(folder);
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join("host"), mark).unwrap();
+    }
+    let plugin = lab.open("bad", Map::new()).await.unwrap();
+    plugin.close().await;
+    drop(plugin);
+    let left: Vec<String> = fs::read_dir(sockets.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(left, ["tidegate-plugin-4194302-elsewhere"]);
+}
+
 #[test]
 fn a_bucket_that_was_made_is_no_secret_and_its_key_is() {
     let folder = tempfile::tempdir().unwrap();

@@ -215,6 +215,46 @@ fn derive_says_whom_it_could_not_ask() {
     );
 }
 
+#[test]
+fn needs_that_no_file_names_are_asked_of_the_plugin_that_discovers_them() {
+    for executable in peers() {
+        let project = Project::new(executable, &json!([]));
+        let config = project
+            .text()
+            .replace("region: here1", "region: here1, needs: [orders]");
+        project.write(&config);
+        // A plugin that does not say that it discovers needs is not started for it.
+        let nothing = project.derive(&[]).expect_code(0);
+        assert!(
+            nothing.stderr().contains("Nothing to derive"),
+            "{}",
+            nothing.stderr()
+        );
+        assert!(!project.0.path().join("root").exists());
+
+        let manifest = project.0.path().join("data/plugins/files/plugin.json");
+        let mut described: Json = serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+        described["iacServices"] = json!(["workflow.plugin.external.iac.IaCRequirementDiscovery"]);
+        fs::write(&manifest, described.to_string()).unwrap();
+        let written = project.derive(&["--write", "--json"]).expect_code(0);
+        let document = document_of(&written);
+        assert_eq!(document["requirements"][0]["key"], "orders");
+        assert_eq!(document["requirements"][0]["source"], "files");
+        assert_eq!(document["modules"][0]["name"], "orders-db");
+        // It was told what there is, and nothing that is secret.
+        let seen = fs::read_to_string(project.0.path().join("root/discovered.txt")).unwrap();
+        let folder = project.0.path().file_name().unwrap().to_string_lossy();
+        for there in ["shop.server", "here1", "dev", &folder] {
+            assert!(seen.contains(there), "{there}: {seen}");
+        }
+        for secret in ["files_pat", "api_token"] {
+            assert!(!seen.contains(secret), "{seen}");
+        }
+        let again = project.derive(&["--write", "--json"]).expect_code(0);
+        assert_eq!(document_of(&again)["changed"], false);
+    }
+}
+
 #[tokio::test]
 async fn a_secret_never_gets_into_a_suggested_module() {
     let need = tidegate::provider::ability::Requirement {

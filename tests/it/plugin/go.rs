@@ -324,6 +324,17 @@ async fn h14_h15_large_answers_are_taken_and_large_requests_refused() {
         assert!(
             matches!(&made.outputs["blob"], Output::Public(blob) if blob.as_str().unwrap().len() == 9_000_000)
         );
+        // What is on record does not stand in the way of a comparison, however large it is.
+        let prior = recorded(&spec, made);
+        let same = vpc.diff(&prior, &spec).await.unwrap();
+        assert!(!same.needs_update && !same.needs_replace, "{same:?}");
+        let grown = lab.spec(
+            "infra.vpc",
+            "big",
+            &[("answer_bytes", number(9_000_000)), ("size", text("xl"))],
+        );
+        assert!(vpc.diff(&prior, &grown).await.unwrap().needs_update);
+        assert!(lab.said().contains(&"plugin/outputs-left-out".to_owned()));
         let heavy = lab.spec(
             "infra.vpc",
             "heavy",

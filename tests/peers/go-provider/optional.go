@@ -290,6 +290,32 @@ func (p *provider) jobLogs(_ context.Context, in object, send func(object) error
 	return send(object{"data": base64Text(fmt.Sprintln(child(in, "metadata")["log"]))})
 }
 
+// discover says that an application needs what its provider module lists under `needs`; of one that says
+// nothing at all, that it needs files.
+func (p *provider) discover(_ context.Context, in object) (object, error) {
+	config, err := jsonField(in, "module_config_json")
+	if err != nil {
+		return nil, err
+	}
+	// For the test that looks at what a plugin gets to see.
+	if p.root != "" {
+		seen := fmt.Sprint(config, child(in, "context"))
+		if err := os.WriteFile(filepath.Join(p.root, "discovered.txt"), []byte(seen), 0o600); err != nil {
+			return nil, err
+		}
+	}
+	var needs []any
+	listed, _ := config["needs"].([]any)
+	for _, key := range listed {
+		needs = append(needs, object{"key": key, "kind": "REQUIREMENT_KIND_DATABASE", "runtimes": []any{"REQUIREMENT_RUNTIME_KUBERNETES"}})
+	}
+	if len(config) == 0 {
+		name := word(child(in, "context"), "application")
+		needs = append(needs, object{"key": name + "-files", "kind": "REQUIREMENT_KIND_STORAGE"})
+	}
+	return object{"requirements": needs}, nil
+}
+
 func (p *provider) mapRequirements(_ context.Context, in object) (object, error) {
 	var accepted, rejected, modules []any
 	for _, need := range list(in, "requirements") {

@@ -85,6 +85,7 @@ func (p *provider) calls() map[string]call {
 		"IaCProviderValidator/ValidatePlan":                     p.validate,
 		"IaCProviderRunner/RunJob":                              p.runJob,
 		"IaCProviderRunner/JobStatus":                           p.jobStatus,
+		"IaCRequirementDiscovery/DiscoverRequirements":          p.discover,
 		"IaCProviderRequirementMapper/MapRequirements":          p.mapRequirements,
 
 		"IaCStateBackend/Configure":        p.stateConfigure,

@@ -38,6 +38,9 @@ impl tower_service::Service<http::Request<Body>> for Channel {
     }
 }
 
+/// Lines that are repeated of a plugin that ended when it should not have.
+const LAST_LINES: usize = 20;
+
 /// A plugin that has answered the handshake. Dropping it kills the process.
 #[derive(Debug)]
 pub struct Launched {
@@ -46,6 +49,7 @@ pub struct Launched {
     /// The process.
     pub child: Child,
     stdout: BufReader<ChildStdout>,
+    stderr: tokio::task::JoinHandle<String>,
 }
 
 /// What a host sets.
@@ -129,7 +133,21 @@ impl Launched {
             line,
             child,
             stdout,
+            stderr,
         })
+    }
+
+    /// How it ended, if it did, and what it said last; nothing of one that goes on.
+    pub(super) async fn last_words(mut self) -> String {
+        let ended = tokio::time::timeout(Duration::from_secs(2), self.child.wait()).await;
+        let Ok(Ok(status)) = ended else {
+            return String::new();
+        };
+        let said = tokio::time::timeout(Duration::from_secs(2), self.stderr).await;
+        let said = said.ok().and_then(Result::ok).unwrap_or_default();
+        let lines: Vec<&str> = said.trim().lines().collect();
+        let last = lines[lines.len().saturating_sub(LAST_LINES)..].join("\n");
+        format!("the plugin ended ({status}); it said: {last}")
     }
 
     /// A field of the handshake line, counted from 1.
