@@ -7,9 +7,10 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fmt;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use rustix::process::{Pid, PidfdFlags, Signal as RawSignal, WaitOptions};
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,12 @@ pub trait Processes: Send + Sync + fmt::Debug {
     fn table(&self) -> Vec<Entry>;
     /// The row of one process number.
     fn entry(&self, pid: u32) -> Option<Entry>;
+    /// Becomes readable when this child of ours has ended, which leaves it to be reaped: its number
+    /// stays its own. `None` where nobody says so and one has to look.
+    fn watch(&self, pid: u32) -> Option<OwnedFd> {
+        let _ = pid;
+        None
+    }
     /// Signals exactly this process; false when it is gone.
     fn signal(&self, who: &Identity, signal: Signal) -> bool;
     /// Signals a whole process group; false when it is gone.
@@ -234,14 +241,18 @@ mod system {
             let boot = boot_id();
             listing
                 .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-                .filter_map(|pid| read_entry(pid, &boot))
+                .filter_map(|pid| read_entry(pid, boot))
                 .collect()
         }
 
         fn entry(&self, pid: u32) -> Option<Entry> {
             self.children()
                 .retain_mut(|child| !matches!(child.try_wait(), Ok(Some(_)) | Err(_)));
-            read_entry(pid, &boot_id())
+            read_entry(pid, boot_id())
+        }
+
+        fn watch(&self, pid: u32) -> Option<OwnedFd> {
+            rustix::process::pidfd_open(raw_pid(pid)?, PidfdFlags::NONBLOCK).ok()
         }
 
         fn signal(&self, who: &Identity, signal: Signal) -> bool {
@@ -275,7 +286,7 @@ mod system {
 
         fn own_mark(&self) -> String {
             let own = self.own_pid();
-            read_entry(own, &boot_id())
+            read_entry(own, boot_id())
                 .and_then(|entry| Mark::new(&namespace()?, own, &entry.identity.start))
                 .map(|mark| mark.to_string())
                 .unwrap_or_default()
@@ -286,14 +297,14 @@ mod system {
                 return false;
             };
             let boot = boot_id();
-            let is_here = namespace().is_some_and(|namespace| wanted.was_here(&namespace, &boot));
+            let is_here = namespace().is_some_and(|namespace| wanted.was_here(&namespace, boot));
             let Some(pid) = raw_pid(wanted.pid).filter(|_| is_here) else {
                 return false;
             };
             // A process of somebody else may be hidden from `/proc`, but not from this question.
             match rustix::process::test_kill_process(pid) {
                 Err(rustix::io::Errno::SRCH) => true,
-                _ => read_entry(wanted.pid, &boot)
+                _ => read_entry(wanted.pid, boot)
                     .is_some_and(|entry| entry.ended || entry.identity.start != wanted.start),
             }
         }
@@ -333,10 +344,14 @@ mod system {
         ExitCode::from(NOT_STARTED)
     }
 
-    fn boot_id() -> String {
-        std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-            .map(|text| text.trim().to_owned())
-            .unwrap_or_default()
+    /// The same as long as we live.
+    fn boot_id() -> &'static str {
+        static BOOT: OnceLock<String> = OnceLock::new();
+        BOOT.get_or_init(|| {
+            std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+                .map(|text| text.trim().to_owned())
+                .unwrap_or_default()
+        })
     }
 
     fn read_entry(pid: u32, boot: &str) -> Option<Entry> {

@@ -23,8 +23,11 @@
 //! [`launch`]), for hosts; the feature `tls` adds the TLS that both sides may speak. `proto/contract.tsv` lists every service, message, field number and
 //! type of it, and a test compares that list with what was compiled.
 
+mod client;
+mod codec;
 pub mod convention;
 mod error;
+pub mod memory;
 pub mod retry;
 #[cfg(feature = "tls")]
 pub mod tls;

@@ -6,6 +6,7 @@
     reason = "this runs in the author's process, outside the seams of the host"
 )]
 
+mod body;
 mod connection;
 mod core;
 mod driver;

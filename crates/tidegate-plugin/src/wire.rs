@@ -3,6 +3,7 @@
 /// The provider contract: infrastructure, state, drift, logs, jobs.
 #[allow(
     missing_docs,
+    unused_mut,
     clippy::all,
     reason = "generated; documented in the .proto file"
 )]
@@ -13,6 +14,7 @@ pub mod iac {
 /// The plugin contract: who a plugin is and what it serves.
 #[allow(
     missing_docs,
+    unused_mut,
     clippy::all,
     reason = "generated; documented in the .proto file"
 )]
@@ -23,6 +25,7 @@ pub mod plugin {
 /// The launch contract: what every plugin process serves beside its own services.
 #[allow(
     missing_docs,
+    unused_mut,
     clippy::all,
     reason = "generated; documented in the .proto file"
 )]

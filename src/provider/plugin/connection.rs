@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper_util::rt::TokioIo;
+use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tidegate_plugin::launch::grpc_controller_client::GrpcControllerClient;
@@ -12,12 +12,12 @@ use tidegate_plugin::launch::grpc_stdio_client::GrpcStdioClient;
 use tidegate_plugin::{retry, tls};
 use tokio::net::{TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
-use tonic::transport::{Channel, Uri};
 use tonic::{Code, Request, Response, Status};
 
 use super::Tools;
 use super::handshake::Endpoint;
 use super::relay::{Lines, Relay};
+use super::wire::Wire;
 use crate::provider::{DriverError, ErrorClass};
 use crate::report::Report;
 
@@ -25,9 +25,8 @@ use crate::report::Report;
 pub const REQUEST_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Largest answer we take.
 pub const ANSWER_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// A state record of a megabyte comes through without a question back.
-const WINDOW: u32 = 8 << 20;
-const FRAME: u32 = 1 << 20;
+/// As much of a record as the system allows is handed over at once.
+const SEND_BUFFER: usize = 1 << 20;
 /// How tonic begins its own complaint about a larger one.
 const ANSWER_TOO_LARGE: &str = "Error, decoded message length too large";
 /// How Go begins its complaint about a larger request.
@@ -108,7 +107,7 @@ impl From<Duration> for Limit {
 /// A connection to one plugin. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
-    channel: Channel,
+    wire: Wire,
     tools: Tools,
     /// The plugin's name, for messages.
     pub(super) plugin: Arc<str>,
@@ -157,8 +156,8 @@ impl CallError {
 /// Calls one method: `unary!(connection, Client.method(request), limit)`.
 macro_rules! unary {
     ($connection:expr, $client:ident.$method:ident($request:expr), $deadline:expr) => {
-        $connection.unary($deadline, $request, |channel, request| async move {
-            $client::new(channel)
+        $connection.unary($deadline, $request, |wire, request| async move {
+            $client::new(wire)
                 .max_decoding_message_size($crate::provider::plugin::connection::ANSWER_BYTES_MAX)
                 .$method(request)
                 .await
@@ -169,13 +168,14 @@ pub(super) use unary;
 
 impl Connection {
     /// Dials. The socket must be held by a process of our own user: a plugin cannot send us to
-    /// somebody else's. Beyond that, whoever answers must be the one of `trust`.
+    /// somebody else's. Beyond that, whoever answers must be the one of `trust`. The second value is
+    /// the connection at work, and has to be polled.
     pub(super) async fn open(
         plugin: &str,
         endpoint: Endpoint,
         trust: Trust,
         tools: &Tools,
-    ) -> Result<Self, Report> {
+    ) -> Result<(Self, impl Future<Output = ()> + Send + 'static), Report> {
         let unreachable = |why: String| {
             Report::error(
                 "plugin/unreachable",
@@ -184,31 +184,27 @@ impl Connection {
             .because(tools.excerpt(&why))
             .fix("the plugin is broken: report it to its author")
         };
-        let connector = tower::service_fn(move |_: Uri| dial(endpoint.clone(), trust.clone()));
-        // The address is a placeholder: the connector knows the way. Keepalive stays off, because
-        // Go servers hang up on hosts that ping more often than every five minutes.
-        let target = tonic::transport::Endpoint::from_static("http://unused")
-            .initial_stream_window_size(WINDOW)
-            .initial_connection_window_size(WINDOW)
-            .max_frame_size(FRAME);
-        let connecting = target.connect_with_connector(connector);
-        let channel = tokio::select! {
-            channel = connecting => channel.map_err(|error| {
-                let cause = std::error::Error::source(&error)
-                    .map_or_else(|| error.to_string(), ToString::to_string);
-                unreachable(cause)
-            })?,
+        let meeting = async {
+            let stream = dial(endpoint, trust)
+                .await
+                .map_err(|error| error.to_string())?;
+            Wire::open(stream).await.map_err(|error| error.to_string())
+        };
+        let (wire, work) = tokio::select! {
+            met = meeting => met.map_err(unreachable)?,
             () = tools.clock.sleep(tools.deadlines.setup) => {
                 return Err(unreachable(format!(
                     "no connection within {} s", tools.deadlines.setup.as_secs()
                 )));
             }
         };
-        Ok(Self {
-            channel,
+        tidegate_plugin::memory::keep();
+        let connection = Self {
+            wire,
             tools: tools.clone(),
             plugin: plugin.into(),
-        })
+        };
+        Ok((connection, work))
     }
 
     /// One call within a limit. Use [`unary!`].
@@ -216,7 +212,7 @@ impl Connection {
         &self,
         limit: impl Into<Limit>,
         request: Q,
-        call: impl FnOnce(Channel, Request<Q>) -> F,
+        call: impl FnOnce(Wire, Request<Q>) -> F,
     ) -> Result<A, CallError>
     where
         Q: prost::Message,
@@ -230,15 +226,15 @@ impl Connection {
             biased;
             // Dropping the call resets its stream, which tells the plugin.
             over = limit.into().over(&self.tools) => Err(over),
-            answer = call(self.channel.clone(), Request::new(request)) => {
+            answer = call(self.wire.clone(), Request::new(request)) => {
                 answer.map(Response::into_inner).map_err(CallError::of)
             }
         }
     }
 
-    /// The raw channel, for streams.
-    pub(super) fn channel(&self) -> Channel {
-        self.channel.clone()
+    /// The wire itself, for streams.
+    pub(super) fn wire(&self) -> Wire {
+        self.wire.clone()
     }
 
     /// What this connection was made with.
@@ -248,14 +244,14 @@ impl Connection {
 
     /// Tells it to end. Servers hang up at once, so any answer is as good as another.
     pub(super) async fn shut_down(&self) {
-        let mut client = GrpcControllerClient::new(self.channel.clone());
+        let mut client = GrpcControllerClient::new(self.wire());
         drop(client.shutdown(tidegate_plugin::launch::Empty {}).await);
     }
 
     /// Reads what plugin code prints until the plugin ends. Nothing may wait for this: Go servers
     /// send not even headers before there is something to say.
     pub(super) async fn relay_output(self, relay: Arc<Relay>) {
-        let mut client = GrpcStdioClient::new(self.channel.clone());
+        let mut client = GrpcStdioClient::new(self.wire());
         let Ok(stream) = client.stream_stdio(()).await else {
             return;
         };
@@ -338,7 +334,7 @@ pub(super) enum Trust {
     Tls(Arc<ClientConfig>),
 }
 
-async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<TokioIo<Stream>> {
+async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<Stream> {
     let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let stream: Stream = match endpoint {
         Endpoint::Unix(path) => {
@@ -354,6 +350,8 @@ async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<TokioIo<Stream>> {
                     "the socket belongs to another process than the one that was started",
                 );
             }
+            // A smaller one does as well, only slower.
+            let _larger = set_socket_send_buffer_size(&stream, SEND_BUFFER);
             Box::new(stream)
         }
         Endpoint::Tcp(_) if matches!(trust, Trust::Process(_)) => {
@@ -366,7 +364,7 @@ async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<TokioIo<Stream>> {
         }
     };
     let Trust::Tls(config) = trust else {
-        return Ok(TokioIo::new(stream));
+        return Ok(stream);
     };
     let name = ServerName::try_from(tls::NAME).map_err(io::Error::other)?;
     let stream = TlsConnector::from(config)
@@ -378,7 +376,7 @@ async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<TokioIo<Stream>> {
                 format!("mutual TLS, which it offered, failed: {error}"),
             )
         })?;
-    Ok(TokioIo::new(Box::new(stream)))
+    Ok(Box::new(stream))
 }
 
 type Stream = Box<dyn ReadWrite>;

@@ -4,13 +4,16 @@
 //! in a folder nobody else can enter and which goes with it, and every failure ends in a kill of
 //! its whole process group.
 
+use std::collections::BTreeSet;
 use std::future::Future;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tidegate_plugin::tls::Identity;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncReadExt as _, Interest};
 use tokio::process::{Child, ChildStdout};
 use tokio::task::JoinSet;
 
@@ -36,7 +39,7 @@ const HOST_BYTES_MAX: u64 = 4096;
 const FOLDER_PARENT_BYTES_MAX: usize = 40;
 /// The code of a plugin that ended before it was ready.
 pub(super) const EXITED: &str = "plugin/exited";
-/// Between two looks whether a process has ended.
+/// Between two looks whether a process has ended, where nobody says so.
 const STEP: Duration = Duration::from_millis(2);
 /// How long the last words of a plugin that broke are waited for.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -47,6 +50,8 @@ pub(super) struct Running {
     name: String,
     child: Child,
     pid: u32,
+    /// Says that it has ended, where the system does.
+    end: Option<AsyncFd<OwnedFd>>,
     _folder: SocketFolder,
     tools: Tools,
     relay: Arc<Relay>,
@@ -106,9 +111,15 @@ impl SocketFolder {
     }
 }
 
-/// Removes the socket folders of hosts that were killed. A number alone says nothing about a host that runs
-/// elsewhere, such as in another container with the same folder.
+/// Removes the socket folders of hosts that were killed; once in a run is enough. A number alone says
+/// nothing about a host that runs elsewhere, such as in another container with the same folder.
 fn sweep(disk: &dyn Disk, processes: &dyn Processes, parent: &Path) {
+    static SWEPT: Mutex<BTreeSet<PathBuf>> = Mutex::new(BTreeSet::new());
+    let mut swept = SWEPT.lock().unwrap_or_else(PoisonError::into_inner);
+    if !swept.insert(parent.to_path_buf()) {
+        return;
+    }
+    drop(swept);
     // Best effort: somebody else's folder, or a name that is not text, is none of our business.
     for name in disk.list(parent).unwrap_or_default() {
         let host = name
@@ -198,6 +209,7 @@ impl Running {
             name: plugin.name.clone(),
             child,
             pid,
+            end: tools.processes.watch(pid).and_then(watched),
             _folder: folder,
             tools: tools.clone(),
             relay,
@@ -349,15 +361,30 @@ impl Running {
     /// True when it ended within the time. It is not reaped yet, so its number is still its own.
     async fn wait_until_ended(&self, limit: Duration) -> bool {
         let clock = &self.tools.clock;
+        if let Some(end) = &self.end {
+            let told = tokio::select! {
+                biased;
+                told = end.readable() => told.is_ok(),
+                () = clock.sleep(limit) => false,
+            };
+            // It may have ended this moment, and nobody has heard of it yet.
+            return told || self.has_ended();
+        }
         let deadline = clock.monotonic() + limit;
         loop {
-            match self.tools.processes.entry(self.pid) {
-                None => return true,
-                Some(entry) if entry.ended => return true,
-                Some(_) if clock.monotonic() >= deadline => return false,
-                Some(_) => clock.sleep(STEP).await,
+            if self.has_ended() {
+                return true;
             }
+            if clock.monotonic() >= deadline {
+                return false;
+            }
+            clock.sleep(STEP).await;
         }
+    }
+
+    fn has_ended(&self) -> bool {
+        let entry = self.tools.processes.entry(self.pid);
+        entry.is_none_or(|entry| entry.ended)
     }
 
     /// Asks it to end through `ask`, gives it time, then ends it and everything it started.
@@ -388,6 +415,14 @@ impl Running {
             self.tools.processes.signal_group(self.pid, Signal::Kill);
         }
     }
+}
+
+#[expect(
+    deprecated,
+    reason = "it trusts a descriptor to stay what it is, and an owned one does"
+)]
+fn watched(handle: OwnedFd) -> Option<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(handle, Interest::READABLE).ok()
 }
 
 impl Drop for Running {

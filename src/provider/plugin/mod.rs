@@ -2,7 +2,7 @@
 //! traits as everybody else.
 //!
 //! `find` says which program, `lock` whether it is the trusted one, `environment`
-//! what it may see, `launch` starts and ends it, `handshake` and `connection` reach it, `gates`
+//! what it may see, `launch` starts and ends it, `handshake`, `connection` and `wire` reach it, `gates`
 //! decide whether it may be used, `driver` and `abilities` speak for it.
 
 mod abilities;
@@ -23,6 +23,7 @@ pub mod needs;
 mod proposal;
 mod relay;
 mod services;
+mod wire;
 mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -305,7 +306,8 @@ async fn start(
             Trust::Tls(identity.client(peer).map_err(|error| no_tls(&error))?)
         }
     };
-    let connection = Connection::open(&found.name, greeting.endpoint, trust, tools).await?;
+    let (connection, work) = Connection::open(&found.name, greeting.endpoint, trust, tools).await?;
+    running.read(work);
     let relay = Arc::clone(running.relay());
     running.read(connection.clone().relay_output(relay));
     Ok((running, connection))

@@ -2,6 +2,7 @@
 //! are built on, and by one of the same behaviour on our own SDK.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::FileTypeExt as _;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -673,8 +674,8 @@ async fn s15_a_plugin_answers_its_own_host_and_nobody_else() {
             .unwrap();
         let socket = fs::read_dir(folder)
             .unwrap()
-            .next()
-            .unwrap()
+            .map(|entry| entry.unwrap())
+            .find(|entry| entry.file_type().unwrap().is_socket())
             .unwrap()
             .path();
         let Some(answer) = plaintext(&socket).await else {

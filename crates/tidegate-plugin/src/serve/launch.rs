@@ -11,7 +11,7 @@ use super::core::Core;
 use super::listen::{Listener, Place};
 use super::{connection, stdio};
 use crate::tls::{Identity, Peer, TlsError};
-use crate::{About, Provider, StateBackend, convention};
+use crate::{About, Provider, StateBackend, convention, memory};
 
 const COOKIE: (&str, &str) = ("WORKFLOW_PLUGIN", "workflow-external-plugin-v1");
 /// Version of the handshake line itself.
@@ -126,6 +126,7 @@ pub(crate) fn run(
                 .to_owned(),
         );
     }
+    memory::keep();
     let core = Core::new(about, provider, backend).map_err(|problems| problems.join("\n"))?;
     let admission = Admission::new(&launch, parent())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
