@@ -43,7 +43,7 @@ impl Desk {
             return Some("the config");
         }
         let folder = place.parent()?;
-        if exists(&folder.join("records")) && exists(&folder.join("head.json")) {
+        if exists(&folder.join("head.json")) {
             return Some("a part of a state");
         }
         if bytes == 0 {

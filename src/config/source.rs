@@ -1,6 +1,7 @@
 //! The texts a config is made of, and places in them. A place is twelve bytes while we work; lines,
 //! columns and excerpts are computed only for what is shown or kept.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
@@ -31,6 +32,9 @@ pub(super) struct Source {
     line_starts: Vec<u32>,
     /// Ranges that no excerpt shows, in order and apart.
     hidden: Vec<(u32, u32)>,
+    /// The place whose column was counted last: start of its line, byte, characters before it. Places
+    /// are mostly asked for in order, and a file may be one long line.
+    counted: Cell<(usize, usize, usize)>,
 }
 
 /// Every file of one config, in the order they were read.
@@ -46,6 +50,7 @@ impl Sources {
             text: text.into(),
             line_starts,
             hidden: Vec::new(),
+            counted: Cell::default(),
         });
         u16::try_from(self.0.len() - 1).unwrap_or(u16::MAX)
     }
@@ -166,13 +171,8 @@ impl Sources {
             .line_starts
             .get(line.saturating_sub(1))
             .map_or(0, |&line_start| line_start as usize);
-        let rest = &source.text[line_start..];
-        let length = memchr::memchr2(b'\n', b'\r', rest.as_bytes()).unwrap_or(rest.len());
-        let whole = &rest[..length];
-        let line_end = line_start + whole.len();
-        let column = source.text[line_start..start.min(line_end).max(line_start)]
-            .chars()
-            .count();
+        let line_end = source.line_end(line);
+        let column = source.column(line_start, start.min(line_end).max(line_start));
         let mut end = (mark.end as usize).clamp(start, line_end.max(start));
         while !source.text.is_char_boundary(end) {
             end -= 1;
@@ -205,6 +205,30 @@ impl Sources {
 }
 
 impl Source {
+    /// Where a line ends, counted from 1, without its line end.
+    fn line_end(&self, line: usize) -> usize {
+        let Some(next) = self.line_starts.get(line) else {
+            return self.text.len();
+        };
+        let text = &self.text[..*next as usize];
+        text.strip_suffix("\r\n")
+            .or_else(|| text.strip_suffix(['\n', '\r']))
+            .map_or(text.len(), str::len)
+    }
+
+    /// How many characters stand before a byte of a line.
+    fn column(&self, line_start: usize, until: usize) -> usize {
+        let (line, from, before) = self.counted.get();
+        let (from, before) = if line == line_start && (line_start..=until).contains(&from) {
+            (from, before)
+        } else {
+            (line_start, 0)
+        };
+        let column = before + self.text[from..until].chars().count();
+        self.counted.set((line_start, until, column));
+        column
+    }
+
     /// A line, or the rest of one, without what is hidden. Empty when something hidden begins before `start`: what is
     /// left would not stand where the column says.
     fn excerpt(&self, line_start: usize, line_end: usize, start: usize) -> String {
