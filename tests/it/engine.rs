@@ -99,9 +99,7 @@ fn dependents_are_deleted_before_what_they_stand_on() {
 fn a_failed_diff_fails_the_plan_and_names_the_resource() {
     let world = World::new(&[("a", ""), ("b", ""), ("c", "")]);
     world.apply();
-    world
-        .cloud
-        .act("diff", "b", Act::Fail(ErrorClass::Denied));
+    world.cloud.act("diff", "b", Act::Fail(ErrorClass::Denied));
     world.cloud.calls();
     let problems = world.try_apply(|_| ()).unwrap_err();
     assert_eq!(problems.len(), 1);

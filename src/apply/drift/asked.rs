@@ -167,10 +167,14 @@ mod tests {
             "size": "m", "env": {"KEY": {"$secret": "x"}}
         }))
         .unwrap();
-        prior.outputs = outputs(&[
+        let secret = Masker::default().admit("test", "correct-horse".to_owned());
+        let outputs = [
             ("host", Output::Public("a".into())),
-            ("password", secret("correct-horse")),
-        ]);
+            ("password", Output::Sensitive(secret)),
+        ];
+        prior.outputs = outputs
+            .map(|(name, output)| (name.to_owned(), output))
+            .into();
         for (path, is_secret) in [
             ("size", false),
             ("env", true),

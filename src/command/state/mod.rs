@@ -238,7 +238,8 @@ impl<'a> Room<'a> {
         let path = folder.join(format!("{at}-serial-{}.json", snapshot.serial));
         self.write_document(&path, &snapshot.encode().map_err(told)?)?;
         self.note(format!(
-            "A copy of the state as it was is in {}; `tidegate state restore` takes it back.",
+            "A copy of the state as it was in {} is in {}; `tidegate state restore` takes it back.",
+            self.store.location(),
             path.display()
         ));
         Ok(path)

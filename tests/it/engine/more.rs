@@ -307,9 +307,7 @@ fn every_plan_asks_the_driver_and_no_answer_is_remembered() {
     look().unwrap();
     assert_eq!(asked(), before + 4, "the same question, asked each time");
     // So an answer that went bad is neither kept nor used again.
-    world
-        .cloud
-        .act("diff", "a", Act::Fail(ErrorClass::Denied));
+    world.cloud.act("diff", "a", Act::Fail(ErrorClass::Denied));
     assert!(look().is_err());
     look().unwrap();
 }
