@@ -342,7 +342,7 @@ async fn fill(store: &dyn Store, count: u32) {
             ..snapshot.records[0].clone()
         })
         .collect();
-    store.load(&lease, &snapshot).await.unwrap();
+    store.load(&lease, &snapshot, None).await.unwrap();
     store.unlock(&lease).await.unwrap();
 }
 

@@ -132,6 +132,13 @@ pub trait Processes: Send + Sync + fmt::Debug {
         false
     }
 
+    /// True when the process of this mark runs or ran where `is_certainly_gone` can tell: one that is
+    /// not gone then lives.
+    fn is_neighbour(&self, mark: &str) -> bool {
+        let _ = mark;
+        false
+    }
+
     /// True when this very process still runs.
     fn is_alive(&self, who: &Identity) -> bool {
         self.entry(who.pid)
@@ -293,12 +300,11 @@ mod system {
         }
 
         fn is_certainly_gone(&self, mark: &str) -> bool {
-            let Some(wanted) = Mark::parse(mark) else {
+            let Some(wanted) = Mark::parse(mark).filter(|_| self.is_neighbour(mark)) else {
                 return false;
             };
             let boot = boot_id();
-            let is_here = namespace().is_some_and(|namespace| wanted.was_here(&namespace, boot));
-            let Some(pid) = raw_pid(wanted.pid).filter(|_| is_here) else {
+            let Some(pid) = raw_pid(wanted.pid) else {
                 return false;
             };
             // A process of somebody else may be hidden from `/proc`, but not from this question.
@@ -307,6 +313,12 @@ mod system {
                 _ => read_entry(wanted.pid, boot)
                     .is_some_and(|entry| entry.ended || entry.identity.start != wanted.start),
             }
+        }
+
+        fn is_neighbour(&self, mark: &str) -> bool {
+            Mark::parse(mark).is_some_and(|wanted| {
+                namespace().is_some_and(|namespace| wanted.was_here(&namespace, boot_id()))
+            })
         }
     }
 

@@ -15,7 +15,7 @@ use crate::provider::ability::{Ability, Found};
 use crate::provider::{Driver, DriverError, ErrorClass};
 use crate::resource::{ActionKind, Address, Kind, Map, Observed, ProviderId, Recorded, Value};
 use crate::state::journal::{Before, open_intents};
-use crate::state::{Entry, Record, Records, Store, StoreResult};
+use crate::state::{Entry, Record, Records, Store, StoreError, StoreResult};
 
 /// What is there under a name.
 pub(super) enum Presence {
@@ -105,6 +105,19 @@ impl Others {
     }
 }
 
+/// What is wrong there cannot be put right from here, and need not be wrong: its key may be another one.
+fn in_another(environment: &str, error: StoreError) -> StoreError {
+    match error {
+        StoreError::Corrupt { what, reason } => StoreError::Invalid(format!(
+            "what environment `{environment}` has on record cannot be told, so nothing is taken that \
+             may be its: {what} cannot be read: {reason}. If it is encrypted with another key than \
+             this environment, that is no damage, and one key for both is needed here; otherwise \
+             `tidegate state verify --env {environment}` says what is wrong"
+        )),
+        error => error,
+    }
+}
+
 /// What the other environments of this state have.
 ///
 /// # Errors
@@ -116,7 +129,8 @@ pub async fn of_others(engine: &Engine<'_>) -> StoreResult<Others> {
             continue;
         }
         if let Some(store) = engine.store.beside(&environment)? {
-            others.add(&environment, store.as_ref()).await?;
+            let added = others.add(&environment, store.as_ref()).await;
+            added.map_err(|error| in_another(&environment, error))?;
         }
     }
     Ok(others)

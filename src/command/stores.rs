@@ -496,10 +496,10 @@ impl Desk {
         let first = unless_cancelled(&self.cancel, store.lock(&holder, Duration::ZERO)).await;
         let lease = match first {
             Err(StoreError::Locked { holder: other, .. }) => {
-                // A holder on this machine is known to live, or its lock would be free. One on
-                // another machine may be dead, which only the lapse of its lease can show; a
-                // killed runner must not block the next one for ever.
-                let here = other.who.rsplit('@').next() == Some(host.as_str());
+                // A holder on this start of this machine is known to live, or its lock would be
+                // free. Any other may be dead, whatever its machine is called, which only the lapse
+                // of its lease can show; a killed runner must not block the next one for ever.
+                let here = self.processes.is_neighbour(&other.mark);
                 let wait = if wait.is_zero() && !here {
                     Renewal::DEFAULT.lease + LAPSE_MARGIN
                 } else {
@@ -559,7 +559,7 @@ impl Desk {
             let warning = Report::warning(
                 "state/overtaken",
                 format!(
-                    "another run has changed these records since: {}",
+                    "another run has changed or settled these records since: {}",
                     names.join(", ")
                 ),
             )

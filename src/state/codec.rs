@@ -66,6 +66,54 @@ impl Codec {
         self
     }
 
+    /// As another environment's records are written and read.
+    pub(super) fn like(mut self, other: &Self) -> Self {
+        self.keyring.clone_from(&other.keyring);
+        self.seals = other.seals;
+        self
+    }
+
+    fn document_place(&self, name: &str) -> String {
+        format!("{}/{name}", self.environment)
+    }
+
+    /// A whole document as it is stored: sealed if records are.
+    pub(super) fn encode_document(&self, name: &str, plain: Vec<u8>) -> Vec<u8> {
+        match self.keyring.as_ref().filter(|_| self.seals) {
+            Some(keyring) => keyring
+                .seal_bytes(&*self.random, &self.document_place(name), &plain)
+                .into_bytes(),
+            None => plain,
+        }
+    }
+
+    /// The document in stored bytes. In the clear it starts with a brace, which a sealed one never does.
+    pub(super) fn decode_document(
+        &self,
+        name: &str,
+        bytes: Vec<u8>,
+        what: &dyn fmt::Display,
+    ) -> StoreResult<Zeroizing<Vec<u8>>> {
+        if bytes.starts_with(b"{") {
+            return Ok(Zeroizing::new(bytes));
+        }
+        let text = std::str::from_utf8(&bytes).map_err(|error| corrupt(what, error.to_string()))?;
+        self.keyring_for(what)?
+            .open_bytes(&self.document_place(name), text)
+            .map_err(|error| corrupt(what, error.to_string()))
+    }
+
+    /// Are these the bytes of this record, as it would be written now?
+    pub(super) fn is_written(&self, bytes: &[u8], record: &Record) -> bool {
+        let is_sealed =
+            frame::is_wrapped(bytes) && matches!(frame::open_wrapped(bytes), Ok((Kind::Sealed, _)));
+        is_sealed == self.seals
+            && frame::is_wrapped(bytes)
+            && self
+                .decode(bytes, &"the record")
+                .is_ok_and(|standing| standing == *record)
+    }
+
     fn place(&self, address: &Address) -> String {
         place(&self.environment, address, &["record"])
     }
@@ -122,14 +170,7 @@ impl Codec {
         what: &dyn fmt::Display,
         open: impl FnOnce(&Keyring, &str) -> Result<Zeroizing<Vec<u8>>, SealedValueError>,
     ) -> StoreResult<Record> {
-        let keyring = self.keyring.as_ref().ok_or_else(|| {
-            corrupt(
-                what,
-                "it is encrypted, and no key was given; set TIDEGATE_STATE_KEY, or `key_file` in \
-                 the `iac.state` module",
-            )
-        })?;
-        let plain = open(keyring, &self.place(address))
+        let plain = open(self.keyring_for(what)?, &self.place(address))
             .map_err(|error| corrupt(what, error.to_string()))?;
         let record = Record::decode_of(&plain, what)?;
         if record.resource_id != *address {
@@ -139,6 +180,17 @@ impl Codec {
             ));
         }
         Ok(record)
+    }
+
+    /// The key that opens what is sealed.
+    fn keyring_for(&self, what: &dyn fmt::Display) -> StoreResult<&Keyring> {
+        self.keyring.as_deref().ok_or_else(|| {
+            corrupt(
+                what,
+                "it is encrypted, and no key was given; set TIDEGATE_STATE_KEY, or `key_file` in \
+                 the `iac.state` module",
+            )
+        })
     }
 
     fn decode_sealed_json(&self, bytes: &[u8], what: &dyn fmt::Display) -> StoreResult<Record> {

@@ -22,10 +22,14 @@ impl From<StoreError> for Report {
                 }
                 report
                     .because(format!(
-                        "if that run is dead, its lock lapses within {} s",
+                        "if that run is dead, whoever waits for {} s without its renewing the lock takes it over",
                         expires_in.as_secs() + u64::from(expires_in.subsec_nanos() > 0)
                     ))
                     .fix("wait for that run to end, or pass `--lock-timeout 5m` to wait here")
+                    .fix(format!(
+                        "if it is certain to have ended: `tidegate state unlock {}`",
+                        holder.run_id
+                    ))
             }
             StoreError::LostLock { .. } => Self::error("state/lost-lock", message)
                 .exit(Exit::Locked)

@@ -319,19 +319,20 @@ impl Store for Filesystem {
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
         )?;
-        Ok(Some(Box::new(other)))
+        Ok(Some(Box::new(other.like(self))))
     }
 
     async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
         self.free_lock_of(run_id).await
     }
 
-    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
-        self.load_snapshot(lease, snapshot).await
-    }
-
-    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
-        self.keep_state_key(lease, key).await
+    async fn load(
+        &self,
+        lease: &Lease,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        self.load_snapshot(lease, snapshot, key).await
     }
 
     async fn delete(&self, lease: &Lease, address: &Address) -> StoreResult<u64> {
@@ -449,9 +450,8 @@ impl Filesystem {
             };
             expected.check(address, found, Some(&head))?;
         }
-        let bytes = self
-            .codec
-            .encode(&record.succeed(found, &self.environment, &self.now()))?;
+        let next = record.succeed(found, &self.environment, &self.now(), self.serial()? + 1);
+        let bytes = self.codec.encode(&next)?;
         if let Some((_, path)) = &existing {
             self.keep_previous(path)?;
         }

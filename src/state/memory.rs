@@ -182,7 +182,7 @@ impl Memory {
             if let Some(expected) = expected {
                 expected.check(address, existing.as_ref(), Some(&world.head()))?;
             }
-            let next = record.succeed(existing.as_ref(), &self.environment, &now);
+            let next = record.succeed(existing.as_ref(), &self.environment, &now, world.serial + 1);
             let bytes = self.codec.encode(&next)?;
             world.records.insert(address.clone(), bytes);
             world.serial += 1;
@@ -506,28 +506,6 @@ impl Store for Memory {
         Ok(Some(key))
     }
 
-    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
-        let own = match self.shared.worlds().get(&self.environment) {
-            Some(world) => self.known_key(world)?,
-            None => None,
-        };
-        self.change(lease, |world| match own {
-            Some(own) if *own == *key => Ok(()),
-            Some(own) if self.key.is_some() || self.sealed_values(world)? > 0 => {
-                Err(StoreError::Conflict {
-                    what: "the state key".to_owned(),
-                    expected: format!("the key with check value {}", key_check(key)),
-                    found: format!("the key with check value {}", key_check(&own)),
-                })
-            }
-            _ => {
-                world.key = Some(Key::new(*key));
-                world.key_check = key_check(key);
-                Ok(())
-            }
-        })
-    }
-
     async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
         self.change(&lease, |world| {
             let records = world.records.len();
@@ -545,13 +523,13 @@ impl Store for Memory {
         Ok(())
     }
 
-    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
-        if snapshot.environment != self.environment {
-            return Err(StoreError::Invalid(format!(
-                "the state of environment `{}` cannot become that of `{}`",
-                snapshot.environment, self.environment
-            )));
-        }
+    async fn load(
+        &self,
+        lease: &Lease,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        snapshot.refuse_stranger(&self.environment, key, self.key.as_ref())?;
         let mut records = BTreeMap::new();
         for record in &snapshot.records {
             records.insert(record.resource_id.clone(), self.codec.encode(record)?);
@@ -566,6 +544,10 @@ impl Store for Memory {
             world.journal.clone_from(&snapshot.journal);
             world.lineage.clone_from(&snapshot.lineage);
             world.serial = snapshot.serial;
+            if let Some(key) = key {
+                world.key = Some(Key::new(*key));
+                world.key_check = key_check(key);
+            }
             Ok(())
         })
     }

@@ -297,12 +297,14 @@ pub trait Store: Send + Sync + fmt::Debug {
         let existing = self.get(address).await?;
         expected.check(address, existing.as_ref(), head.as_ref())?;
         let serial = self.put(lease, record).await?;
-        let version = existing.map_or(0, |existing| existing.tidegate.version);
+        let version = existing.map_or(serial, |existing| {
+            existing.tidegate.version.saturating_add(1)
+        });
         match self.get(address).await? {
-            Some(written) if written.tidegate.version == version.saturating_add(1) => Ok(serial),
+            Some(written) if written.tidegate.version == version => Ok(serial),
             found => Err(StoreError::Conflict {
                 what: format!("record `{address}`"),
-                expected: format!("version {}", version.saturating_add(1)),
+                expected: format!("version {version}"),
                 found: found.map_or_else(
                     || "no record".to_owned(),
                     |found| format!("version {}", found.tidegate.version),
@@ -380,7 +382,7 @@ pub trait Store: Send + Sync + fmt::Debug {
     async fn wipe_damaged(&self, lease: Lease) -> StoreResult<()> {
         if let Some(head) = self.head().await? {
             let nothing = Snapshot::nothing(self.environment(), &head);
-            self.load(&lease, &nothing).await?;
+            self.load(&lease, &nothing, None).await?;
         }
         self.remove_empty(lease).await
     }
@@ -442,29 +444,25 @@ pub trait Store: Send + Sync + fmt::Debug {
     }
 
     /// Makes this environment exactly what `snapshot` says: records as they are, with their times
-    /// and versions, lineage and serial included.
-    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
+    /// and versions, lineage and serial included. With `key`, that is the one its values are sealed
+    /// with, and takes the place of the one that is kept here, whose sealed values go. All in one
+    /// step: whatever cuts it off, what was is there, or what comes.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the key of this store is another one, given from outside.
+    async fn load(
+        &self,
+        lease: &Lease,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        let _ = key;
         Err(StoreError::Invalid(format!(
             "{} cannot take over serial {} as a whole (fence {})",
             self.location(),
             snapshot.serial,
             lease.fence
         )))
-    }
-
-    /// Keeps this key as the state key of this environment, which has no other one in use.
-    ///
-    /// # Errors
-    /// [`StoreError::Conflict`] when anything is sealed with another key.
-    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
-        match self.key(false).await? {
-            Some(own) if *own == *key => Ok(()),
-            _ => Err(StoreError::Invalid(format!(
-                "{} keeps no key (fence {}); set TIDEGATE_STATE_KEY",
-                self.location(),
-                lease.fence
-            ))),
-        }
     }
 }
 

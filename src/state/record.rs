@@ -95,7 +95,8 @@ pub struct Extension {
     /// The provider's private blob, sealed; empty for none.
     #[serde(default)]
     pub private: String,
-    /// Number of writes of this record.
+    /// Tells a record's writes apart: grows by one with each of them, and starts at the serial of the
+    /// state when the record was made, so that none comes again after a removal.
     #[serde(default)]
     pub version: u64,
     /// Fields a newer version wrote.
@@ -251,13 +252,22 @@ impl Record {
     }
 
     /// What the store itself adds when it writes this record over `existing`: the environment, the
-    /// times, the version, and every field that this version does not know.
-    pub(super) fn succeed(&self, existing: Option<&Self>, environment: &str, now: &str) -> Self {
+    /// times, the version, and every field that this version does not know. `serial` is that of the
+    /// state after this write.
+    pub(super) fn succeed(
+        &self,
+        existing: Option<&Self>,
+        environment: &str,
+        now: &str,
+        serial: u64,
+    ) -> Self {
         let mut next = self.clone();
         next.updated_at = now.to_owned();
         next.tidegate.format = FORMAT;
         next.tidegate.environment = environment.to_owned();
-        next.tidegate.version = 1;
+        // Greater than any that a record of this name has had: who knows a version of one that was
+        // removed since must not take the new one for it.
+        next.tidegate.version = serial.max(1);
         match existing {
             Some(existing) => {
                 next.created_at.clone_from(&existing.created_at);

@@ -5,6 +5,7 @@
 //! cannot be moved, dropped from the middle or mixed with those of another environment unseen. A
 //! last line that was cut off was never acknowledged.
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ use crate::random::Random;
 use crate::resource::Address;
 use crate::secret::Keyring;
 
+use super::journal::{Entry, open_intents};
 use super::{Expected, Keepsake, Lease, Record, Store, StoreError, StoreResult};
 
 const FILE_MODE: u32 = 0o600;
@@ -31,10 +33,13 @@ pub enum Outcome {
         lineage: String,
         /// The run that wrote them.
         run_id: String,
+        /// Its fencing number; 0 in files of old, which did not say.
+        #[serde(default)]
+        fence: u64,
     },
     /// A record was to be written.
     Put {
-        /// Writes that were behind the record it replaces; 0 when there was none.
+        /// Version of the record it replaces; 0 when there was none.
         base: u64,
         /// The record.
         record: Box<Record>,
@@ -43,7 +48,7 @@ pub enum Outcome {
     Delete {
         /// Whose.
         address: Address,
-        /// Writes behind the removed record.
+        /// Version of the removed record.
         base: u64,
     },
     /// A keepsake was to be written.
@@ -129,12 +134,12 @@ impl Recovery {
         }
     }
 
-    /// Adds outcomes, durably, with one flush. The file starts with `lineage` and `run_id`; one of
-    /// another lineage is not added to.
+    /// Adds outcomes, durably, with one flush. The file starts with `lineage` and the run that holds
+    /// `lease`; one of another lineage is not added to.
     ///
     /// # Errors
     /// [`StoreError::Storage`] when this machine's disk does not take them either.
-    pub fn append(&self, lineage: &str, run_id: &str, outcomes: &[Outcome]) -> StoreResult<()> {
+    pub fn append(&self, lineage: &str, lease: &Lease, outcomes: &[Outcome]) -> StoreResult<()> {
         if outcomes.is_empty() {
             return Ok(());
         }
@@ -151,7 +156,8 @@ impl Recovery {
         match known.first() {
             None => all.push(Outcome::Begin {
                 lineage: lineage.to_owned(),
-                run_id: run_id.to_owned(),
+                run_id: lease.holder.run_id.clone(),
+                fence: lease.fence,
             }),
             Some(Outcome::Begin { lineage: found, .. }) if found == lineage => {}
             Some(_) => return Err(self.corrupt("it is that of another state".to_owned())),
@@ -226,74 +232,145 @@ impl Recovery {
 
     /// Brings every outcome to the store, in order, and removes the file. Doing it again after a
     /// crash changes nothing. A record that another run has changed since stays as that run left
-    /// it, and is named.
+    /// it, and is named; so does one that another run has removed, or settled without a record.
     ///
     /// # Errors
     /// [`StoreError::Aside`] when it does not open, or the store holds another state than the outcomes are of; the
     /// file stays.
     pub async fn replay(&self, store: &dyn Store, lease: &Lease) -> StoreResult<Replayed> {
         let (outcomes, ..) = self.read_lines()?;
-        let mut replayed = Replayed::default();
-        for outcome in outcomes {
+        let mut replay = Replay::new(store, lease).await?;
+        for (index, outcome) in outcomes.iter().enumerate() {
             match outcome {
-                Outcome::Begin { lineage, .. } => {
+                Outcome::Begin { lineage, fence, .. } => {
                     let found = store.head().await?.map(|head| head.lineage);
-                    if found.as_ref() != Some(&lineage) {
+                    if found.as_ref() != Some(lineage) {
                         let found = found.unwrap_or_else(|| "no state".to_owned());
                         return Err(self.corrupt(format!(
                             "it is of lineage {lineage}, and what is there is {found}"
                         )));
                     }
+                    replay.was_alone = fence + 1 == lease.fence;
                 }
                 Outcome::Put { base, record } => {
-                    let address = &record.resource_id;
-                    let standing = store.get(address).await?;
-                    let expected = match base {
-                        0 => Expected::Absent,
-                        base => Expected::Version(base),
-                    };
-                    if standing
-                        .as_ref()
-                        .is_some_and(|standing| same(standing, &record))
-                    {
-                        replayed.saved += 1;
-                        continue;
-                    }
-                    match store.put_if(lease, &record, &expected).await {
-                        Ok(_) => replayed.saved += 1,
-                        Err(StoreError::Conflict { .. }) => {
-                            replayed.overtaken.push(address.clone())
-                        }
-                        Err(error) => return Err(error),
-                    }
+                    replay.put(*base, record, &outcomes[index + 1..]).await?;
                 }
-                Outcome::Delete { address, base } => match store.get(&address).await? {
-                    Some(standing) if standing.tidegate.version != base => {
-                        replayed.overtaken.push(address);
-                    }
-                    _ => {
-                        store.delete(lease, &address).await?;
-                        replayed.saved += 1;
-                    }
-                },
+                Outcome::Delete { address, base } => replay.delete(address, *base).await?,
                 Outcome::Keep { key, keepsake } => {
-                    store.put_keepsake(lease, &key, &keepsake).await?;
-                    replayed.saved += 1;
+                    store.put_keepsake(lease, key, keepsake).await?;
+                    replay.done.saved += 1;
                 }
                 Outcome::Forget { key } => {
-                    store.delete_keepsake(lease, &key).await?;
-                    replayed.saved += 1;
+                    store.delete_keepsake(lease, key).await?;
+                    replay.done.saved += 1;
                 }
                 Outcome::Journal { entry } => {
-                    if !store.journal_read().await?.contains(&entry) {
-                        store.journal_append(lease, &[entry]).await?;
+                    if !store.journal_read().await?.contains(entry) {
+                        store
+                            .journal_append(lease, std::slice::from_ref(entry))
+                            .await?;
                     }
-                    replayed.saved += 1;
+                    replay.done.saved += 1;
                 }
             }
         }
         self.disk.remove_file(&self.path).map_err(storage)?;
-        Ok(replayed)
+        Ok(replay.done)
+    }
+}
+
+/// Outcomes on their way to the store.
+struct Replay<'a> {
+    store: &'a dyn Store,
+    lease: &'a Lease,
+    /// Nobody has had the lock between the run whose outcomes these are and us.
+    was_alone: bool,
+    /// What has an intent whose outcome nobody has written down yet.
+    open: HashSet<Address>,
+    /// What an earlier outcome of the same file is about: as the store has it, it is ours.
+    ours: HashSet<Address>,
+    done: Replayed,
+}
+
+impl<'a> Replay<'a> {
+    async fn new(store: &'a dyn Store, lease: &'a Lease) -> StoreResult<Self> {
+        let journal = store.journal_read().await?;
+        let open = open_intents(&journal).into_iter();
+        let open = open.filter_map(|entry| match entry {
+            Entry::Intent { address, .. } => Some(address.clone()),
+            _ => None,
+        });
+        Ok(Self {
+            store,
+            lease,
+            was_alone: false,
+            open: open.collect(),
+            ours: HashSet::new(),
+            done: Replayed::default(),
+        })
+    }
+
+    /// A record; `later` are the outcomes that follow.
+    async fn put(&mut self, base: u64, record: &Record, later: &[Outcome]) -> StoreResult<()> {
+        let address = &record.resource_id;
+        if self.done.overtaken.contains(address) {
+            return Ok(());
+        }
+        let standing = self.store.get(address).await?;
+        let is_there = |record: &Record| {
+            let standing = standing.as_ref();
+            standing.is_some_and(|standing| same(standing, record))
+        };
+        // It, or what comes after it, was brought here by a replay that was cut off.
+        let is_done = is_there(record)
+            || later.iter().any(
+                |later| matches!(later, Outcome::Put { record, .. } if record.resource_id == *address && is_there(record)),
+            );
+        if is_done {
+            self.ours.insert(address.clone());
+            self.done.saved += 1;
+            return Ok(());
+        }
+        let written = if self.ours.contains(address) {
+            self.store.put(self.lease, record).await
+        } else if base == 0 && !self.was_alone && !self.open.contains(address) {
+            // Whoever came in between has settled it. That there is no record is their word: it was
+            // destroyed since, or forgotten.
+            self.done.overtaken.push(address.clone());
+            return Ok(());
+        } else {
+            let expected = match base {
+                0 => Expected::Absent,
+                base => Expected::Version(base),
+            };
+            self.store.put_if(self.lease, record, &expected).await
+        };
+        match written {
+            Ok(_) => {
+                self.ours.insert(address.clone());
+                self.done.saved += 1;
+            }
+            Err(StoreError::Conflict { .. }) => self.done.overtaken.push(address.clone()),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn delete(&mut self, address: &Address, base: u64) -> StoreResult<()> {
+        if self.done.overtaken.contains(address) {
+            return Ok(());
+        }
+        match self.store.get(address).await? {
+            Some(standing) if standing.tidegate.version != base && !self.ours.contains(address) => {
+                self.done.overtaken.push(address.clone());
+            }
+            _ => {
+                self.store.delete(self.lease, address).await?;
+                self.ours.insert(address.clone());
+                self.done.saved += 1;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -376,22 +453,28 @@ mod tests {
         }
         let kept = recovery(folder.path(), "dev", 7);
         assert!(!kept.is_waiting().unwrap());
-        kept.append(&lineage, "r", &[put(0, "new", "canary-host")])
+        let version = async |name: &str| {
+            let record = store.get(&Address::new(name)).await.unwrap().unwrap();
+            record.tidegate.version
+        };
+        let (changed, theirs) = (version("changed").await, version("theirs").await);
+        kept.append(&lineage, &lease, &[put(0, "new", "canary-host")])
             .unwrap();
         kept.append(
             &lineage,
-            "r",
-            &[put(1, "changed", "new"), put(1, "theirs", "new")],
+            &lease,
+            &[put(changed, "changed", "new"), put(theirs, "theirs", "new")],
         )
         .unwrap();
         let gone = Outcome::Delete {
             address: Address::new("gone"),
-            base: 1,
+            base: version("gone").await,
         };
-        kept.append(&lineage, "r", &[gone]).unwrap();
-        assert!(kept.append("another", "r", &[put(0, "x", "x")]).is_err());
+        kept.append(&lineage, &lease, &[gone]).unwrap();
+        assert!(kept.append("another", &lease, &[put(0, "x", "x")]).is_err());
         let bytes = std::fs::read(kept.path()).unwrap();
         assert!(!String::from_utf8_lossy(&bytes).contains("canary"));
+        let lease = again(&store, lease).await;
         // Meanwhile somebody else got through; and an earlier replay was cut off after its first.
         store.put(&lease, &record("theirs", "other")).await.unwrap();
         store
@@ -426,13 +509,83 @@ mod tests {
         assert_eq!(ids, expected);
     }
 
+    /// The lock given back and taken anew, as the next run does.
+    async fn again(store: &Memory, lease: Lease) -> Lease {
+        store.unlock(&lease).await.unwrap();
+        store.lock(&lease.holder, Duration::ZERO).await.unwrap()
+    }
+
+    fn intent(name: &str) -> Entry {
+        Entry::Intent {
+            operation: format!("op-{name}"),
+            address: Address::new(name),
+            kind: crate::resource::Kind::new("infra.dns"),
+            provider: "local".to_owned(),
+            action: crate::resource::ActionKind::Create,
+            config_hash: String::new(),
+            at: String::new(),
+            before: crate::state::journal::Before::default(),
+        }
+    }
+
+    /// Another run has settled what this one did, and gone on: what it made anew lives, and what it
+    /// destroyed stays gone. What nobody has settled is saved all the same.
+    #[tokio::test]
+    async fn a_record_of_the_same_name_is_not_the_one_that_was_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, lease, lineage) = store().await;
+        for name in ["destroyed", "changed"] {
+            store.put(&lease, &record(name, "old")).await.unwrap();
+        }
+        let version = async |name: &str| {
+            let record = store.get(&Address::new(name)).await.unwrap().unwrap();
+            record.tidegate.version
+        };
+        let delete = Outcome::Delete {
+            address: Address::new("destroyed"),
+            base: version("destroyed").await,
+        };
+        let change = put(version("changed").await, "changed", "update");
+        store
+            .journal_append(&lease, &[intent("ghost"), intent("unsettled")])
+            .await
+            .unwrap();
+        let kept = recovery(folder.path(), "dev", 7);
+        let made = [put(0, "ghost", "gone"), put(0, "unsettled", "there")];
+        kept.append(&lineage, &lease, &[delete, change]).unwrap();
+        kept.append(&lineage, &lease, &made).unwrap();
+        let other = again(&store, lease).await;
+        for name in ["destroyed", "changed"] {
+            store.delete(&other, &Address::new(name)).await.unwrap();
+            store.put(&other, &record(name, "anew")).await.unwrap();
+        }
+        let settled = Entry::Outcome {
+            operation: "op-ghost".to_owned(),
+            outcome: "success".to_owned(),
+        };
+        store.journal_append(&other, &[settled]).await.unwrap();
+        let lease = again(&store, other).await;
+        let replayed = kept.replay(&store, &lease).await.unwrap();
+        assert_eq!(
+            (replayed.saved, replayed.overtaken),
+            (
+                1,
+                ["destroyed", "changed", "ghost"].map(Address::new).into()
+            )
+        );
+        let records = store.list().await.unwrap().into_iter();
+        let ids: Vec<String> = records.map(|record| record.provider_id).collect();
+        assert_eq!(ids, ["anew", "anew", "there"]);
+    }
+
     #[tokio::test]
     async fn what_does_not_belong_here_is_refused_and_kept() {
         let folder = tempfile::tempdir().unwrap();
         let (store, lease, lineage) = store().await;
         let kept = recovery(folder.path(), "dev", 7);
-        kept.append(&lineage, "r", &[put(0, "a", "1"), put(0, "b", "2")])
+        kept.append(&lineage, &lease, &[put(0, "a", "1"), put(0, "b", "2")])
             .unwrap();
+        let lease = again(&store, lease).await;
         let text = std::fs::read_to_string(kept.path()).unwrap();
         for other in [
             recovery(folder.path(), "prod", 7),

@@ -59,7 +59,7 @@ pub struct Tools {
 struct Known {
     key: Option<Zeroizing<[u8; 32]>>,
     lineage: Option<String>,
-    /// Writes behind each record.
+    /// Version of each record; 0 for one that only waits to be written.
     versions: HashMap<Address, u64>,
     /// A write was kept: the store is down, and is not waited for again.
     is_down: bool,
@@ -201,8 +201,7 @@ impl Rescuing {
                     .map_err(storage)?;
             }
         }
-        self.recovery(key)
-            .append(lineage, &lease.holder.run_id, outcomes)
+        self.recovery(key).append(lineage, lease, outcomes)
     }
 
     fn keyless(&self) -> StoreError {
@@ -212,12 +211,25 @@ impl Rescuing {
         }
     }
 
+    /// Notes the version that a write over `base` has left. A new record begins at the serial.
+    fn written(&self, address: &Address, base: u64, result: &StoreResult<u64>) {
+        let version = match result {
+            Ok(serial) if base == 0 => *serial,
+            Ok(_) => base + 1,
+            // A replay takes what follows on one outcome of a file for ours.
+            Err(StoreError::Kept { .. }) => base,
+            Err(_) => return,
+        };
+        self.known().versions.insert(address.clone(), version);
+    }
+
     /// Is `record` what stands there, as the write after `base`?
     async fn is_written(&self, record: &Record, base: u64) -> bool {
         let standing = self.inner.get(&record.resource_id).await;
         standing.is_ok_and(|standing| {
             standing.is_some_and(|standing| {
-                standing.tidegate.version == base + 1 && recovery::same(&standing, record)
+                let is_next = base == 0 || standing.tidegate.version == base + 1;
+                is_next && recovery::same(&standing, record)
             })
         })
     }
@@ -279,8 +291,8 @@ impl Store for Rescuing {
         if result.is_ok() && is_again {
             // One try or more: only the store knows.
             drop(self.get(address).await);
-        } else if matches!(result, Ok(_) | Err(StoreError::Kept { .. })) {
-            self.known().versions.insert(address.clone(), base + 1);
+        } else {
+            self.written(address, base, &result);
         }
         result
     }
@@ -439,8 +451,10 @@ impl Store for Rescuing {
             }
             result => result,
         };
-        if matches!(result, Ok(_) | Err(StoreError::Kept { .. })) {
-            self.known().versions.insert(address.clone(), base + 1);
+        if result.is_ok() && is_again {
+            drop(self.get(address).await);
+        } else {
+            self.written(address, base, &result);
         }
         result
     }
@@ -486,12 +500,22 @@ impl Store for Rescuing {
         self.inner.snapshot().await
     }
 
-    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
-        self.inner.load(lease, snapshot).await
-    }
-
-    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
-        self.inner.keep_key(lease, key).await
+    async fn load(
+        &self,
+        lease: &Lease,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        self.inner.load(lease, snapshot, key).await?;
+        let mut known = self.known();
+        known.lineage = Some(snapshot.lineage.clone());
+        known.versions.clear();
+        if let Some(key) = key {
+            known.key = Some(Zeroizing::new(*key));
+        }
+        drop(known);
+        self.learn_all(&snapshot.records);
+        Ok(())
     }
 }
 

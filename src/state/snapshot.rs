@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use crate::random::encode_hex;
 
 use super::frame;
+use super::own::{Key, key_check};
 use super::record::Record;
 use super::{Entry, Head, Keepsake, StoreError, StoreResult};
 
@@ -74,7 +75,15 @@ impl Snapshot {
             what: what.to_owned(),
             reason,
         };
-        let value = frame::open_own(bytes).map_err(corrupt)?;
+        Self::from_document(frame::open_own(bytes).map_err(corrupt)?, what)
+    }
+
+    /// The same from an opened document.
+    pub(super) fn from_document(value: serde_json::Value, what: &str) -> StoreResult<Self> {
+        let corrupt = |reason: String| StoreError::Corrupt {
+            what: what.to_owned(),
+            reason,
+        };
         match value
             .get("tidegate_state")
             .and_then(serde_json::Value::as_u64)
@@ -121,6 +130,39 @@ impl Snapshot {
             )));
         }
         Ok(snapshot)
+    }
+
+    /// May it become the state of `environment`, with `key` as its key? `given` is the key that the
+    /// store has from outside.
+    pub(super) fn refuse_stranger(
+        &self,
+        environment: &str,
+        key: Option<&[u8; 32]>,
+        given: Option<&Key>,
+    ) -> StoreResult<()> {
+        if self.environment != environment {
+            return Err(StoreError::Invalid(format!(
+                "the state of environment `{}` cannot become that of `{environment}`",
+                self.environment
+            )));
+        }
+        let Some(key) = key else { return Ok(()) };
+        if !super::is_key_of(self, key) {
+            return Err(StoreError::Invalid(
+                "the state is sealed with another key than the one that comes along".to_owned(),
+            ));
+        }
+        match given {
+            Some(given) if **given != *key => Err(StoreError::Conflict {
+                what: "the state key".to_owned(),
+                expected: format!("the key with check value {}", key_check(key)),
+                found: format!(
+                    "the key with check value {}, given from outside",
+                    key_check(given)
+                ),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// How many sealed values need the state key.

@@ -21,6 +21,14 @@ macro_rules! adjustable {
                 self
             }
 
+            /// Reads and writes as `other` does: with the same key, which both have from outside.
+            fn like(mut self, other: &Self) -> Self {
+                self.codec = self.codec.like(&other.codec);
+                self.key.clone_from(&other.key);
+                self.renewal = other.renewal;
+                self
+            }
+
             /// Another lease length, for unusually slow storage and for tests.
             #[must_use]
             pub fn with_renewal(mut self, renewal: $crate::state::Renewal) -> Self {

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use serde_json::json;
 
@@ -16,7 +15,8 @@ use crate::state::{Lease, Snapshot, Store, lease};
 
 /// A migration under way.
 struct Ways<'a> {
-    target: &'a dyn Store,
+    /// The store it goes to, with the config that says so.
+    target: &'a Room<'a>,
     /// The lease of the store it comes from.
     source: &'a Lease,
     /// The target's.
@@ -34,28 +34,22 @@ impl Room<'_> {
     }
 
     async fn migrate_to(&self, arguments: &MigrateArgs, to: &str) -> CommandResult {
-        let (target, config) = self.target(to).await?;
-        self.refuse_open_key(arguments, &config, target.as_ref())?;
-        if target.location() == self.store.location() {
-            return Err(Report::error(
-                "state/same-store",
-                format!("{} is where the state is already", target.location()),
-            )
-            .exit(Exit::Usage)
-            .into());
-        }
+        let room = self.target(to).await?;
+        let target = &room.store;
+        self.refuse_open_key(arguments, &room.config, target.as_ref())?;
         let change = &arguments.change;
         // The serial that has arrived, once it has.
         let arrived = Cell::new(None);
         let moved = self
             .locked(change, async |source| {
                 let snapshot = self.need_snapshot().await?;
+                self.refuse_itself(source, target.as_ref()).await?;
                 let lease = self
                     .desk
                     .lock_store(target.as_ref(), self.command, change.lock_timeout)
                     .await?;
                 let ways = Ways {
-                    target: target.as_ref(),
+                    target: &room,
                     source,
                     lease: &lease,
                     arrived: &arrived,
@@ -94,6 +88,19 @@ impl Room<'_> {
             self.store.location()
         ));
         Ok(Exit::Done)
+    }
+
+    /// Two names may mean one store. It is one if our own lock is there as well.
+    async fn refuse_itself(&self, source: &Lease, target: &dyn Store) -> Result<(), Problems> {
+        match target.holder().await.map_err(told)? {
+            Some((holder, _)) if holder.run_id == source.holder.run_id => Err(Report::error(
+                "state/same-store",
+                format!("{} is where the state is already", target.location()),
+            )
+            .exit(Exit::Usage)
+            .into()),
+            _ => Ok(()),
+        }
     }
 
     /// A key that is kept outside this store is not laid open in another one.
@@ -143,7 +150,12 @@ impl Room<'_> {
         ways: Ways<'_>,
         snapshot: &Snapshot,
     ) -> Result<String, Problems> {
-        let Ways { target, lease, .. } = ways;
+        let Ways {
+            target: room,
+            lease,
+            ..
+        } = ways;
+        let target = room.store.as_ref();
         let standing = target.snapshot().await.map_err(told)?;
         let holds = standing.as_ref().map_or(0, |standing| {
             standing.records.len() + standing.keepsakes.len()
@@ -174,23 +186,17 @@ impl Room<'_> {
         ];
         self.approve(&arguments.change, "Migrate", &lines).await?;
         if let Some(standing) = standing.filter(|_| holds > 0) {
-            self.keep_copy(&standing)?;
-            // Without what was sealed there, the key that comes along is the only one.
-            let nothing = Snapshot {
-                records: Vec::new(),
-                keepsakes: std::collections::BTreeMap::new(),
-                journal: Vec::new(),
-                ..standing
-            };
-            self.store.renew(ways.source).await.map_err(told)?;
-            target.load(lease, &nothing).await.map_err(told)?;
+            // Where its own `state restore` looks for it, with the key that goes.
+            let copy = room.keep_copy(&standing)?;
+            if standing.sealed_values() > 0 {
+                room.keep_key_of(&copy).await?;
+            }
         }
-        if let Some(key) = self.store.key(false).await.map_err(told)? {
-            target.keep_key(lease, &key).await.map_err(told)?;
-        }
+        let key = self.store.key(false).await.map_err(told)?;
         // From here on the target is a state; what it is a copy of must still be ours.
         self.store.renew(ways.source).await.map_err(told)?;
-        target.load(lease, snapshot).await.map_err(told)?;
+        let loaded = target.load(lease, snapshot, key.as_deref()).await;
+        loaded.map_err(told)?;
         ways.arrived.set(Some(snapshot.serial));
         let arrived = match target.snapshot().await.map_err(told)? {
             Some(arrived) => arrived.digest().map_err(told)?,
@@ -211,18 +217,24 @@ impl Room<'_> {
     }
 
     /// The store that `--to` means, and the config that says where its key is.
-    async fn target(&self, to: &str) -> Result<(Arc<dyn Store>, Config), Problems> {
+    async fn target(&self, to: &str) -> Result<Room<'_>, Problems> {
+        let room = |store, config| Room {
+            desk: self.desk,
+            command: self.command,
+            config,
+            store,
+        };
         let (word, folder) = to.split_once('=').unwrap_or((to, ""));
         if word == "filesystem" {
             let root = (!folder.is_empty()).then(|| PathBuf::from(folder));
             let store = self.desk.open_folder(&self.config, root)?;
-            return Ok((store, self.config.clone()));
+            return Ok(room(store, self.config.clone()));
         }
         let arguments = ConfigArgs {
             file: Some(PathBuf::from(to)),
         };
         let config = self.desk.load_other(&arguments)?;
         let store = self.desk.open_store(&config, None).await?;
-        Ok((store, config))
+        Ok(room(store, config))
     }
 }

@@ -12,8 +12,13 @@ use crate::command::{CommandResult, Problems};
 use crate::face::count;
 use crate::report::{Exit, Report};
 use crate::resource::Address;
+use crate::secret::Keyring;
 use crate::state::edit::{Seals, rename};
-use crate::state::{Damage, Lease, Snapshot, StoreError, is_key_of, lease};
+use crate::state::journal::open_intents;
+use crate::state::{Damage, Entry, Keepsake, Lease, Snapshot, StoreError, is_key_of, lease};
+
+/// Kept values of this kind are the only memory of something that is still to be deleted.
+const DEPOSED: &str = "deposed/";
 
 /// A document that becomes the state.
 struct Back<'a> {
@@ -164,6 +169,21 @@ impl Room<'_> {
                     .exit(Exit::Usage)
                     .into());
                 }
+                if record.provider == "local"
+                    && record.outputs.get("engine") == Some(&json!("postgres"))
+                {
+                    return Err(Report::error(
+                        "state/name",
+                        format!("`{from}` cannot be given another name"),
+                    )
+                    .because(
+                        "it is a database on a server, which the local provider finds by the name \
+                         of its module",
+                    )
+                    .fix("keep the module's name")
+                    .exit(Exit::Usage)
+                    .into());
+                }
                 let lines = [format!("~ `{from}` becomes `{to}` in the records")];
                 self.approve(&arguments.change, "Rename", &lines).await?;
                 self.keep_copy(&before)?;
@@ -187,6 +207,10 @@ impl Room<'_> {
                         }
                     } else {
                         continue;
+                    }
+                    if record.resource_id == to {
+                        // Of whatever had this name before, it is none.
+                        record.tidegate.version = before.serial;
                     }
                     record.tidegate.version += 1;
                     record.updated_at = self.now();
@@ -214,7 +238,7 @@ impl Room<'_> {
             .sort_by(|left, right| left.resource_id.cmp(&right.resource_id));
         after.lineage.clone_from(&before.lineage);
         after.serial = before.serial + 1;
-        self.store.load(lease, &after).await.map_err(told)?;
+        self.store.load(lease, &after, None).await.map_err(told)?;
         Ok(after.serial)
     }
 
@@ -262,30 +286,30 @@ impl Room<'_> {
                     refuse_strangers(&incoming, &before, &what)?;
                 }
                 let key = self.key_of(&incoming, &back).await?;
+                let mut after = incoming.clone();
+                if !is_fresh {
+                    // Always forward: a plan that was made from what is there now is stale.
+                    after.serial = after.serial.max(before.serial) + 1;
+                    if force {
+                        after.lineage.clone_from(&before.lineage);
+                    }
+                }
                 let mut lines = difference(&before, &incoming);
+                lines.extend(
+                    self.keep_unsettled(&before, &mut after, key.as_ref())
+                        .await?,
+                );
                 let lost = damage.iter().filter_map(|damage| damage.name.as_deref());
                 lines.extend(lost.map(|name| format!("~ `{name}`, which cannot be read")));
                 self.approve(change, back.title, &lines).await?;
                 if !is_fresh {
                     let copy = self.keep_copy(&before)?;
                     if key.is_some() && before.sealed_values() > 0 {
-                        self.keep_key_of(&copy).await?;
+                        self.keep_key_if_any(&copy).await?;
                     }
                 }
-                if let Some(key) = key {
-                    self.take_key(lease, &key).await?;
-                }
-                let mut after = incoming.clone();
-                if is_fresh {
-                    self.store.load(lease, &after).await.map_err(told)?;
-                    return Ok(after.serial);
-                }
-                // Always forward: a plan that was made from what is there now is stale.
-                after.serial = after.serial.max(before.serial) + 1;
-                if force {
-                    after.lineage.clone_from(&before.lineage);
-                }
-                self.store.load(lease, &after).await.map_err(told)?;
+                let loaded = self.store.load(lease, &after, key.as_deref()).await;
+                loaded.map_err(told)?;
                 Ok(after.serial)
             })
             .await?;
@@ -356,13 +380,82 @@ impl Room<'_> {
         Ok(Some(key))
     }
 
-    /// Makes a key that of the store, whose own one goes with what is sealed with it.
-    async fn take_key(&self, lease: &Lease, key: &Key) -> Result<(), Problems> {
-        if let Some(head) = self.store.head().await.map_err(told)? {
-            let nothing = Snapshot::nothing(&self.config.environment, &head);
-            self.store.load(lease, &nothing).await.map_err(told)?;
+    /// The key of what goes, beside its copy. One that is lost is what a restore may be for.
+    async fn keep_key_if_any(&self, copy: &Path) -> Result<(), Problems> {
+        match self.store.key(false).await {
+            Err(error @ StoreError::Corrupt { .. }) => {
+                self.note(format!("No key is kept beside that copy: {error}."));
+                Ok(())
+            }
+            _ => self.keep_key_of(copy).await.map(drop),
         }
-        self.store.keep_key(lease, key).await.map_err(told)
+    }
+
+    /// What no document of an earlier time can know goes along with it: what a run that was cut off may
+    /// have done, and old ones that wait to be deleted. Says so, line by line. `key` is the one that
+    /// comes along, if one does.
+    async fn keep_unsettled(
+        &self,
+        before: &Snapshot,
+        after: &mut Snapshot,
+        key: Option<&Key>,
+    ) -> Result<Vec<String>, Problems> {
+        let mut lines = Vec::new();
+        for intent in open_intents(&before.journal) {
+            if after.journal.contains(intent) {
+                continue;
+            }
+            after.journal.push(intent.clone());
+            lines.extend(said(intent).map(|what| {
+                format!("= stays: the intent to {what}, of a run that was cut off; nobody knows what came of it")
+            }));
+        }
+        for (name, keepsake) in &before.keepsakes {
+            let Some(address) = name.strip_prefix(DEPOSED) else {
+                continue;
+            };
+            if after.keepsakes.get(name) == Some(keepsake) {
+                continue;
+            }
+            let kept = match key {
+                None => Some(keepsake.clone()),
+                Some(key) => self.sealed_anew(name, keepsake, key).await?,
+            };
+            let Some(kept) = kept else {
+                lines.push(format!(
+                    "- the old `{address}` is forgotten: what is known of it does not open any more"
+                ));
+                continue;
+            };
+            after.keepsakes.insert(name.clone(), kept);
+            lines.push(format!(
+                "= stays: the old `{address}`, which waits to be deleted"
+            ));
+        }
+        Ok(lines)
+    }
+
+    /// A kept value under another key; `None` when it does not open with ours.
+    async fn sealed_anew(
+        &self,
+        name: &str,
+        keepsake: &Keepsake,
+        key: &Key,
+    ) -> Result<Option<Keepsake>, Problems> {
+        let own = match self.store.key(false).await {
+            Ok(Some(own)) => Keyring::new(&own),
+            Ok(None) | Err(StoreError::Corrupt { .. }) => return Ok(None),
+            Err(error) => return Err(told(error)),
+        };
+        let place = format!("{}/{name}", self.config.environment);
+        let plain = keepsake
+            .sealed
+            .as_deref()
+            .and_then(|sealed| own.open_bytes(&place, sealed).ok());
+        Ok(plain.map(|plain| Keepsake {
+            sealed: Some(Keyring::new(key).seal_bytes(self.desk.random.as_ref(), &place, &plain)),
+            ..keepsake.clone()
+        }))
     }
 
     pub(super) async fn wipe(&self, arguments: &WipeArgs) -> CommandResult {
@@ -419,6 +512,15 @@ impl Room<'_> {
             "- {} kept values, {} journal entries, and the state key if it is kept in the store",
             snapshot.keepsakes.len(),
             snapshot.journal.len()
+        ));
+        lines.extend(open_intents(&snapshot.journal).into_iter().filter_map(said).map(
+            |what| {
+                format!("- among them the intent to {what}, of a run that was cut off: what it may have made, nobody will know of")
+            },
+        ));
+        let old = snapshot.keepsakes.keys();
+        lines.extend(old.filter_map(|key| key.strip_prefix(DEPOSED)).map(
+            |address| format!("- among them the old `{address}`, which waits to be deleted; it stays in the world"),
         ));
         lines.extend(
             damage
@@ -511,6 +613,16 @@ pub(super) fn no_key() -> Problems {
         .into()
 }
 
+/// What an intent is about.
+fn said(intent: &Entry) -> Option<String> {
+    match intent {
+        Entry::Intent {
+            address, action, ..
+        } => Some(format!("{} `{address}`", action.word())),
+        _ => None,
+    }
+}
+
 fn refuse_strangers(incoming: &Snapshot, before: &Snapshot, what: &str) -> Result<(), Problems> {
     let why = if incoming.lineage != before.lineage {
         format!(
@@ -523,7 +635,21 @@ fn refuse_strangers(incoming: &Snapshot, before: &Snapshot, what: &str) -> Resul
             incoming.serial, before.serial
         )
     } else {
-        return Ok(());
+        // Kept values do not count in the serial: a saved plan lives on when they change.
+        let is_lost = |key: &str, kept: &Keepsake| incoming.keepsakes.get(key) != Some(kept);
+        let lost: Vec<String> = before
+            .keepsakes
+            .iter()
+            .filter(|(key, kept)| is_lost(key, kept))
+            .map(|(key, _)| format!("`{key}`"))
+            .collect();
+        if lost.is_empty() {
+            return Ok(());
+        }
+        format!(
+            "{what} does not have these kept values, or others in their place: {}",
+            lost.join(", ")
+        )
     };
     Err(Report::error("state/conflict", why)
         .fix("pull again and make the change anew, or pass `--force` to lose what came since")

@@ -193,7 +193,12 @@ impl Room<'_> {
                     taken.push(address.to_string());
                     record = tfstate::rejoin(record, existing);
                 }
-                None => record.tidegate = crate::state::record::Extension::default(),
+                None => {
+                    record.tidegate = crate::state::record::Extension {
+                        version: before.serial,
+                        ..crate::state::record::Extension::default()
+                    }
+                }
             }
             record.tidegate.environment.clone_from(environment);
             record.tidegate.version += 1;

@@ -239,7 +239,8 @@ impl<'a> Room<'a> {
         let path = folder.join(format!("{at}-serial-{}.json", snapshot.serial));
         self.keep_document(&path, &snapshot.encode().map_err(told)?)?;
         self.note(format!(
-            "A copy of the state as it was is in {}; `tidegate state restore` takes it back.",
+            "A copy of the state as it was in {} is in {}; `tidegate state restore` takes it back.",
+            self.store.location(),
             path.display()
         ));
         Ok(path)

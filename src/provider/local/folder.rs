@@ -7,7 +7,7 @@
 //! A folder appears and disappears by one rename: filled as `.new.<name>`, removed as
 //! `.old.<name>`. Whatever a crash leaves under those names, the next call clears.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -153,8 +153,18 @@ impl Folders {
     }
 
     /// The folder of a name, if it exists and is ours.
-    pub(super) fn find(&self, address: &Address, kind: &Kind) -> DriverResult<Option<PathBuf>> {
-        let path = self.path(address);
+    fn find(&self, address: &Address, kind: &Kind) -> DriverResult<Option<PathBuf>> {
+        self.find_in(&encode_name(address.as_str()), address, kind)
+    }
+
+    /// The folder of that name below the root, if it exists and is ours.
+    fn find_in(
+        &self,
+        folder: &str,
+        address: &Address,
+        kind: &Kind,
+    ) -> DriverResult<Option<PathBuf>> {
+        let path = self.root.join(folder);
         let failed = |error| disk_failed(address, &error);
         match self.disk.entry(&path).map_err(failed)? {
             None => return Ok(None),
@@ -175,7 +185,7 @@ impl Folders {
         let Ok(marker) = serde_json::from_slice::<Marker>(&bytes) else {
             return Err(self.foreign(address, &path, "has a marker that cannot be read"));
         };
-        if marker.name != *address || marker.kind != *kind {
+        if encode_name(marker.name.as_str()) != folder || marker.kind != *kind {
             let owner = format!("belongs to the {} `{}`", marker.kind, marker.name);
             return Err(self.foreign(address, &path, &owner));
         }
@@ -186,9 +196,25 @@ impl Folders {
         Ok(Some(path))
     }
 
+    /// The name of a recorded resource's folder: its id says it, whatever its record is called since,
+    /// and only without one its own name does.
+    fn folder_of(&self, prior: &Recorded) -> String {
+        let id = Path::new(&prior.provider_id);
+        let kept: Option<Kept> = serde_json::from_slice(prior.private.as_bytes()).ok();
+        let kept = kept.map(|kept| kept.root).filter(|root| root.is_absolute());
+        let below = |root: &Path| match id.strip_prefix(root).ok()?.components().next()? {
+            Component::Normal(name) => name.to_str().filter(|name| !name.starts_with('.')),
+            _ => None,
+        };
+        below(&self.root)
+            .or_else(|| below(&kept?))
+            .map_or_else(|| encode_name(prior.address.as_str()), str::to_owned)
+    }
+
     /// The folder of a recorded resource: under the root of now, else under the root it was made.
     pub(super) fn locate(&self, prior: &Recorded) -> DriverResult<Option<Located>> {
-        if let Some(path) = self.find(&prior.address, &prior.kind)? {
+        let folder = self.folder_of(prior);
+        if let Some(path) = self.find_in(&folder, &prior.address, &prior.kind)? {
             return Ok(Some(Located {
                 path,
                 elsewhere: false,
@@ -198,7 +224,7 @@ impl Folders {
             return Ok(None);
         };
         Ok(earlier
-            .find(&prior.address, &prior.kind)?
+            .find_in(&folder, &prior.address, &prior.kind)?
             .map(|path| Located {
                 path,
                 elsewhere: true,
@@ -263,19 +289,19 @@ impl Folders {
     /// Removes the folder of a recorded resource wherever it lies, what crashes left of it, and
     /// the root when nothing else is in it. Nothing there is success.
     pub(super) fn remove(&self, prior: &Recorded) -> DriverResult<()> {
+        let folder = self.folder_of(prior);
         let earlier = self.earlier(prior);
         for folders in std::iter::once(self).chain(earlier.as_ref()) {
-            folders.remove_here(&prior.address, &prior.kind)?;
+            folders.remove_here(&folder, &prior.address, &prior.kind)?;
         }
         Ok(())
     }
 
-    fn remove_here(&self, address: &Address, kind: &Kind) -> DriverResult<()> {
+    fn remove_here(&self, encoded: &str, address: &Address, kind: &Kind) -> DriverResult<()> {
         let failed = |error| disk_failed(address, &error);
-        let encoded = encode_name(address.as_str());
         let doomed = self.root.join(format!(".old.{encoded}"));
         self.disk.remove_tree(&doomed).map_err(failed)?;
-        if let Some(path) = self.find(address, kind)? {
+        if let Some(path) = self.find_in(encoded, address, kind)? {
             self.disk.rename(&path, &doomed).map_err(failed)?;
             self.disk.sync_directory(&self.root).map_err(failed)?;
             self.disk.remove_tree(&doomed).map_err(failed)?;

@@ -6,7 +6,7 @@ use crate::random::encode_hex;
 
 use crate::state::own::{Key, key_check};
 
-use super::{Filesystem, HEAD, Lease, Store as _, StoreError, StoreResult, storage};
+use super::{Filesystem, HEAD, Store as _, StoreError, StoreResult, storage};
 
 pub(super) const KEY: &str = "key";
 const KEY_TEXT_BYTES: u64 = 65;
@@ -22,6 +22,7 @@ impl Filesystem {
         // Once more: somebody else may have made it before we had the guard.
         if let Some(key) = self.known_key().await? {
             self.remember_check(&key)?;
+            self.forget_kept_key()?;
             return Ok(Some(key));
         }
         let mut key = Key::default();
@@ -35,31 +36,41 @@ impl Filesystem {
         // The check comes first: without a key file it stands for nothing and is made anew, while
         // a key that does not fit it would be refused.
         self.remember_check(key)?;
+        self.write_key_file(key)
+    }
+
+    /// Under the guard: the key that a state which is taken over comes with.
+    pub(super) fn take_key(&self, key: &Key) -> StoreResult<()> {
+        match self.key {
+            Some(_) => self.forget_kept_key(),
+            None => self.write_key_file(key),
+        }
+    }
+
+    fn write_key_file(&self, key: &Key) -> StoreResult<()> {
         let text = Zeroizing::new(format!("{}\n", *Zeroizing::new(encode_hex(&**key))));
         self.write(&self.path(KEY), text.as_bytes())
     }
 
-    pub(super) async fn keep_state_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
-        let _guard = self.enter_with(lease).await?;
-        let own = self.known_key().await?;
-        let key = Key::new(*key);
-        match own {
-            Some(own) if *own == *key => self.remember_check(&key),
-            Some(own) if self.key.is_some() || self.sealed_values().await? > 0 => {
-                Err(StoreError::Conflict {
-                    what: "the state key".to_owned(),
-                    expected: format!("the key with check value {}", key_check(&key)),
-                    found: format!("the key with check value {}", key_check(&own)),
-                })
-            }
-            _ => self.write_key(&key),
+    /// Under the guard: one that is given from outside does not lie beside what it opens.
+    fn forget_kept_key(&self) -> StoreResult<()> {
+        let path = self.path(KEY);
+        if self.key.is_none() || self.disk.entry(&path).map_err(storage)?.is_none() {
+            return Ok(());
         }
+        self.disk
+            .remove_file(&path)
+            .and_then(|()| self.disk.sync_directory(&self.directory))
+            .map_err(storage)
     }
 
     /// The key that was given to us, or the one in the file, if it is the right one.
     async fn known_key(&self) -> StoreResult<Option<Key>> {
         let path = self.path(KEY);
         let what = || format!("the state key (`{}`)", path.display());
+        if let Some(key) = self.incoming()?.and_then(|incoming| incoming.key) {
+            return Ok(Some(key));
+        }
         let (key, origin) = match &self.key {
             Some(key) => (key.clone(), "the state key that was given".to_owned()),
             None => match self.read(&path, KEY_TEXT_BYTES * 4)?.map(Zeroizing::new) {
@@ -134,7 +145,7 @@ impl Filesystem {
     }
 }
 
-fn parse_key(text: &[u8]) -> Option<Key> {
+pub(super) fn parse_key(text: &[u8]) -> Option<Key> {
     let text = text.strip_suffix(b"\n").unwrap_or(text);
     if text.len() != 64 {
         return None;

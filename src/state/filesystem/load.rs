@@ -1,11 +1,16 @@
 //! A whole state taken over at once: a restore, a push, a migration. Also what is asked of the root
 //! folder as a whole, and the lock freed by order.
 
+use serde::Serialize;
+use zeroize::Zeroizing;
+
 use crate::disk::EntryKind;
-use crate::state::own::KeepsakeFile;
-use crate::state::{Snapshot, name};
+use crate::random::encode_hex;
+use crate::state::own::{KeepsakeFile, Key, key_check};
+use crate::state::{Snapshot, frame, name};
 
 use super::files::stem;
+use super::key::parse_key;
 use super::lock::alive_name;
 use super::{
     Filesystem, HEAD, HeadFile, Holder, KEEPSAKES, Lease, RECORD_BYTES_MAX, RECORDS, StoreError,
@@ -15,24 +20,47 @@ use super::{
 /// The document that is being taken over. As long as it exists, the folders may be in between, and
 /// the next holder of the lock finishes.
 const INCOMING: &str = "incoming.json";
+/// What it is sealed as, with the records.
+const INCOMING_NAME: &str = "incoming";
+/// The member of it that holds the key which comes along.
+const INCOMING_KEY: &str = "state_key";
 /// Largest document in bytes.
 const INCOMING_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+
+/// A state that is being taken over.
+pub(super) struct Incoming {
+    pub(super) snapshot: Snapshot,
+    /// The key it is sealed with, when that is not the one of before.
+    pub(super) key: Option<Key>,
+}
+
+/// The same as it is written.
+#[derive(Serialize)]
+struct Document<'a> {
+    #[serde(flatten)]
+    snapshot: &'a Snapshot,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    state_key: Option<&'a str>,
+}
 
 impl Filesystem {
     pub(super) async fn load_snapshot(
         &self,
         lease: &Lease,
         snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
     ) -> StoreResult<()> {
-        if snapshot.environment != self.environment {
-            return Err(StoreError::Invalid(format!(
-                "the state of environment `{}` cannot become that of `{}`",
-                snapshot.environment, self.environment
-            )));
-        }
+        snapshot.refuse_stranger(&self.environment, key, self.key.as_ref())?;
+        let digits = key.map(|key| Zeroizing::new(encode_hex(key)));
+        let document = frame::close(&Document {
+            snapshot,
+            state_key: digits.as_ref().map(|digits| digits.as_str()),
+        })
+        .map_err(|reason| StoreError::Storage(format!("cannot write the state: {reason}")))?;
+        let document = Zeroizing::new(self.codec.encode_document(INCOMING_NAME, document));
         let guard = self.enter_with(lease).await?;
         // All at once: whatever is cut off after this write is finished by the next holder.
-        self.write(&self.path(INCOMING), &snapshot.encode()?)?;
+        self.write(&self.path(INCOMING), &document)?;
         self.finish_load(lease.fence)?;
         drop(guard);
         Ok(())
@@ -40,13 +68,32 @@ impl Filesystem {
 
     /// The state that is being taken over, if one is. It is decided, and whole; what is in the folders
     /// is a mixture meanwhile.
-    pub(super) fn incoming(&self) -> StoreResult<Option<Snapshot>> {
+    pub(super) fn incoming(&self) -> StoreResult<Option<Incoming>> {
         let path = self.path(INCOMING);
         let Some(bytes) = self.read(&path, INCOMING_BYTES_MAX)? else {
             return Ok(None);
         };
         let what = format!("the incoming state (`{}`)", path.display());
-        Snapshot::decode(&bytes, &what).map(Some)
+        let corrupt = |reason: String| StoreError::Corrupt {
+            what: what.clone(),
+            reason,
+        };
+        let document = self.codec.decode_document(INCOMING_NAME, bytes, &what)?;
+        let mut value = frame::open_own(&document).map_err(corrupt)?;
+        let digits = value
+            .as_object_mut()
+            .and_then(|members| members.remove(INCOMING_KEY));
+        let key = match digits {
+            None => None,
+            Some(digits) => Some(
+                digits
+                    .as_str()
+                    .and_then(|digits| parse_key(digits.as_bytes()))
+                    .ok_or_else(|| corrupt("its key is not 64 hex digits".to_owned()))?,
+            ),
+        };
+        let snapshot = Snapshot::from_document(value, &what)?;
+        Ok(Some(Incoming { snapshot, key }))
     }
 
     /// What was read from the folders, unless a state was taken over meanwhile.
@@ -57,7 +104,7 @@ impl Filesystem {
     ) -> StoreResult<T> {
         let found = read();
         match self.incoming()? {
-            Some(snapshot) => Ok(answer(snapshot)),
+            Some(incoming) => Ok(answer(incoming.snapshot)),
             None => found,
         }
     }
@@ -65,18 +112,21 @@ impl Filesystem {
     /// Under the guard: brings the folders to what the incoming document says. Doing it again
     /// changes nothing.
     pub(super) fn finish_load(&self, fence: u64) -> StoreResult<()> {
-        let incoming = self.path(INCOMING);
-        let Some(snapshot) = self.incoming()? else {
+        let path = self.path(INCOMING);
+        let Some(Incoming { snapshot, key }) = self.incoming()? else {
             return Ok(());
         };
         let mut kept = Vec::new();
         for record in &snapshot.records {
             let place = self.record_place(&record.resource_id);
-            if let Some((_, path)) = self.read_at(&place, RECORD_BYTES_MAX)? {
+            kept.push(name::encode(record.resource_id.as_str()));
+            if let Some((bytes, path)) = self.read_at(&place, RECORD_BYTES_MAX)? {
+                if self.codec.is_written(&bytes, record) {
+                    continue;
+                }
                 self.keep_previous(path)?;
             }
             self.write_at(&place, &self.codec.encode(record)?)?;
-            kept.push(name::encode(record.resource_id.as_str()));
         }
         kept.sort_unstable();
         for file in self.names(RECORDS)? {
@@ -101,8 +151,12 @@ impl Filesystem {
             }
         }
         self.replace_journal(fence, &snapshot.journal)?;
+        if let Some(key) = &key {
+            self.take_key(key)?;
+        }
         // The head last: until then it tells the lineage and serial of before.
-        let key_check = self.read_head()?.map(|head| head.key_check);
+        let check_of_before = self.read_head()?.map(|head| head.key_check);
+        let key_check = key.map(|key| key_check(&key)).or(check_of_before);
         self.write_own(
             &self.path(HEAD),
             &HeadFile {
@@ -115,7 +169,7 @@ impl Filesystem {
             },
         )?;
         self.disk
-            .remove_file(&incoming)
+            .remove_file(&path)
             .and_then(|()| self.disk.sync_directory(&self.directory))
             .map_err(storage)
     }

@@ -39,8 +39,10 @@ pub(super) enum Change<'a> {
     Renew,
     Unlock,
     Remove,
-    Load(&'a Snapshot),
-    KeepKey(&'a [u8; 32]),
+    Load {
+        snapshot: &'a Snapshot,
+        key: Option<&'a [u8; 32]>,
+    },
 }
 
 /// The environment's row, locked.
@@ -272,8 +274,12 @@ impl Postgres {
                 self.run(transaction, FREE_LOCK, &[]).await?;
             }
             Change::Remove => self.remove_in(transaction).await?,
-            Change::Load(snapshot) => self.load_in(transaction, lease, snapshot).await?,
-            Change::KeepKey(key) => self.keep_key_in(transaction, standing, key).await?,
+            Change::Load { snapshot, key } => {
+                self.load_in(transaction, lease, snapshot).await?;
+                if let Some(key) = key {
+                    self.write_key(transaction, key).await?;
+                }
+            }
         }
         Ok(standing.serial)
     }
@@ -321,7 +327,12 @@ impl Postgres {
         if let Some(expected) = expected {
             expected.check(address, existing.as_ref(), Some(&standing.head()))?;
         }
-        let next = record.succeed(existing.as_ref(), &self.environment, &self.now());
+        let next = record.succeed(
+            existing.as_ref(),
+            &self.environment,
+            &self.now(),
+            standing.serial + 1,
+        );
         let content = self.codec.encode(&next)?;
         *tried = Some(content.clone());
         let encoded = name::encode(address.as_str());
@@ -511,25 +522,6 @@ impl Postgres {
         )
         .await
         .map(drop)
-    }
-
-    async fn keep_key_in(
-        &self,
-        transaction: &Transaction<'_>,
-        standing: &Standing,
-        key: &[u8; 32],
-    ) -> Result<(), Failure> {
-        let own = self.key.as_ref().or(standing.key.as_ref());
-        if own.is_some_and(|own| **own != *key)
-            && (self.key.is_some() || self.sealed_in(transaction).await? > 0)
-        {
-            return Err(Failure::Store(StoreError::Conflict {
-                what: "the state key".to_owned(),
-                expected: format!("the key with check value {}", key_check(key)),
-                found: "another one, and values are sealed with it".to_owned(),
-            }));
-        }
-        self.write_key(transaction, key).await
     }
 
     /// Notes which key this state is sealed with, and keeps it unless it was given from outside.

@@ -189,7 +189,7 @@ impl Postgres {
                 Ok(mut session) => match session.as_mut() {
                     Some(session) => {
                         let patience = match change {
-                            Change::Load(_) => LOAD_WAIT,
+                            Change::Load { .. } => LOAD_WAIT,
                             _ => ANSWER_WAIT,
                         };
                         let attempt = self.attempt(&mut session.client, lease, &change, &mut tried);

@@ -59,7 +59,7 @@ impl Store for Postgres {
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
         )?;
-        Ok(Some(Box::new(other)))
+        Ok(Some(Box::new(other.like(self))))
     }
 
     async fn head(&self) -> StoreResult<Option<Head>> {
@@ -259,21 +259,19 @@ impl Store for Postgres {
         }
     }
 
-    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
-        self.change(lease, Change::KeepKey(key)).await.map(drop)
-    }
-
     async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
         self.change(&lease, Change::Remove).await.map(drop)
     }
 
-    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
-        if snapshot.environment != self.environment {
-            return Err(StoreError::Invalid(format!(
-                "the state of environment `{}` cannot become that of `{}`",
-                snapshot.environment, self.environment
-            )));
-        }
-        self.change(lease, Change::Load(snapshot)).await.map(drop)
+    async fn load(
+        &self,
+        lease: &Lease,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        snapshot.refuse_stranger(&self.environment, key, self.key.as_ref())?;
+        self.change(lease, Change::Load { snapshot, key })
+            .await
+            .map(drop)
     }
 }

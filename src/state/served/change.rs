@@ -32,7 +32,6 @@ pub(super) enum Change<'a> {
     },
     Renew,
     Unlock,
-    KeepKey(&'a [u8; 32]),
     /// Everything is about to be removed.
     Leave,
     /// Something is about to be prepared in another room.
@@ -41,6 +40,7 @@ pub(super) enum Change<'a> {
     Move {
         room: &'a str,
         snapshot: &'a Snapshot,
+        key: Option<&'a [u8; 32]>,
         census: Census,
     },
     /// These rooms are empty now.
@@ -157,9 +157,10 @@ impl Served {
                     expected.check(address, existing.as_ref(), Some(&head.public()))?;
                 }
                 let now = rfc3339(self.clock.now());
-                let next = record.succeed(existing.as_ref(), &self.environment, &now);
+                let serial = head.serial + 1;
+                let next = record.succeed(existing.as_ref(), &self.environment, &now, serial);
                 let content = to_text(&self.codec.encode(&next)?);
-                head.serial += 1;
+                head.serial = serial;
                 Ok(Write::Object(self.object(id, Some(content)), there))
             }
             Change::Delete(address) => {
@@ -194,11 +195,6 @@ impl Served {
                 head.held = None;
                 Ok(Write::Head)
             }
-            Change::KeepKey(key) => {
-                head.key = Some(encode_hex(key));
-                head.key_check = key_check(key);
-                Ok(Write::Head)
-            }
             Change::Leave => {
                 head.is_leaving = true;
                 Ok(Write::Head)
@@ -214,8 +210,13 @@ impl Served {
             Change::Move {
                 room,
                 snapshot,
+                key,
                 census,
             } => {
+                if let Some(key) = key {
+                    head.key = self.key.is_none().then(|| encode_hex(key));
+                    head.key_check = key_check(key);
+                }
                 head.rubbish.retain(|other| other != room);
                 head.rubbish
                     .push(std::mem::replace(&mut head.room, room.to_owned()));
@@ -319,7 +320,12 @@ impl Served {
     }
 
     /// Everything as `snapshot` has it: written where nobody looks, then made the state in one step.
-    pub(super) async fn replace_all(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
+    pub(super) async fn replace_all(
+        &self,
+        lease: &Lease,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
         let room = crate::random::hex_of::<8>(self.random.as_ref());
         let mut objects = Vec::new();
         for record in &snapshot.records {
@@ -354,6 +360,7 @@ impl Served {
                 let change = Change::Move {
                     room: &room,
                     snapshot,
+                    key,
                     census,
                 };
                 self.change(lease, change).await

@@ -169,11 +169,32 @@ impl Served {
     /// The head as it is there now, also while it is leaving.
     async fn read_head(&self) -> StoreResult<Option<Known>> {
         let Some(object) = self.shelf().get(self.head_id()).await? else {
-            return Ok(None);
+            // It is the last to go: what lies here without it has lost it.
+            return match self.shelf().under(&self.rooms_id()).await?.len() {
+                0 => Ok(None),
+                left => Err(self.headless(left)),
+            };
         };
         let text = object.content.as_deref().unwrap_or_default();
         let head = HeadFile::decode(text, &self.environment)?;
         Ok(Some((head, object.version)))
+    }
+
+    fn headless(&self, left: usize) -> StoreError {
+        StoreError::Corrupt {
+            what: format!(
+                "the head of environment `{}` in {}",
+                self.environment,
+                self.shelf().place()
+            ),
+            reason: format!(
+                "it is gone, and {left} objects of the environment are there: put an older version \
+                 of `{}` back; to begin anew, or before a backup is restored, remove what is below \
+                 `{}{SEPARATOR}`",
+                self.head_id(),
+                self.rooms_id()
+            ),
+        }
     }
 
     /// The head of a state that is there, and its version.
@@ -439,13 +460,23 @@ impl Served {
             Some(key) => Some(key.clone()),
             None => head.own_key()?,
         };
-        let fits = key
-            .as_ref()
-            .is_none_or(|key| head.key_check.is_empty() || head.key_check == key_check(key));
+        let own = key.as_ref().map(|key| key_check(key)).unwrap_or_default();
+        let fits = head.key_check.is_empty() || head.key_check == own;
         if !fits && self.sealed_values().await? > 0 {
+            let (what, reason) = match key {
+                Some(_) => (
+                    "the state key that was given",
+                    "it is not the key that this state was sealed with",
+                ),
+                None => (
+                    "the state key",
+                    "it is kept outside the store, and stored values are sealed with it; set \
+                     TIDEGATE_STATE_KEY, or `key_file` in the `iac.state` module",
+                ),
+            };
             return Err(StoreError::Corrupt {
-                what: "the state key that was given".to_owned(),
-                reason: "it is not the key that this state was sealed with".to_owned(),
+                what: what.to_owned(),
+                reason: reason.to_owned(),
             });
         }
         Ok(key)

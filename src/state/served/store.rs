@@ -62,7 +62,7 @@ impl Store for Served {
             Arc::clone(&self.clock),
             Arc::clone(&self.random),
         )?;
-        Ok(Some(Box::new(other)))
+        Ok(Some(Box::new(other.like(self))))
     }
 
     async fn head(&self) -> StoreResult<Option<Head>> {
@@ -287,8 +287,11 @@ impl Store for Served {
         let Some(head) = self.standing().await? else {
             return Err(self.too_busy());
         };
+        // One that is given from outside now is not to lie beside what it opens any more.
+        let is_beside = self.key.is_some() && head.key.is_some();
         if let Some(key) = self.known_key(&head).await?
             && head.key_check == key_check(&key)
+            && !is_beside
         {
             return Ok(Some(key));
         }
@@ -297,7 +300,10 @@ impl Store for Served {
         let given = self.key.clone();
         self.change_head(|head| {
             let key = match (&given, head.own_key()?) {
-                (Some(given), _) => given.clone(),
+                (Some(given), _) => {
+                    head.key = None;
+                    given.clone()
+                }
                 (None, Some(own)) => own,
                 (None, None) => {
                     head.key = Some(encode_hex(&*fresh));
@@ -308,24 +314,6 @@ impl Store for Served {
             Ok(Some(key))
         })
         .await
-    }
-
-    async fn keep_key(&self, lease: &Lease, key: &[u8; 32]) -> StoreResult<()> {
-        let own = match self.standing().await? {
-            Some(head) => self.known_key(&head).await?,
-            None => None,
-        };
-        match own {
-            Some(own) if *own == *key => self.change(lease, Change::Renew).await.map(drop),
-            Some(own) if self.key.is_some() || self.sealed_values().await? > 0 => {
-                Err(StoreError::Conflict {
-                    what: "the state key".to_owned(),
-                    expected: format!("the key with check value {}", key_check(key)),
-                    found: format!("the key with check value {}", key_check(&own)),
-                })
-            }
-            _ => self.change(lease, Change::KeepKey(key)).await.map(drop),
-        }
     }
 
     async fn remove_empty(&self, lease: Lease) -> StoreResult<()> {
@@ -357,13 +345,13 @@ impl Store for Served {
         self.leave(&lease).await
     }
 
-    async fn load(&self, lease: &Lease, snapshot: &Snapshot) -> StoreResult<()> {
-        if snapshot.environment != self.environment {
-            return Err(StoreError::Invalid(format!(
-                "the state of environment `{}` cannot become that of `{}`",
-                snapshot.environment, self.environment
-            )));
-        }
-        self.replace_all(lease, snapshot).await
+    async fn load(
+        &self,
+        lease: &Lease,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        snapshot.refuse_stranger(&self.environment, key, self.key.as_ref())?;
+        self.replace_all(lease, snapshot, key).await
     }
 }

@@ -284,7 +284,7 @@ fn a_list_of_many_has_many_requests_under_way_and_not_all() {
                 ..first.clone()
             })
             .collect();
-        store.load(&lease, &snapshot).await.unwrap();
+        store.load(&lease, &snapshot, None).await.unwrap();
         proxy.peak.store(0, Ordering::SeqCst);
         proxy.judge(|_| Fault::Late(Duration::from_millis(20)));
         assert_eq!(store.list().await.unwrap().len(), 300);
@@ -310,7 +310,7 @@ fn a_state_larger_than_one_answer_is_read_and_removed() {
                 ..first.clone()
             })
             .collect();
-        store.load(&lease, &snapshot).await.unwrap();
+        store.load(&lease, &snapshot, None).await.unwrap();
         assert_eq!(store.list().await.unwrap().len(), 30);
         store.wipe(lease).await.unwrap();
         assert_eq!(store.head().await.unwrap(), None);

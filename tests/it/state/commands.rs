@@ -145,6 +145,21 @@ fn a_renamed_record_is_the_renamed_resource() {
     lab.run("state mv db store --env dev --yes").expect_code(0);
     // What is sealed opens under its new name.
     lab.run("state verify --env dev").expect_code(0);
+    // What it is about is where it was, with all that is in it, until it is destroyed.
+    let kept = lab.path(".tidegate/resources/files/kept");
+    std::fs::write(&kept, "data").unwrap();
+    let renamed = CONFIG
+        .replace("files", "archive")
+        .replace("name: db", "name: store");
+    std::fs::write(lab.path("infra.yaml"), renamed).unwrap();
+    lab.run("infra apply --env dev --yes").expect_code(0);
+    lab.run("infra plan --env dev --detailed-exitcode")
+        .expect_code(0);
+    let folders = std::fs::read_dir(lab.path(".tidegate/resources")).unwrap();
+    let mut folders: Vec<_> = folders.map(|entry| entry.unwrap().file_name()).collect();
+    folders.sort();
+    assert_eq!(folders, ["db", "files"]);
+    assert!(kept.exists());
     lab.run("state mv store archive --env dev --yes")
         .expect_code(2);
     lab.run("state mv nothing x --env dev --yes").expect_code(2);
@@ -152,6 +167,8 @@ fn a_renamed_record_is_the_renamed_resource() {
         let mv = ["state", "mv", "store", unusable, "--env", "dev", "--yes"];
         Run::new(lab.folder.path(), &mv).output().expect_code(2);
     }
+    lab.run("infra destroy --env dev --yes").expect_code(0);
+    assert!(!lab.path(".tidegate/resources").exists());
 }
 
 #[test]
@@ -178,6 +195,33 @@ fn a_pulled_state_can_be_pushed_and_a_stale_one_is_refused() {
     lab.run("state push one.json --env dev --yes --force")
         .expect_code(0);
     assert_eq!(lab.names("dev"), ["db", "files"]);
+    // What is kept besides records does not count in the serial, and is lost as little.
+    lab.run("state pull --env dev -o two.json").expect_code(0);
+    super::run(async {
+        let store = super::system_store(&lab.path(".tidegate/state"), "dev");
+        let lease = super::Store::lock(&store, &super::holder("r-1"), super::NO_WAIT)
+            .await
+            .unwrap();
+        let keepsake = tidegate::state::Keepsake {
+            fingerprint: "f".to_owned(),
+            sealed: None,
+            written_at: String::new(),
+        };
+        super::Store::put_keepsake(&store, &lease, "secret/LATER", &keepsake)
+            .await
+            .unwrap();
+        super::Store::unlock(&store, &lease).await.unwrap();
+    });
+    let stale = lab
+        .run("state push two.json --env dev --yes")
+        .expect_code(5);
+    assert!(
+        stale.stderr().contains("`secret/LATER`"),
+        "{}",
+        stale.stderr()
+    );
+    lab.run("state push two.json --env dev --yes --force")
+        .expect_code(0);
     // Another project's state, sealed with another key.
     let other = Lab::applied();
     let foreign = other.path("foreign.json");
@@ -260,6 +304,74 @@ fn a_lock_is_freed_by_its_id_or_by_its_own_workflow_run() {
     assert_eq!(lab.json("state list --env dev")["lock"], json!(null));
     lab.run("state unlock --if-mine --env dev").expect_code(2);
     lab.run("state unlock --env dev").expect_code(2);
+}
+
+/// The name of a machine says nothing about whether a holder lives: it may have been started anew
+/// since, or be another one of the same name.
+#[test]
+fn a_holder_before_a_restart_is_waited_for_like_any_other() {
+    use std::io::{BufRead as _, BufReader};
+    let lab = Lab::applied();
+    let processes = tidegate::process::SystemProcesses::default();
+    let mark = tidegate::process::Processes::own_mark(&processes);
+    let (boot, rest) = mark.split_once('/').unwrap();
+    let before = format!("{}/{rest}", "0".repeat(boot.len()));
+    let host = rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned();
+    let holder = super::Holder {
+        who: format!("ann@{host}"),
+        mark: before,
+        ..super::holder("r-4711")
+    };
+    let store = super::system_store(&lab.path(".tidegate/state"), "dev").with_machine("before");
+    super::run(super::Store::lock(&store, &holder, super::NO_WAIT)).unwrap();
+    let mut command = lab.prepared("state rm db --env dev --yes").into_command();
+    let mut child = command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let said = lines
+        .map_while(Result::ok)
+        .find(|line| line.contains("waiting up to"));
+    let signal = std::process::Command::new("kill")
+        .args(["-INT", &child.id().to_string()])
+        .status();
+    let code = child.wait().unwrap().code();
+    assert!(
+        said.is_some_and(|line| line.contains(&host)),
+        "it ended with {code:?}"
+    );
+    assert!(signal.unwrap().success());
+    assert_eq!(code, Some(130));
+}
+
+/// Two projects may be in two places that are called the same.
+#[test]
+fn a_state_is_not_moved_to_where_it_is() {
+    let lab = Lab::applied();
+    let name = |folder: &str| {
+        let state = format!(
+            "modules:\n  - name: state\n    type: iac.state\n    config: {{backend: filesystem, directory: {folder}}}\n"
+        );
+        CONFIG.replace("modules:\n", &state)
+    };
+    std::os::unix::fs::symlink(".tidegate", lab.path("linked")).unwrap();
+    std::fs::write(lab.path("linked.yaml"), name("./linked/state")).unwrap();
+    std::fs::write(lab.path("other.yaml"), name("./other")).unwrap();
+    let refused = lab
+        .run("state migrate --to linked.yaml --env dev --yes --force")
+        .expect_code(2);
+    assert!(
+        refused.stderr().contains("state/same-store"),
+        "{}",
+        refused.stderr()
+    );
+    lab.run("state migrate --to other.yaml --env dev --yes")
+        .expect_code(0);
 }
 
 #[test]

@@ -79,6 +79,7 @@ macro_rules! store_contract {
             a_state_moves_into_another_store_as_it_is,
             journal_and_keepsakes_are_kept_in_order,
             removal_is_refused_while_anything_is_open,
+            a_version_never_comes_again,
             serial_and_fence_only_grow,
             the_key_is_made_once,
             the_lock_is_freed_by_its_own_id_only,
@@ -621,6 +622,27 @@ pub(super) async fn the_key_is_made_once(bench: &impl Bench) {
     drop((lease, other_lease));
 }
 
+/// A record that was removed and made anew is another one, and its version says so.
+pub(super) async fn a_version_never_comes_again(bench: &impl Bench) {
+    let store = bench.open("dev");
+    let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+    let mut seen = Vec::new();
+    for _ in 0..3 {
+        for _ in 0..2 {
+            let serial = store.put(&lease, &record("a", "x")).await.unwrap();
+            let record = store.get(&address("a")).await.unwrap().unwrap();
+            assert!(record.tidegate.version <= serial);
+            seen.push(record.tidegate.version);
+        }
+        store.delete(&lease, &address("a")).await.unwrap();
+    }
+    assert!(seen.is_sorted_by(|one, two| one < two), "{seen:?}");
+    let of_old = store
+        .put_if(&lease, &record("a", "y"), &Expected::Version(1))
+        .await;
+    assert!(matches!(of_old, Err(StoreError::Conflict { .. })));
+}
+
 pub(super) async fn serial_and_fence_only_grow(bench: &impl Bench) {
     let store = bench.open("dev");
     let mut last = None;
@@ -748,7 +770,7 @@ async fn fill(bench: &impl Bench, store: &dyn Store, lease: &Lease, count: usize
             ..first.clone()
         })
         .collect();
-    store.load(lease, &snapshot).await.unwrap();
+    store.load(lease, &snapshot, None).await.unwrap();
 }
 
 pub(super) async fn row_11_a_cancelled_call_ends_promptly(bench: &impl Bench) {
@@ -828,12 +850,12 @@ pub(super) async fn a_damaged_state_is_salvaged_and_put_right(bench: &impl Bench
     // What can be read becomes the state, or a copy does.
     let read = &salvage.snapshot;
     assert_eq!((&read.lineage, read.serial), (&copy.lineage, copy.serial));
-    store.load(&lease, read).await.unwrap();
+    store.load(&lease, read, None).await.unwrap();
     assert_eq!(
         names(&bench.open("dev").snapshot().await.unwrap().unwrap()),
         ["a"]
     );
-    store.load(&lease, &copy).await.unwrap();
+    store.load(&lease, &copy, None).await.unwrap();
     assert_eq!(bench.open("dev").snapshot().await.unwrap().unwrap(), copy);
     let whole = Salvage::of(&*bench.open("dev")).await.unwrap().unwrap();
     assert!(whole.damage.is_empty() && whole.snapshot == copy);
@@ -958,8 +980,8 @@ pub(super) async fn a_state_moves_into_another_store_as_it_is(bench: &impl Bench
         Arc::new(tidegate::random::SeededRandom::new(77));
     let away = Memory::open(shared, "dev", clock, random).unwrap();
     let there = away.lock(&holder("r1"), NO_WAIT).await.unwrap();
-    away.keep_key(&there, &key).await.unwrap();
-    away.load(&there, &before).await.unwrap();
+    away.load(&there, &before, Some(&*key)).await.unwrap();
+    assert_eq!(*away.key(false).await.unwrap().unwrap(), *key);
     let copied = away.snapshot().await.unwrap().unwrap();
     assert_eq!(copied.digest().unwrap(), before.digest().unwrap());
     assert_eq!(
@@ -968,17 +990,26 @@ pub(super) async fn a_state_moves_into_another_store_as_it_is(bench: &impl Bench
     );
     store.put(&lease, &record("a", "two")).await.unwrap();
     store.put(&lease, &record("d", "two")).await.unwrap();
-    store.load(&lease, &copied).await.unwrap();
+    store.load(&lease, &copied, None).await.unwrap();
     let after = bench.open("dev").snapshot().await.unwrap().unwrap();
     assert_eq!(after, before);
-    // The key that opens it is there, and no other one takes its place.
-    store.keep_key(&lease, &key).await.unwrap();
-    let error = store.keep_key(&lease, &[9; 32]).await.unwrap_err();
-    assert!(matches!(error, StoreError::Conflict { .. }), "{error:?}");
+    // The key that opens it is there, and only what is sealed with another one brings that along.
+    let wrong = store.load(&lease, &before, Some(&[9; 32])).await;
+    assert!(wrong.is_err());
     assert_eq!(*store.key(false).await.unwrap().unwrap(), *key);
+    let unsealed = Snapshot {
+        key_check: String::new(),
+        ..copied.clone()
+    };
+    store.load(&lease, &unsealed, Some(&[9; 32])).await.unwrap();
+    let moved = bench.open("dev");
+    assert_eq!(*moved.key(false).await.unwrap().unwrap(), [9; 32]);
+    let moved = moved.snapshot().await.unwrap().unwrap();
+    assert!(tidegate::state::is_key_of(&moved, &[9; 32]));
+    assert_eq!(moved.digest().unwrap(), before.digest().unwrap());
     let mut foreign = before.clone();
     foreign.environment = "prod".to_owned();
-    assert!(store.load(&lease, &foreign).await.is_err());
+    assert!(store.load(&lease, &foreign, None).await.is_err());
 }
 
 pub(super) async fn the_lock_is_freed_by_its_own_id_only(bench: &impl Bench) {

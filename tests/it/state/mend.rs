@@ -4,6 +4,11 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
+use tidegate::random::SystemRandom;
+use tidegate::resource::{ActionKind, Kind};
+use tidegate::secret::Keyring;
+use tidegate::state::{Entry, Keepsake, Store as _};
+
 use super::commands::{CONFIG, Lab};
 
 fn flip(lab: &Lab, name: &str) {
@@ -159,6 +164,153 @@ fn a_key_that_is_kept_outside_is_not_laid_open() {
     assert_eq!(key.trim(), "5a".repeat(32));
     lab.run("state verify -c open.yaml --env dev")
         .expect_code(0);
+}
+
+/// What is replaced comes back, in the place where one looks for it, with the key that opens it.
+#[test]
+fn what_a_migration_replaces_comes_back() {
+    let (source, target) = (Lab::applied(), Lab::applied());
+    let key = std::fs::read(target.path(".tidegate/state/dev/key")).unwrap();
+    let digest = target.json("state pull --env dev")["digest"].clone();
+    let migrate = format!(
+        "state migrate --to {} --env dev --yes --force",
+        target.path("infra.yaml").display()
+    );
+    source.run(&migrate).expect_code(0);
+    target.run("state verify --env dev").expect_code(0);
+    let now = std::fs::read(target.path(".tidegate/state/dev/key")).unwrap();
+    assert_ne!(now, key);
+    assert!(!source.path(".tidegate/backups").exists());
+    let copy = copies(&target, ".json").remove(0);
+    target
+        .run(&format!("state restore {} --env dev --yes", copy.display()))
+        .expect_code(0);
+    let back = std::fs::read(target.path(".tidegate/state/dev/key")).unwrap();
+    assert_eq!(back, key);
+    assert_eq!(target.json("state pull --env dev")["digest"], digest);
+    target.run("state verify --env dev").expect_code(0);
+}
+
+/// A key that is lost, or does not open anything any more, is put back like the rest.
+#[test]
+fn a_lost_key_comes_back_with_a_backup() {
+    let lab = Lab::applied();
+    lab.run("state backup --with-key --env dev -o both.json")
+        .expect_code(0);
+    let path = lab.path(".tidegate/state/dev/key");
+    let key = std::fs::read(&path).unwrap();
+    for damaged in [None, Some("short")] {
+        match damaged {
+            None => std::fs::remove_file(&path).unwrap(),
+            Some(text) => std::fs::write(&path, text).unwrap(),
+        }
+        lab.run("state verify --env dev").expect_code(1);
+        lab.run("state restore both.json --env dev --yes")
+            .expect_code(0);
+        assert_eq!(std::fs::read(&path).unwrap(), key);
+        lab.run("state verify --env dev").expect_code(0);
+    }
+}
+
+/// A key that is given from outside does not lie beside what it opens any more.
+#[test]
+fn a_key_that_moves_outside_leaves_the_folder() {
+    let lab = Lab::applied();
+    let path = lab.path(".tidegate/state/dev/key");
+    let key = std::fs::read_to_string(&path).unwrap();
+    lab.prepared("infra apply --env dev --yes")
+        .env("TIDEGATE_STATE_KEY", key.trim())
+        .output()
+        .expect_code(0);
+    assert!(!path.exists());
+    lab.run("state verify --env dev").expect_code(1);
+    lab.prepared("state verify --env dev")
+        .env("TIDEGATE_STATE_KEY", key.trim())
+        .output()
+        .expect_code(0);
+}
+
+/// A backup knows nothing of a run that was cut off after it was made, and loses nothing of it.
+#[test]
+fn what_is_unsettled_outlives_a_restore() {
+    let lab = Lab::applied();
+    lab.run("state backup --with-key --env dev -o one.json")
+        .expect_code(0);
+    let first = hex(&std::fs::read(lab.path(".tidegate/state/dev/key")).unwrap());
+    let cut_off = |key: [u8; 32]| {
+        super::run(async {
+            let store = super::system_store(&lab.path(".tidegate/state"), "dev");
+            let lease = store
+                .lock(&super::holder("r-1"), super::NO_WAIT)
+                .await
+                .unwrap();
+            let intent = Entry::Intent {
+                operation: "op".to_owned(),
+                address: super::address("made"),
+                kind: Kind::new("infra.storage"),
+                provider: "here".to_owned(),
+                action: ActionKind::Create,
+                config_hash: String::new(),
+                at: String::new(),
+                before: tidegate::state::journal::Before::default(),
+            };
+            store.journal_append(&lease, &[intent]).await.unwrap();
+            let sealed = Keyring::new(&key).seal_bytes(&SystemRandom, "dev/deposed/db", b"[]");
+            let old = Keepsake {
+                fingerprint: String::new(),
+                sealed: Some(sealed),
+                written_at: String::new(),
+            };
+            store
+                .put_keepsake(&lease, "deposed/db", &old)
+                .await
+                .unwrap();
+            store.unlock(&lease).await.unwrap();
+        });
+    };
+    let is_there = |key: [u8; 32]| {
+        let pulled = lab.path("pulled.json");
+        std::fs::remove_file(&pulled).ok();
+        lab.run("state pull --env dev -o pulled.json")
+            .expect_code(0);
+        let document: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(pulled).unwrap()).unwrap();
+        let journal = document["journal"].as_array().unwrap();
+        assert!(journal.iter().any(|entry| entry["operation"] == "op"));
+        let sealed = document["keepsakes"]["deposed/db"]["sealed"].as_str();
+        let opened = Keyring::new(&key).open_bytes("dev/deposed/db", sealed.unwrap());
+        assert_eq!(&**opened.unwrap(), b"[]");
+    };
+    cut_off(first);
+    let restored = lab
+        .run("state restore one.json --env dev --yes")
+        .expect_code(0);
+    let told = format!("{}{}", restored.stdout(), restored.stderr());
+    for stays in ["the intent to create `made`", "the old `db`"] {
+        assert!(told.contains(stays), "{stays}: {told}");
+    }
+    is_there(first);
+
+    // Into a state that has begun anew with another key.
+    lab.run("state wipe --env dev --yes").expect_code(0);
+    std::fs::remove_dir_all(lab.path(".tidegate/resources")).unwrap();
+    lab.run("infra apply --env dev --yes").expect_code(0);
+    let second = hex(&std::fs::read(lab.path(".tidegate/state/dev/key")).unwrap());
+    assert_ne!(first, second);
+    cut_off(second);
+    lab.run("state restore one.json --env dev --yes")
+        .expect_code(0);
+    is_there(first);
+}
+
+/// A key as its file has it.
+fn hex(text: &[u8]) -> [u8; 32] {
+    let text = std::str::from_utf8(text).unwrap().trim();
+    let mut key = [0; 32];
+    for (index, byte) in key.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(&text[2 * index..2 * index + 2], 16).unwrap();
+    }
+    key
 }
 
 /// A store that does not answer holds nobody who wants to stop.

@@ -367,7 +367,7 @@ fn what_vanishes_from_a_storage_is_missed() {
             assert_eq!(absent.iter().filter(|answer| answer.is_err()).count(), 1);
             // A copy puts it right.
             let lease = store.lock(&holder("r2"), NO_WAIT).await.unwrap();
-            store.load(&lease, &copy).await.unwrap();
+            store.load(&lease, &copy, None).await.unwrap();
             let fresh = bench.store("dev");
             assert_eq!(fresh.snapshot().await.unwrap().unwrap(), copy);
             assert_eq!(fresh.get(&address("gone")).await.unwrap(), None);
@@ -469,7 +469,7 @@ fn a_state_that_was_half_replaced_leaves_nothing_behind() {
             }
             let copy = store.snapshot().await.unwrap().unwrap();
             {
-                let mut load = store.load(&lease, &copy);
+                let mut load = store.load(&lease, &copy, None);
                 for _ in 0..polls {
                     tokio::select! {
                         biased;
@@ -500,6 +500,137 @@ fn a_state_that_was_half_replaced_leaves_nothing_behind() {
         });
     }
     assert_eq!(seen, BTreeSet::from([1, 2]));
+}
+
+/// Whatever cuts it off, the state is the one with its key or the other one with its own.
+#[test]
+fn a_state_and_its_key_change_in_one_step() {
+    let mut seen = BTreeSet::new();
+    for polls in 0..60 {
+        run(async {
+            let bench = OnShelf::new(true);
+            let store = bench.store("dev");
+            let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            store.put(&lease, &record("a", "first")).await.unwrap();
+            let key = store.key(true).await.unwrap().unwrap();
+            let mut next = store.snapshot().await.unwrap().unwrap();
+            next.records[0].provider_id = "next".to_owned();
+            {
+                let mut load = store.load(&lease, &next, Some(&[9; 32]));
+                for _ in 0..polls {
+                    tokio::select! {
+                        biased;
+                        done = &mut load => { done.unwrap(); break; }
+                        () = tokio::task::yield_now() => {}
+                    }
+                }
+            }
+            let after = bench.store("dev");
+            let found = after.list().await.unwrap().remove(0).provider_id;
+            let its_key = after.key(false).await.unwrap().unwrap();
+            let (id, expected) = match found.as_str() {
+                "next" => ("next", [9; 32]),
+                _ => ("id-first", *key),
+            };
+            assert_eq!((found.as_str(), *its_key), (id, expected), "{polls}");
+            seen.insert(found);
+        });
+    }
+    assert_eq!(seen.len(), 2);
+}
+
+/// The head is the last to go: without it, what lies there is not nothing.
+#[test]
+fn a_head_that_is_gone_is_damage() {
+    run(async {
+        let bench = OnShelf::new(true);
+        let store = bench.store("dev");
+        let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        store.put(&lease, &record("a", "first")).await.unwrap();
+        store.unlock(&lease).await.unwrap();
+        let head = open(&bench.fake.objects).remove("tidegate!shop!head!dev");
+        let fresh = bench.store("dev");
+        for answer in [
+            fresh.head().await.map(drop),
+            fresh.list().await.map(drop),
+            fresh.get(&address("a")).await.map(drop),
+            fresh.snapshot().await.map(drop),
+            fresh.lock(&holder("r2"), NO_WAIT).await.map(drop),
+            fresh.key(true).await.map(drop),
+        ] {
+            let Err(StoreError::Corrupt { reason, .. }) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(reason.contains("`tidegate!shop!head!dev`"), "{reason}");
+        }
+        assert_eq!(bench.store("prod").head().await.unwrap(), None);
+        let head = head.unwrap();
+        open(&bench.fake.objects).insert(head.id.clone(), head);
+        let lease = fresh.lock(&holder("r2"), NO_WAIT).await.unwrap();
+        assert_eq!(fresh.wipe(lease).await.unwrap(), [address("a")]);
+        assert_eq!(fresh.head().await.unwrap(), None);
+    });
+}
+
+/// Somebody who takes the key out of the bucket finds it nowhere in it afterwards.
+#[test]
+fn a_key_that_is_given_from_outside_leaves_the_shelf() {
+    run(async {
+        let bench = OnShelf::new(true);
+        let store = bench.store("dev");
+        let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        let key = store.key(true).await.unwrap().unwrap();
+        let mut sealed = record("a", "first");
+        sealed.tidegate.private = "BBBB".to_owned();
+        store.put(&lease, &sealed).await.unwrap();
+        let is_kept = || {
+            let digits = tidegate::random::encode_hex(&*key);
+            let objects = open(&bench.fake.objects);
+            objects.values().any(|object| {
+                let content = object.content.as_deref();
+                content.is_some_and(|content| content.contains(&digits))
+            })
+        };
+        assert!(is_kept());
+        let outside = bench.store("dev").with_key(*key).with_encryption(&key);
+        assert_eq!(*outside.key(true).await.unwrap().unwrap(), *key);
+        assert!(!is_kept());
+        // From then on it is needed, and no other one is made.
+        for create in [false, true] {
+            let missed = bench.store("dev").key(create).await;
+            assert!(matches!(missed, Err(StoreError::Corrupt { .. })));
+        }
+        store.put(&lease, &sealed).await.unwrap();
+        assert_eq!(outside.list().await.unwrap().len(), 1);
+    });
+}
+
+/// Who has the key reads the other environments, which are encrypted with it.
+#[test]
+fn a_neighbour_is_read_with_the_same_key() {
+    run(async {
+        let bench = OnShelf::new(true);
+        let encrypted = |environment: &str| {
+            let store = bench.store(environment);
+            store.with_key([7; 32]).with_encryption(&[7; 32])
+        };
+        let dev = encrypted("dev");
+        let lease = dev.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        dev.put(&lease, &record("a", "first")).await.unwrap();
+        let beside = encrypted("staging").beside("dev").unwrap().unwrap();
+        assert_eq!(beside.list().await.unwrap().len(), 1);
+
+        let folder = tempfile::tempdir().unwrap();
+        let encrypted = |environment: &str| {
+            let store = super::system_store(&folder.path().join("state"), environment);
+            store.with_key([7; 32]).with_encryption(&[7; 32])
+        };
+        let dev = encrypted("dev");
+        let lease = dev.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        dev.put(&lease, &record("a", "first")).await.unwrap();
+        let beside = encrypted("staging").beside("dev").unwrap().unwrap();
+        assert_eq!(beside.list().await.unwrap().len(), 1);
+    });
 }
 
 /// A config and the cloud plugin, as a release would lay them out.
