@@ -7,10 +7,10 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use super::drift::live_outputs;
 use super::execute::within;
 pub use super::presence::{Others, of_others};
 use super::presence::{Place, Presence, locator};
+use super::sealing::live_outputs;
 use super::survey::{declared, dependencies, holder_of, owner_of};
 use super::values::Declared;
 use super::{Engine, deposed};

@@ -11,6 +11,7 @@ mod go;
 mod hostile;
 mod journey;
 mod sdk;
+mod sealed;
 mod state;
 mod stop;
 

@@ -8,6 +8,7 @@ use crate::apply::Engine;
 use crate::provider::Driver;
 use crate::provider::ability::Evidence;
 use crate::resource::Recorded;
+use crate::secret::Masker;
 
 /// For one action.
 const EACH: Duration = Duration::from_secs(10);
@@ -50,15 +51,13 @@ impl Budget {
         };
         let took = engine.clock.monotonic().saturating_sub(started);
         self.0.set(self.0.get().saturating_sub(took));
-        found.into_iter().take(PIECES).map(bounded).collect()
+        let found = found.into_iter().take(PIECES);
+        found.map(|one| bounded(one, &engine.masker)).collect()
     }
 }
 
-fn bounded(evidence: Evidence) -> Evidence {
-    let cut = |text: String| match text.char_indices().nth(CHARACTERS) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text,
-    };
+fn bounded(evidence: Evidence, masker: &Masker) -> Evidence {
+    let cut = |text: String| masker.excerpt(&text, CHARACTERS);
     Evidence {
         id: cut(evidence.id),
         phase: cut(evidence.phase),

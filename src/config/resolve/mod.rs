@@ -56,6 +56,8 @@ struct Resolver<'a> {
     bare: Option<Bare>,
     /// Destinations of sinks, and where each was first named.
     destinations: BTreeMap<String, Mark>,
+    /// What is wrong with a name of a provider that is none: found once, for all that name it.
+    no_providers: HashMap<String, Report>,
 }
 
 /// A `$` that looks like a variable and is none.
@@ -147,6 +149,7 @@ pub(super) fn resolve(
         links: Vec::new(),
         bare: None,
         destinations: BTreeMap::new(),
+        no_providers: HashMap::new(),
     };
     let prepared = resolver.prepare();
     let secret_sets = resolver.declare(&prepared);

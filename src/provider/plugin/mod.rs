@@ -15,6 +15,7 @@ pub mod environment;
 pub mod find;
 mod gates;
 pub mod handshake;
+mod imports;
 mod launch;
 pub mod lock;
 pub mod needs;
@@ -120,17 +121,9 @@ impl fmt::Debug for Tools {
 }
 
 impl Tools {
-    /// Untrusted text for a sentence of ours: secrets hidden before it is cut, or a cut could leave
-    /// a piece of one that nobody recognises.
+    /// Untrusted text for a sentence of ours.
     fn excerpt(&self, text: &str) -> String {
-        let masked = self.masker.mask(text);
-        let mut characters = masked.chars();
-        let head: String = characters.by_ref().take(EXCERPT_CHARACTERS_MAX).collect();
-        if characters.next().is_some() {
-            format!("{head}…")
-        } else {
-            head
-        }
+        self.masker.excerpt(text, EXCERPT_CHARACTERS_MAX)
     }
 }
 
@@ -191,7 +184,7 @@ impl Plugin {
         let (running, connection) = start(&found, base, declared.as_ref(), &tools).await?;
         let loaded = async {
             let loaded = gates::provider(&connection, &found, config_json).await?;
-            let sensitive = gates::sensitive_keys(&connection, &loaded.kinds).await;
+            let sensitive = gates::sensitive_keys(&connection, &loaded.kinds).await?;
             Ok((loaded, sensitive))
         }
         .await;
