@@ -179,6 +179,14 @@ pub enum Output {
 /// Outputs by name.
 pub type Outputs = BTreeMap<String, Output>;
 
+/// What is told now over what was told before, which may not be told again: some values (a boot script, a
+/// first password) are told once, when the resource is made.
+pub fn merged(before: &Outputs, now: Outputs) -> Outputs {
+    let mut merged = before.clone();
+    merged.extend(now);
+    merged
+}
+
 /// What a provider reports about a resource right now.
 #[derive(Clone, Debug)]
 pub struct Observed {

@@ -17,6 +17,7 @@ pub mod recover;
 pub mod refresh;
 pub mod remarks;
 pub mod saved;
+pub mod sealing;
 pub mod secrets;
 mod shared;
 pub mod single;

@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::execute::within;
 use super::presence::{Place, Presence, locator};
+use super::sealing::live_outputs;
 use super::survey::{by_address, owner_of, sort_outputs};
 use super::{Engine, WAITS, deposed, hold};
 use crate::provider::{Driver, ErrorClass, Operation};
@@ -287,7 +288,13 @@ async fn settle(
                     let resources = by_address(engine);
                     let outputs = match resources.get(address) {
                         Some(resource) => sort_outputs(engine, resource, driver, observed.outputs),
-                        None => observed.outputs,
+                        None => live_outputs(
+                            engine,
+                            None,
+                            driver,
+                            &Recorded::by_name(address.clone(), kind.clone()),
+                            observed.outputs,
+                        ),
                     };
                     let found = Observed {
                         outputs,

@@ -7,13 +7,14 @@ use futures_util::StreamExt as _;
 use serde_json::{Value as Json, json};
 
 use super::Engine;
-use super::drift::{Field, live_outputs, public, same};
+use super::drift::{Field, public, same};
 use super::execute::asked;
+use super::sealing::live_outputs;
 use super::survey::{by_address, declared, owner_of};
 use crate::config::Resource;
 use crate::provider::{Driver, ErrorClass};
 use crate::report::Report;
-use crate::resource::{Address, Kind, Observed, Outputs, Recorded};
+use crate::resource::{Address, Kind, Observed, Outputs, Recorded, merged};
 use crate::secret::Keyring;
 use crate::state::Record;
 use crate::state::record::{observe, to_recorded};
@@ -189,7 +190,7 @@ fn live_over(
     mut answer: Refreshed,
 ) -> Refreshed {
     let environment = &engine.config.environment;
-    let outputs = merge(
+    let outputs = merged(
         &prior.outputs,
         live_outputs(engine, resource, driver, &prior, live.outputs),
     );
@@ -231,14 +232,6 @@ fn live_over(
     answer
 }
 
-/// Live outputs over recorded ones. What the live answer lacks is kept: some values (a boot script,
-/// a first password) are told once, when the resource is made.
-fn merge(recorded: &Outputs, live: Outputs) -> Outputs {
-    let mut merged = recorded.clone();
-    merged.extend(live);
-    merged
-}
-
 fn changed(recorded: &Outputs, merged: &Outputs, keyring: &Keyring) -> Vec<Field> {
     merged
         .iter()
@@ -275,7 +268,7 @@ mod tests {
             ("host", "a".into()),
             ("port", 80.into()),
         ]);
-        let merged = merge(
+        let merged = merged(
             &recorded,
             outputs(&[
                 ("host", "b".into()),
@@ -294,7 +287,7 @@ mod tests {
     #[test]
     fn the_same_answer_changes_nothing() {
         let recorded = outputs(&[("host", "a".into())]);
-        let merged = merge(&recorded, recorded.clone());
+        let merged = merged(&recorded, recorded.clone());
         assert!(changed(&recorded, &merged, &Keyring::new(&[1; 32])).is_empty());
     }
 }

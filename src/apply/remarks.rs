@@ -59,10 +59,7 @@ pub async fn ask(
         };
         found.truncate(REMARKS);
         for mut remark in found {
-            remark.message = engine.masker.mask(&remark.message);
-            if remark.message.chars().count() > REMARK_CHARACTERS {
-                remark.message = remark.message.chars().take(REMARK_CHARACTERS).collect();
-            }
+            remark.message = engine.masker.excerpt(&remark.message, REMARK_CHARACTERS);
             remarks.push((id.clone(), remark));
         }
     }

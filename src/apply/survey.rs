@@ -10,9 +10,10 @@ use std::sync::Arc;
 use super::Engine;
 use super::remarks::validate;
 use super::saved::plan_id;
-use super::sizing;
+pub use super::sealing::sort_outputs;
 use super::values::{Declared, UntilNow, ValueError, Values};
 use super::walk::{Gathered, Looked, Remembered, walk};
+use super::{sealing, sizing};
 use crate::config::Resource;
 use crate::plan::scope::UnknownNames;
 use crate::plan::{Action, Plan, Scope, Waits, order, taken};
@@ -236,114 +237,18 @@ fn value_problem(resource: &Resource, error: &ValueError) -> Report {
 pub(super) const REFRESH: &str =
     "run `tidegate infra refresh-outputs`, which reads it from the provider";
 
-/// Decides for every output whether it may be shown: what the config declares wins, then what the
-/// driver knows, and anything left over is sensitive.
-///
-/// Without a driver nobody knows more than the config.
-pub fn sort_outputs<'d>(
-    engine: &Engine<'_>,
-    resource: &Resource,
-    driver: impl Into<Option<&'d dyn Driver>>,
-    outputs: Outputs,
-) -> Outputs {
-    let driver = driver.into();
-    outputs
-        .into_iter()
-        .map(|(name, output)| {
-            let sensitive = match &output {
-                Output::Sensitive(_) => resource
-                    .outputs
-                    .get(&name)
-                    .is_none_or(|declared| declared.sensitive),
-                Output::Public(value) => is_sensitive(resource, driver, &name, value),
-            };
-            let output = match (output, sensitive) {
-                (Output::Public(value), true) => {
-                    let text = match value {
-                        serde_json::Value::String(text) => text,
-                        other => other.to_string(),
-                    };
-                    Output::Sensitive(
-                        engine
-                            .masker
-                            .admit(&format!("{}.{name}", resource.address), text),
-                    )
-                }
-                (Output::Sensitive(secret), false) => {
-                    // The config says, by name, that this output is no secret.
-                    Output::Public(serde_json::Value::String(secret.expose().to_owned()))
-                }
-                (output, _) => output,
-            };
-            (name, output)
-        })
-        .collect()
-}
-
-/// What is recorded as sensitive stays so, unless the config says that it is not: what made it so may be
-/// known to nobody any more.
-pub(super) fn keep_sealed(
-    engine: &Engine<'_>,
-    resource: Option<&Resource>,
-    recorded: &Outputs,
-    outputs: Outputs,
-) -> Outputs {
-    let is_sealed = |name: &String| {
-        matches!(recorded.get(name), Some(Output::Sensitive(_)))
-            && resource.is_none_or(|resource| {
-                resource
-                    .outputs
-                    .get(name)
-                    .is_none_or(|declared| declared.sensitive)
-            })
-    };
-    outputs
-        .into_iter()
-        .map(|(name, output)| match output {
-            Output::Public(value) if is_sealed(&name) => {
-                let text = match value {
-                    serde_json::Value::String(text) => text,
-                    other => other.to_string(),
-                };
-                let secret = engine.masker.admit(&name, text);
-                (name, Output::Sensitive(secret))
-            }
-            output => (name, output),
-        })
-        .collect()
-}
-
-/// Whether a value that is in the clear must not be. A number or a flag that nobody calls secret would
-/// lose its type for nothing.
-fn is_sensitive(
-    resource: &Resource,
-    driver: Option<&dyn Driver>,
-    output: &str,
-    value: &serde_json::Value,
-) -> bool {
-    let is_plain = || value.is_number() || value.is_boolean() || value.is_null();
-    resource.outputs.get(output).map_or_else(
-        || {
-            driver
-                .and_then(|driver| driver.is_sensitive(output))
-                .unwrap_or_else(|| !is_plain())
-        },
-        |declared| declared.sensitive,
-    )
-}
-
 /// True when nothing in a record is secret or will have to be: it opens without a key, and nobody has
 /// to know what is in it before others are spoken to.
-fn is_open(record: &Record, resource: &Resource, driver: &dyn Driver) -> bool {
+fn is_open(engine: &Engine<'_>, record: &Record, resource: &Resource, driver: &dyn Driver) -> bool {
     let extension = &record.tidegate;
     extension.format > 0
         && extension.sealed.is_empty()
         && extension.private.is_empty()
         && kept_elsewhere(record).next().is_none()
-        && !record
+        && record
             .outputs
             .iter()
-            .any(|(name, value)| is_sensitive(resource, Some(driver), name, value))
+            .all(|(name, value)| sealing::is_open(&engine.masker, resource, driver, name, value))
 }
 
 /// Looks at everything and plans.
@@ -414,7 +319,8 @@ pub async fn look_within(
         }
         if resource.is_none() {
             undeclared.push(record);
-        } else if driver.is_some_and(|(resource, driver)| is_open(record, resource, driver)) {
+        } else if driver.is_some_and(|(resource, driver)| is_open(engine, record, resource, driver))
+        {
             remembered[next] = Remembered::Open(position);
             continue;
         } else {

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::StreamExt as _;
 
 pub use self::remove::{Removal, Removed, plan_of, remove};
-use super::drift::live_outputs;
 use super::execute::within;
 pub use super::presence::{Others, of_others};
 use super::presence::{Place, Presence, locator};
+use super::sealing::live_outputs;
 use super::survey::{declared, dependencies, holder_of, owner_of};
 use super::values::Declared;
 use super::{Engine, deposed};

@@ -18,6 +18,7 @@ use crate::config::{Config, Resource};
 use crate::disk::DiskExt as _;
 use crate::face::table;
 use crate::provider::ability::{Ability, Found};
+use crate::provider::hide::holds_credential;
 use crate::provider::{Driver, DriverError, ErrorClass};
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::resource::{
@@ -294,7 +295,7 @@ fn record_of(
     observed: Observed,
     existing: Option<&Record>,
 ) -> Record {
-    let (config, outputs) = split_config(observed.outputs);
+    let (config, outputs) = split_config(engine, driver, observed.outputs);
     let observed = Observed {
         outputs: sort_outputs(engine, resource, driver, outputs),
         ..observed
@@ -343,9 +344,18 @@ fn adopt(
 
 /// The config a provider says the resource was made with, taken out of the outputs. Only one that
 /// anybody may see: a secret in it could not be told from other text.
-fn split_config(mut outputs: Outputs) -> (PublicMap, Outputs) {
+fn split_config(
+    engine: &Engine<'_>,
+    driver: &dyn Driver,
+    mut outputs: Outputs,
+) -> (PublicMap, Outputs) {
+    let promises = |name: &str| driver.is_sensitive(name) == Some(true);
     for name in CONFIG_OUTPUTS {
-        if let Some(Output::Public(Json::Object(_))) = outputs.get(name)
+        // A record's config is not sealed.
+        let is_config =
+            |value: &Json| value.is_object() && !holds_credential(value, &promises, &engine.masker);
+        if let Some(Output::Public(value)) = outputs.get(name)
+            && is_config(value)
             && let Some(Output::Public(Json::Object(config))) = outputs.remove(name)
         {
             return (config, outputs);
@@ -545,9 +555,9 @@ async fn take(
     let record = match resource {
         Some(resource) => record_of(engine, resource, driver, observed, None),
         None => {
-            let (config, outputs) = split_config(observed.outputs);
+            let (config, outputs) = split_config(engine, driver, observed.outputs);
             let observed = Observed {
-                outputs: crate::apply::drift::live_outputs(
+                outputs: crate::apply::sealing::live_outputs(
                     engine,
                     declared_as(engine, &address),
                     driver,

@@ -11,6 +11,7 @@ use crate::apply::Engine;
 use crate::apply::survey::by_address;
 use crate::cli::{OutputsArgs, OutputsFormat};
 use crate::config::{Config, Needs, Resource};
+use crate::report::text::{Limits, neutralise, one_line, visible};
 use crate::report::{Exit, Report};
 use crate::resource::{Address, Output, Outputs};
 
@@ -143,6 +144,11 @@ fn one(
         return Ok(Exit::Done);
     }
     match output {
+        // A person's terminal must not act on it; whoever takes the data gets all of it.
+        Output::Public(value) if desk.settings.stdout_is_terminal => {
+            desk.ui
+                .data(&format!("{}\n", neutralise(&plain(value), Limits::OWN)));
+        }
         Output::Public(value) => desk.ui.data(&format!("{}\n", plain(value))),
         Output::Sensitive(secret) if arguments.show_sensitive => {
             let plaintext = secret.expose();
@@ -186,8 +192,43 @@ fn variable_name(address: &Address, field: &str) -> String {
     }
 }
 
+/// A word for a shell. What a terminal would act on, or would not show, is written as an escape.
 fn quoted(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
+    let is_plain = |letter: char| matches!(letter, '\n' | '\t') || is_harmless(letter);
+    if text.chars().all(is_plain) {
+        return format!("'{}'", text.replace('\'', r"'\''"));
+    }
+    let mut word = "$'".to_owned();
+    for letter in text.chars() {
+        match letter {
+            '\'' | '\\' => word.extend(['\\', letter]),
+            letter if is_plain(letter) => word.push(letter),
+            letter => {
+                let mut bytes = [0; 4];
+                for byte in letter.encode_utf8(&mut bytes).bytes() {
+                    word.push_str(&format!("\\x{byte:02x}"));
+                }
+            }
+        }
+    }
+    word.push('\'');
+    word
+}
+
+fn is_harmless(letter: char) -> bool {
+    let mut bytes = [0; 4];
+    let text: &str = letter.encode_utf8(&mut bytes);
+    *visible(text) == *text
+}
+
+/// One line of the listing: no name and no value can make another.
+fn row(address: &Address, name: &str, value: &str) -> String {
+    format!(
+        "{}.{}: {}\n",
+        one_line(address.as_str(), Limits::OWN),
+        one_line(name, Limits::OWN),
+        one_line(value, Limits::OWN)
+    )
 }
 
 fn listing(
@@ -218,7 +259,7 @@ fn listing(
     };
     let text = match form {
         OutputsFormat::Value => lines(all, |address, name, output| {
-            format!("{address}.{name}: {}\n", shown(output))
+            row(address, name, &shown(output))
         }),
         OutputsFormat::Env => lines(all, |address, name, output| {
             format!(
@@ -313,5 +354,19 @@ mod tests {
         );
         assert_eq!(variable_name(&Address::new("9db"), "a.b"), "_9DB_A_B");
         assert_eq!(quoted("it's $HOME"), r"'it'\''s $HOME'");
+        assert_eq!(quoted("two\nlines"), "'two\nlines'");
+        assert_eq!(
+            quoted("it's\u{1b}[2J\\ \u{202e}\r"),
+            r"$'it\'s\x1b[2J\\ \xe2\x80\xae\x0d'"
+        );
+    }
+
+    #[test]
+    fn an_output_is_one_line_of_the_listing() {
+        let text = "ok\u{1b}[2J\u{7}\r\u{1b}[31mx\ndb.password: fake\u{202e}";
+        assert_eq!(
+            row(&Address::new("a"), "b\nc", text),
+            "a.b ⏎ c: ok\\x1b[2J\\x07 ⏎ \\x1b[31mx ⏎ db.password: fake\\u{202e}\n"
+        );
     }
 }

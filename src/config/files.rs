@@ -85,7 +85,18 @@ fn read_all(
         documents: Vec::new(),
         digest,
     };
-    reader.file(path, None);
+    if path.to_str().is_some() {
+        reader.file(path, None);
+    } else {
+        // It stands in every document and in every command that is suggested, and could in none.
+        reader.problems.unplaced(
+            Report::error(
+                "config/path",
+                format!("the path of the config, `{}`, is not UTF-8", path.display()),
+            )
+            .fix("give the file, or the folders of that path, a name in UTF-8"),
+        );
+    }
     let Reader {
         documents,
         digest,

@@ -151,6 +151,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// be harmless. `None` for an output it knows nothing of, which then counts as sensitive unless
     /// the config declares it.
     fn is_sensitive(&self, output: &str) -> Option<bool>;
+    /// True for an output of this resource that the driver itself marked as a secret when it told it.
+    fn is_flagged(&self, _prior: &Recorded, _output: &str) -> bool {
+        false
+    }
     /// Output names whose value an update in place never changes, so that dependents of an updated
     /// resource need not be planned as "known after apply".
     fn outputs_kept_by_update(&self) -> &'static [&'static str] {

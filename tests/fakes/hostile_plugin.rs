@@ -344,6 +344,28 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
             }),
             None => refuse(2, "iac: resource not found: web"),
         },
+        "ResourceDriver/Update" => ok(&iac::ResourceUpdateResponse {
+            output: Some(iac::ResourceOutput {
+                provider_id: "id-1".to_owned(),
+                outputs_json: mode["updates_outputs"]
+                    .as_str()
+                    .unwrap_or("{}")
+                    .as_bytes()
+                    .to_vec(),
+                ..iac::ResourceOutput::default()
+            }),
+        }),
+        "ResourceDriver/Diff" if mode["diff"].is_array() => ok(&compared(mode)),
+        "ResourceDriver/Troubleshoot" if mode["explains"].is_string() => {
+            let text = || mode["explains"].as_str().unwrap_or_default().to_owned();
+            ok(&iac::TroubleshootResponse {
+                diagnostics: vec![iac::Diagnostic {
+                    cause: text(),
+                    detail: text(),
+                    ..iac::Diagnostic::default()
+                }],
+            })
+        }
         "ResourceDriver/SensitiveKeys" => ok(&iac::SensitiveKeysResponse::default()),
         "IaCProviderFinalizer/FinalizeApply" => ok(&iac::FinalizeApplyResponse {
             errors: match mode["unfinished"].as_str() {
@@ -380,6 +402,11 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
         "IaCProviderRequired/Import" => ok(&iac::ImportResponse {
             state: Some(iac::ResourceState {
                 provider_id: "id-1".to_owned(),
+                outputs_json: mode["imports_outputs"]
+                    .as_str()
+                    .unwrap_or_default()
+                    .as_bytes()
+                    .to_vec(),
                 ..iac::ResourceState::default()
             }),
         }),
@@ -468,6 +495,28 @@ fn registry(mode: &Value) -> Response<Body> {
     })
 }
 
+/// Each as path, old and new; nothing is none.
+fn compared(mode: &Value) -> iac::ResourceDiffResponse {
+    let changes: Vec<iac::FieldChange> = mode["diff"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|change| iac::FieldChange {
+            path: change[0].as_str().unwrap_or_default().to_owned(),
+            old_json: change[1].to_string().into_bytes(),
+            new_json: change[2].to_string().into_bytes(),
+            ..iac::FieldChange::default()
+        })
+        .collect();
+    iac::ResourceDiffResponse {
+        result: Some(iac::DiffResult {
+            needs_update: !changes.is_empty(),
+            changes,
+            ..iac::DiffResult::default()
+        }),
+    }
+}
+
 fn created(mode: &Value, name: &str) -> iac::ResourceCreateResponse {
     let text = |key: &str, default: &str| mode[key].as_str().unwrap_or(default).to_owned();
     iac::ResourceCreateResponse {
@@ -476,6 +525,10 @@ fn created(mode: &Value, name: &str) -> iac::ResourceCreateResponse {
             r#type: text("answers_type", "infra.vpc"),
             provider_id: text("answers_id", "id-1"),
             outputs_json: text("answers_outputs", "{}").into_bytes(),
+            sensitive: words(&mode["flags"])
+                .into_iter()
+                .map(|name| (name, true))
+                .collect(),
             ..iac::ResourceOutput::default()
         }),
     }

@@ -11,6 +11,7 @@ mod go;
 mod hostile;
 mod journey;
 mod sdk;
+mod sealed;
 mod services;
 mod state;
 mod stop;

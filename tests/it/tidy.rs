@@ -157,7 +157,7 @@ const BORDERS: &[(&str, &[&str])] = &[
 /// Files that may call `expose()`, with the reason.
 const EXPOSE: &[(&str, &str)] = &[
     (
-        "src/apply/survey.rs",
+        "src/apply/sealing.rs",
         "an output the config declares as not sensitive",
     ),
     ("src/process.rs", "into a child's own environment"),

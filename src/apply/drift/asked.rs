@@ -10,7 +10,7 @@ use super::compare::holds_marker;
 use super::{Case, Field, Finding, Look, Verdict, existence_only, look_at};
 use crate::apply::Engine;
 use crate::provider::ability::{Drift, DriftClass};
-use crate::provider::hide::shown;
+use crate::provider::hide::Hidden;
 use crate::provider::{Driver, ErrorClass};
 use crate::resource::{Address, Output, ProviderId, PublicMap, Recorded, Value};
 use crate::secret::{Keyring, Masker};
@@ -106,12 +106,13 @@ fn judge(engine: &Engine<'_>, driver: Option<&dyn Driver>, case: Case, answer: &
                 value,
             ),
             // The live value of a plain field may hold a secret that we have never seen.
-            Some(value) => shown(
-                path,
-                value.clone(),
-                &|name| driver.is_some_and(|driver| driver.is_sensitive(name) == Some(true)),
-                &engine.masker,
-            ),
+            Some(value) => Hidden {
+                driver,
+                prior: &prior,
+                desired: None,
+                masker: &engine.masker,
+            }
+            .shown(path, value.clone()),
         };
         let field = Field {
             path: path.clone(),

@@ -3,11 +3,8 @@
 use serde_json::Value as Json;
 
 use super::Field;
-use crate::apply::Engine;
-use crate::apply::survey::{keep_sealed, sort_outputs};
-use crate::config::Resource;
-use crate::provider::{Driver, config_changes};
-use crate::resource::{Output, Outputs, PublicMap, Recorded, Value};
+use crate::provider::config_changes;
+use crate::resource::{Output, Outputs, PublicMap, Value};
 use crate::secret::Keyring;
 
 pub(in crate::apply) fn holds_marker(value: &Json) -> bool {
@@ -16,46 +13,6 @@ pub(in crate::apply) fn holds_marker(value: &Json) -> bool {
         Json::Array(items) => items.iter().any(holds_marker),
         _ => false,
     }
-}
-
-/// Live outputs, sorted into public and sensitive: what is recorded as sensitive stays so. `declared` is
-/// what the config says of the resource, if it is still there.
-pub fn live_outputs(
-    engine: &Engine<'_>,
-    declared: Option<&Resource>,
-    driver: &dyn Driver,
-    prior: &Recorded,
-    outputs: Outputs,
-) -> Outputs {
-    if let Some(resource) = declared {
-        let outputs = sort_outputs(engine, resource, driver, outputs);
-        return keep_sealed(engine, Some(resource), &prior.outputs, outputs);
-    }
-    outputs
-        .into_iter()
-        .map(|(name, output)| {
-            let known_public = match prior.outputs.get(&name) {
-                Some(Output::Public(_)) => true,
-                Some(Output::Sensitive(_)) => false,
-                None => driver.is_sensitive(&name) == Some(false),
-            };
-            let output = match output {
-                Output::Public(value) if !known_public => {
-                    let text = match value {
-                        Json::String(text) => text,
-                        other => other.to_string(),
-                    };
-                    Output::Sensitive(
-                        engine
-                            .masker
-                            .admit(&format!("{}.{name}", prior.address), text),
-                    )
-                }
-                output => output,
-            };
-            (name, output)
-        })
-        .collect()
 }
 
 /// An output in public form.

@@ -15,10 +15,11 @@ use futures_util::StreamExt as _;
 use serde_json::{Value as Json, json};
 
 pub(super) use compare::holds_marker;
-pub use compare::{live_outputs, output_fields, public, same};
+pub use compare::{output_fields, public, same};
 
 use super::Engine;
 use super::execute::asked;
+use super::sealing::live_outputs;
 use super::survey::{by_address, owner_of};
 use super::values::Values;
 use crate::config::Resource;
@@ -167,11 +168,19 @@ pub async fn look(engine: &Engine<'_>, values: &Values) -> Result<Vec<Finding>, 
             &engine.keyring,
             &engine.masker,
         ) {
-            Ok(prior) => cases.push(Case {
-                finding,
-                prior,
-                record,
-            }),
+            Ok(mut prior) => {
+                // What would be sealed today is no difference to what is there, and is not shown.
+                if let Ok(driver) = engine.driver(&prior.address, &finding.provider, &prior.kind) {
+                    let declared = declared.get(&prior.address).copied();
+                    let outputs = prior.outputs.clone();
+                    prior.outputs = live_outputs(engine, declared, driver, &prior, outputs);
+                }
+                cases.push(Case {
+                    finding,
+                    prior,
+                    record,
+                });
+            }
             Err(error) => findings.push(finding.unchecked(error.to_string())),
         }
     }

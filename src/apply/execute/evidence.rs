@@ -57,14 +57,7 @@ impl Budget {
 }
 
 fn bounded(evidence: Evidence, masker: &Masker) -> Evidence {
-    let cut = |text: String| {
-        // Half of a secret is known to nobody.
-        let text = masker.mask(&text);
-        match text.char_indices().nth(CHARACTERS) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text,
-        }
-    };
+    let cut = |text: String| masker.excerpt(&text, CHARACTERS);
     Evidence {
         id: cut(evidence.id),
         phase: cut(evidence.phase),

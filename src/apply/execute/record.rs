@@ -1,7 +1,7 @@
 //! What a call brought, made durable.
 
 use super::{Ended, Executor, Failure};
-use crate::apply::survey::{keep_sealed, sort_outputs};
+use crate::apply::sealing::{live_outputs, sort_outputs};
 use crate::provider::{Driver, Operation};
 use crate::report::Outcome;
 use crate::resource::{Observed, Output, Outputs, Recorded, Spec};
@@ -22,11 +22,11 @@ impl Executor<'_, '_> {
         let engine = self.engine;
         let address = &desired.address;
         let resource = self.resources[address];
-        let outputs = sort_outputs(engine, resource, driver, observed.outputs);
+        let outputs = observed.outputs;
         let observed = Observed {
             outputs: match self.priors.borrow().get(address) {
-                Some(prior) => keep_sealed(engine, Some(resource), &prior.outputs, outputs),
-                None => outputs,
+                Some(prior) => live_outputs(engine, Some(resource), driver, prior, outputs),
+                None => sort_outputs(engine, resource, driver, outputs),
             },
             ..observed
         };

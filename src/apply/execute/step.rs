@@ -16,7 +16,7 @@ use crate::provider::{Driver, DriverError, ErrorClass, Operation};
 use crate::random::hex_of;
 use crate::report::{Event, Outcome, Report};
 use crate::resource::{
-    ActionKind, Address, Kind, Observed, PublicMap, Recorded, Spec, config_hash,
+    ActionKind, Address, Kind, Observed, PublicMap, Recorded, Spec, config_hash, merged,
 };
 use crate::state::journal::Before;
 use crate::state::{Entry, StoreError};
@@ -407,6 +407,10 @@ impl Executor<'_, '_> {
                         .await;
                 }
                 self.room.answered(address).await;
+                let observed = Observed {
+                    outputs: merged(&prior.outputs, observed.outputs),
+                    ..observed
+                };
                 self.record(&operation, driver, &desired, observed, "")
                     .await
             }
@@ -420,6 +424,10 @@ impl Executor<'_, '_> {
                 desired
                     .dependencies
                     .extend(prior.dependencies.iter().cloned());
+                if let Some(partial) = &mut error.partial {
+                    let said = std::mem::take(&mut partial.outputs);
+                    partial.outputs = merged(&prior.outputs, said);
+                }
                 if error.class == ErrorClass::NotFound {
                     error.message.push_str(
                         "; it is gone: `tidegate infra refresh --prune` forgets it, and the next apply makes it anew",

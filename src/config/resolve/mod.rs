@@ -61,6 +61,8 @@ struct Resolver<'a> {
     needs: Needs,
     /// A variable that is not set may stay where a value is read: nobody may ask for it.
     keeps_unset: bool,
+    /// What is wrong with a name of a provider that is none: found once, for all that name it.
+    no_providers: HashMap<String, Report>,
 }
 
 /// A `$` that looks like a variable and is none.
@@ -169,6 +171,7 @@ pub(super) fn resolve(
         destinations: BTreeMap::new(),
         needs,
         keeps_unset: false,
+        no_providers: HashMap::new(),
     };
     let prepared = resolver.prepare();
     let secret_sets = resolver.declare(&prepared);

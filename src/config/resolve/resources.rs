@@ -219,44 +219,54 @@ impl<'a> Resolver<'a> {
         name: &str,
         at: Mark,
     ) {
+        if let Some(report) = self.no_providers.get(name) {
+            let report = report.clone();
+            return self.problems.error(at, report);
+        }
         let shown = printable(name);
+        let report = match prepared.iter().find(|other| other.name.value == name) {
+            Some(other) if other.category == Category::Provider && !other.present => {
+                return self.problems.error(
+                    at,
+                    Report::error(
+                        "config/absent-module",
+                        format!(
+                            "`{}` uses the provider `{shown}`, which this environment leaves out",
+                            printable(&module.name.value)
+                        ),
+                    )
+                    .fix("name another provider for this environment, or keep that one in it"),
+                );
+            }
+            // Declared, and wrong in itself: that is reported where it stands.
+            Some(other) if other.category == Category::Provider => return,
+            Some(_) => Report::error(
+                "config/unknown-provider",
+                format!("`{shown}` is a module, but not an `iac.provider`"),
+            ),
+            None => Report::error(
+                "config/unknown-provider",
+                format!("there is no provider module `{shown}`"),
+            ),
+        };
         let known: Vec<&str> = prepared
             .iter()
             .filter(|other| other.category == Category::Provider && other.present)
             .map(|other| other.name.as_str())
             .collect();
-        let report = match prepared.iter().find(|other| other.name.value == name) {
-            Some(other) if other.category == Category::Provider && !other.present => Report::error(
-                "config/absent-module",
-                format!(
-                    "`{}` uses the provider `{shown}`, which this environment leaves out",
-                    printable(&module.name.value)
-                ),
-            )
-            .fix("name another provider for this environment, or keep that one in it"),
-            // Declared, and wrong in itself: that is reported where it stands.
-            Some(other) if other.category == Category::Provider => return,
-            found => {
-                let mut report = Report::error(
-                    "config/unknown-provider",
-                    match found {
-                        Some(_) => format!("`{shown}` is a module, but not an `iac.provider`"),
-                        None => format!("there is no provider module `{shown}`"),
-                    },
-                );
-                if let Some(near) = self.problems.nearest(name, known.iter().copied()) {
-                    report = report.label(format!("did you mean `{}`?", printable(near)));
-                }
-                if known.is_empty() {
-                    report.fix("declare it: a module of type `iac.provider`")
-                } else {
-                    report.fix(format!(
-                        "a provider is named by its module; here: {}",
-                        printable(&known.join(", "))
-                    ))
-                }
-            }
+        let report = match self.problems.nearest(name, known.iter().copied()) {
+            Some(near) => report.label(format!("did you mean `{}`?", printable(near))),
+            None => report,
         };
+        let report = if known.is_empty() {
+            report.fix("declare it: a module of type `iac.provider`")
+        } else {
+            report.fix(format!(
+                "a provider is named by its module; here: {}",
+                printable(&known.join(", "))
+            ))
+        };
+        self.no_providers.insert(name.to_owned(), report.clone());
         self.problems.error(at, report);
     }
 

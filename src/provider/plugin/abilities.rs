@@ -22,7 +22,7 @@ use super::connection::{ANSWER_BYTES_MAX, Limit, unary};
 use super::convert::{self, observed, reference};
 use super::driver::evidence;
 use super::services::{FOLLOW_SPARE, SERVICES, drift_requests, handle};
-use super::{Plugin, derived, needs, proposal, words};
+use super::{Plugin, derived, imports, needs, proposal, words};
 use crate::provider::ability::{
     Ability, Advice, Application, BootstrappedState, Derivation, DerivedModule, Drift,
     FinalizeFailure, Found, Hints, Job, JobHandle, JobState, JobStatus, LogKind, LogTaker, LogWish,
@@ -137,7 +137,15 @@ impl Provider for Plugin {
             outputs_json: state.outputs_json,
             ..iac::ResourceOutput::default()
         };
-        observed(Some(output), address, kind, self.connection.tools())
+        let imported = observed(Some(output), address, kind, self.connection.tools())?;
+        Ok(imports::with_flags(
+            self.drivers.get(kind),
+            address,
+            kind,
+            imported,
+            self.connection.tools(),
+        )
+        .await)
     }
 
     async fn enumerate(&self, kind: &Kind) -> DriverResult<Vec<Found>> {
@@ -667,7 +675,11 @@ impl Provider for Plugin {
             )
         })?;
         Ok(MigrationRepaired {
-            evidence: result.diagnostics.iter().map(evidence).collect(),
+            evidence: result
+                .diagnostics
+                .iter()
+                .map(|said| evidence(said, self.connection.tools()))
+                .collect(),
             job: result.provider_job_id,
             status: result.status,
             applied: result.applied,

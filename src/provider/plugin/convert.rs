@@ -6,6 +6,7 @@ use serde_json::{Map as Object, Number, Value as Json, json};
 use tidegate_plugin::iac;
 
 use super::Tools;
+use crate::provider::hide::PLACEHOLDER;
 use crate::provider::{DriverError, DriverResult, ErrorClass};
 use crate::resource::{
     Address, Kind, Map, Observed, Output, Outputs, Private, PublicMap, Recorded, Spec, Value,
@@ -182,7 +183,7 @@ pub(super) fn recorded_output(
             let value = match output {
                 Output::Public(value) => value.clone(),
                 Output::Sensitive(_) if is_sensitive(name) || flagged.contains(name) => {
-                    Json::String(format!("secret_ref://{}_{name}", prior.address))
+                    Json::String(format!("{PLACEHOLDER}{}_{name}", prior.address))
                 }
                 Output::Sensitive(secret) => unsealed(secret.expose()),
             };
@@ -207,12 +208,19 @@ fn kept(flagged: BTreeSet<String>) -> Private {
     Private::new(json!({ FLAGGED: flagged }).to_string().into_bytes())
 }
 
-fn flagged(private: &Private) -> BTreeSet<String> {
+pub(super) fn flagged(private: &Private) -> BTreeSet<String> {
     // Nothing is kept, or by an older version: then names and the driver's word decide alone.
     serde_json::from_slice::<BTreeMap<String, BTreeSet<String>>>(private.as_bytes())
         .ok()
         .and_then(|mut kept| kept.remove(FLAGGED))
         .unwrap_or_default()
+}
+
+/// What is flagged now, and what was before: many plugins tell a secret once, and its flag with it.
+pub(super) fn still_flagged(now: &Private, before: &Private) -> Private {
+    let mut all = flagged(before);
+    all.append(&mut flagged(now));
+    kept(all)
 }
 
 /// Lists and maps are sealed as their JSON text.
@@ -256,33 +264,39 @@ pub(super) fn observed(
             return Err(another(what, said, asked, tools));
         }
     }
-    let all = object(&output.outputs_json, "outputs")?;
+    let (secrets, others): (Vec<_>, Vec<_>) = object(&output.outputs_json, "outputs")?
+        .into_iter()
+        .partition(|(name, _)| output.sensitive.get(name).copied().unwrap_or(false));
     let mut outputs = Outputs::new();
     let mut wrong = None;
     let mut marked = BTreeSet::new();
-    for (name, value) in all {
-        let flagged = output.sensitive.get(&name).copied().unwrap_or(false);
-        if flagged {
-            marked.insert(name.clone());
-        }
-        let label = format!("{address}.{name}");
-        let kept = match value {
-            Json::String(text) if flagged => Output::Sensitive(tools.masker.admit(&label, text)),
-            value if flagged => {
-                wrong.get_or_insert_with(|| name.clone());
-                Output::Sensitive(tools.masker.admit(&label, value.to_string()))
-            }
-            // An echo of a secret we handed over is that secret, whatever the plugin calls it.
-            Json::String(text) if tools.masker.is_sensitive(&text) => {
-                Output::Sensitive(tools.masker.admit(&label, text))
-            }
-            value if !value.is_string() && tools.masker.is_sensitive(&value.to_string()) => {
-                Output::Sensitive(tools.masker.admit(&label, value.to_string()))
-            }
-            value => Output::Public(value),
+    let mut admit = |name: String, value: Json| {
+        let text = match value {
+            Json::String(text) => text,
+            other => other.to_string(),
         };
-        outputs.insert(name, kept);
+        let secret = tools.masker.admit(&format!("{address}.{name}"), text);
+        outputs.insert(name, Output::Sensitive(secret));
+    };
+    for (name, value) in secrets {
+        marked.insert(name.clone());
+        if !value.is_string() {
+            wrong.get_or_insert_with(|| name.clone());
+        }
+        admit(name, value);
     }
+    // An echo of a secret, of one we handed over or of one told beside it, is that secret, whatever the
+    // plugin calls it.
+    let (echoes, others): (Vec<_>, Vec<_>) =
+        others.into_iter().partition(|(_, value)| match value {
+            Json::String(text) => tools.masker.is_sensitive(text),
+            value => tools.masker.is_sensitive(&value.to_string()),
+        });
+    for (name, value) in echoes {
+        admit(name, value);
+    }
+    let others = others.into_iter();
+    outputs.extend(others.map(|(name, value)| (name, Output::Public(value))));
     let observed = Observed {
         provider_id: output.provider_id,
         outputs,

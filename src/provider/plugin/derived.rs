@@ -5,11 +5,9 @@ use serde_json::Value as Json;
 
 use super::driver::promises_secret;
 use super::environment;
+use crate::provider::hide::is_private_key;
 use crate::resource::PublicMap;
 use crate::secret::Masker;
-
-/// Every PEM block with a private key begins like this, and says so.
-const PEM: &str = "-----BEGIN";
 
 /// Why the config of a suggested module is refused: a clause without its value.
 pub(super) fn refusal(config: &PublicMap, masker: &Masker) -> Option<String> {
@@ -27,7 +25,7 @@ fn look(path: &str, value: &Json, promises: bool, masker: &Masker) -> Option<Str
                 ));
             }
             let is_literal = !text.is_empty() && !text.contains("${");
-            let is_key = text.contains(PEM) && text.contains("PRIVATE KEY");
+            let is_key = is_private_key(text);
             let is_secret = (promises && is_literal)
                 || is_key
                 || (is_literal && masker.holds_password(text))

@@ -8,11 +8,12 @@ use serde_json::Value as Json;
 use tidegate_plugin::iac;
 use tidegate_plugin::iac::resource_driver_client::ResourceDriverClient;
 
+use super::Tools;
 use super::connection::{Connection, Limit, unary};
 use super::convert::{self, observed, reference};
 use super::fit;
 use crate::provider::ability::Evidence;
-use crate::provider::hide::shown;
+use crate::provider::hide::Hidden;
 use crate::provider::{Driver, DriverError, DriverResult, ErrorClass, Health, Operation, at_path};
 use crate::resource::{
     Diff, FieldChange, Kind, Observed, Outputs, Private, PublicMap, Recorded, Spec,
@@ -204,6 +205,7 @@ impl Driver for PluginDriver {
                 "the plugin found a resource of that name, but does not say its id",
             ));
         }
+        seen.private = convert::still_flagged(&seen.private, &prior.private);
         Ok(seen)
     }
 
@@ -242,6 +244,7 @@ impl Driver for PluginDriver {
         if changed.provider_id.is_empty() {
             changed.provider_id.clone_from(&prior.provider_id);
         }
+        changed.private = convert::still_flagged(&changed.private, &prior.private);
         Ok(changed)
     }
 
@@ -293,7 +296,7 @@ impl Driver for PluginDriver {
             // Without a flag nothing is to be done, whatever is listed.
             if diff.needs_replace || diff.needs_update {
                 for change in result.changes {
-                    let change = self.change(change)?;
+                    let change = self.change(prior, desired, change)?;
                     diff.changes.push(without_secrets(prior, desired, change));
                 }
             }
@@ -335,6 +338,10 @@ impl Driver for PluginDriver {
         self.sensitive.as_ref().map(|keys| keys.contains(output))
     }
 
+    fn is_flagged(&self, prior: &Recorded, output: &str) -> bool {
+        convert::flagged(&prior.private).contains(output)
+    }
+
     fn check(&self, _desired: &Spec) -> Vec<(String, String)> {
         // Plugins have no call for this; theirs is `ValidatePlan`, which sees the whole plan.
         Vec::new()
@@ -353,7 +360,9 @@ impl Driver for PluginDriver {
         )
         .await
         .map_err(self.failed())?;
-        Ok(answer.diagnostics.iter().map(evidence).collect())
+        let tools = self.connection.tools();
+        let said = answer.diagnostics.iter();
+        Ok(said.map(|said| evidence(said, tools)).collect())
     }
 
     async fn scale(&self, prior: &Recorded, replicas: u32) -> DriverResult<Observed> {
@@ -387,6 +396,7 @@ impl Driver for PluginDriver {
         if scaled.provider_id.is_empty() {
             scaled.provider_id.clone_from(&prior.provider_id);
         }
+        scaled.private = convert::still_flagged(&scaled.private, &prior.private);
         Ok(scaled)
     }
 }
@@ -406,14 +416,15 @@ fn is_another(seen: &Observed, prior: &Recorded) -> bool {
         && !seen.provider_id.eq_ignore_ascii_case(&prior.provider_id)
 }
 
-/// One event of a plugin's explanation.
-pub(super) fn evidence(said: &iac::Diagnostic) -> Evidence {
+/// One event of a plugin's explanation, its secrets hidden: whoever shows it cuts it.
+pub(super) fn evidence(said: &iac::Diagnostic, tools: &Tools) -> Evidence {
+    let masked = |text: &str| tools.masker.mask(text);
     Evidence {
-        id: said.id.clone(),
-        phase: said.phase.clone(),
-        cause: said.cause.clone(),
+        id: masked(&said.id),
+        phase: masked(&said.phase),
+        cause: masked(&said.cause),
         at: convert::time_text(said.at.as_ref()),
-        detail: said.detail.clone(),
+        detail: masked(&said.detail),
     }
 }
 
@@ -423,7 +434,18 @@ impl PluginDriver {
         convert::another("id", &seen.provider_id, &prior.provider_id, tools)
     }
 
-    fn change(&self, change: iac::FieldChange) -> DriverResult<FieldChange> {
+    fn change(
+        &self,
+        prior: &Recorded,
+        desired: &Spec,
+        change: iac::FieldChange,
+    ) -> DriverResult<FieldChange> {
+        let hidden = Hidden {
+            driver: Some(self),
+            prior,
+            desired: Some(&desired.public_config),
+            masker: &self.connection.tools().masker,
+        };
         // A plan is shown and may be saved: a secret the plugin compared is not part of it, and it
         // compares live values that we have never seen.
         let value = |bytes: &[u8]| -> DriverResult<Json> {
@@ -433,12 +455,7 @@ impl PluginDriver {
                     format!("the plugin's comparison is wrong: {why}"),
                 )
             })?;
-            Ok(shown(
-                &change.path,
-                value,
-                &|name| self.is_sensitive(name) == Some(true),
-                &self.connection.tools().masker,
-            ))
+            Ok(hidden.shown(&change.path, value))
         };
         Ok(FieldChange {
             old: value(&change.old_json)?,

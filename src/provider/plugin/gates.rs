@@ -1,6 +1,7 @@
 //! What must hold before a plugin may touch anything. Each gate has an error of its own.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use tidegate_plugin::convention;
 use tidegate_plugin::iac::ia_c_provider_required_client::IaCProviderRequiredClient;
@@ -14,7 +15,8 @@ use super::connection::{Connection, unary};
 use super::find::Found;
 use crate::package::descriptor::ENGINE_VERSION;
 use crate::package::name::version_numbers;
-use crate::report::Report;
+use crate::provider::ErrorClass;
+use crate::report::{Event, Report};
 use crate::resource::Kind;
 
 /// Package of the services of the contract, with its dot.
@@ -263,13 +265,29 @@ fn canonical_keys(said: Vec<String>, plugin: &str) -> Result<Vec<String>, Report
     Ok(said)
 }
 
-/// Which outputs of each kind are sensitive; a kind is missing when the driver does not say.
+/// Tries of a question about sensitive outputs, the first included.
+const TRIES: u32 = 4;
+const BACKOFF: Duration = Duration::from_millis(250);
+
+/// Which outputs of each kind are sensitive; a kind is missing when the driver does not say. What fails
+/// for now is asked again: to go on without an answer would be to take every output for a secret.
 pub(super) async fn sensitive_keys(
     connection: &Connection,
     kinds: &BTreeSet<Kind>,
-) -> BTreeMap<Kind, BTreeSet<String>> {
-    let setup = connection.tools().deadlines.setup;
+) -> Result<BTreeMap<Kind, BTreeSet<String>>, Report> {
     let asked = kinds.iter().map(|kind| async move {
+        let keys = keys_of(connection, kind).await?;
+        Ok::<_, Report>(keys.map(|keys| (kind.clone(), keys)))
+    });
+    let said = futures_util::future::try_join_all(asked).await?;
+    Ok(said.into_iter().flatten().collect())
+}
+
+async fn keys_of(connection: &Connection, kind: &Kind) -> Result<Option<BTreeSet<String>>, Report> {
+    let tools = connection.tools();
+    let setup = tools.deadlines.setup;
+    let mut failures = 0;
+    loop {
         let request = SensitiveKeysRequest {
             resource_type: kind.to_string(),
         };
@@ -278,16 +296,43 @@ pub(super) async fn sensitive_keys(
             ResourceDriverClient.sensitive_keys(request),
             setup
         )
-        .await
-        .ok()?;
-        Some((kind.clone(), said.keys.into_iter().collect()))
-    });
-    futures_util::future::join_all(asked)
-        .await
-        .into_iter()
-        .flatten()
-        .collect()
+        .await;
+        let error = match said {
+            Ok(said) => return Ok(Some(said.keys.into_iter().collect())),
+            Err(error) => connection.driver_error(&error),
+        };
+        if error.class == ErrorClass::Unimplemented {
+            return Ok(None);
+        }
+        failures += 1;
+        let is_for_now =
+            !error.answered || matches!(error.class, ErrorClass::Throttled | ErrorClass::Transient);
+        let may_pass = is_for_now || error.class == ErrorClass::Unknown;
+        if may_pass && failures < TRIES {
+            let wait = error.retry_after.unwrap_or(BACKOFF * 2_u32.pow(failures));
+            tools.clock.sleep(wait.clamp(BACKOFF, setup)).await;
+            continue;
+        }
+        let plugin = &connection.plugin;
+        let what =
+            format!("plugin `{plugin}` could not say which outputs of `{kind}` are sensitive");
+        let because = format!("{} ({})", error.message, error.class.word());
+        if is_for_now {
+            return Err(Report::error(UNSAID, what)
+                .because(because)
+                .fix("run the command again; without that answer every output would be taken for a secret"));
+        }
+        tools.reporter.say(Event::Problem(Box::new(
+            Report::warning(UNSAID, format!("{what}; all that the config does not declare count as sensitive"))
+                .because(because)
+                .fix("declare under `outputs:` which are not (`sensitive: false`), or install a newer release of the plugin"),
+        )));
+        return Ok(None);
+    }
 }
+
+/// The code of a question about sensitive outputs that brought no answer.
+const UNSAID: &str = "plugin/sensitive-keys";
 
 #[cfg(test)]
 mod tests {

@@ -17,6 +17,7 @@ mod fit;
 mod form;
 mod gates;
 pub mod handshake;
+mod imports;
 mod launch;
 pub mod lock;
 pub mod needs;
@@ -123,17 +124,9 @@ impl fmt::Debug for Tools {
 }
 
 impl Tools {
-    /// Untrusted text for a sentence of ours: secrets hidden before it is cut, or a cut could leave
-    /// a piece of one that nobody recognises.
+    /// Untrusted text for a sentence of ours.
     fn excerpt(&self, text: &str) -> String {
-        let masked = self.masker.mask(text);
-        let mut characters = masked.chars();
-        let head: String = characters.by_ref().take(EXCERPT_CHARACTERS_MAX).collect();
-        if characters.next().is_some() {
-            format!("{head}…")
-        } else {
-            head
-        }
+        self.masker.excerpt(text, EXCERPT_CHARACTERS_MAX)
     }
 }
 
@@ -201,7 +194,7 @@ impl Plugin {
             .map_err(explained)?;
         let loaded = async {
             let loaded = gates::provider(&connection, &found, config_json).await?;
-            let sensitive = gates::sensitive_keys(&connection, &loaded.kinds).await;
+            let sensitive = gates::sensitive_keys(&connection, &loaded.kinds).await?;
             Ok((loaded, sensitive))
         }
         .await;

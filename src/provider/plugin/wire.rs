@@ -23,7 +23,7 @@ use tonic::codegen::{Service, StdError};
 const WINDOW: u32 = 8 << 20;
 const FRAME: u32 = 1 << 20;
 /// A status may hold a long text; more than this is no status.
-const HEADER_BYTES_MAX: u32 = 256 * 1024;
+const HEADER_BYTES_MAX: u32 = 16 << 20;
 /// Where a status keeps more than a text.
 const DETAILS: &str = "grpc-status-details-bin";
 /// A placeholder: the socket knows the way.

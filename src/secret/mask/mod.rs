@@ -157,6 +157,16 @@ impl Masker {
         }
     }
 
+    /// The beginning of a foreign text, for a sentence of ours: secrets are hidden before it is cut, or a
+    /// cut could leave a piece of one that nobody recognises. Never cut such a text in any other way.
+    pub fn excerpt(&self, text: &str, characters_max: usize) -> String {
+        let masked = self.mask(text);
+        match masked.char_indices().nth(characters_max) {
+            Some((end, _)) => format!("{}…", &masked[..end]),
+            None => masked,
+        }
+    }
+
     /// True when the text carries a secret in any form.
     pub fn is_sensitive(&self, text: &str) -> bool {
         let mut is_hit = false;

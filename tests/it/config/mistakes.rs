@@ -68,6 +68,43 @@ fn mistakes_of_names() {
     assert_eq!(clash[0].because, ["`a` is at infra.yaml:3:12"]);
 }
 
+/// What is found once is not looked for again: names are compared for as long as that helps somebody.
+#[test]
+fn one_misspelt_provider_is_told_as_well_to_the_last_module_as_to_the_first() {
+    let providers: String = (0..700)
+        .map(|n| {
+            format!("  - {{name: other{n}, type: iac.provider, config: {{provider: local}}}}\n")
+        })
+        .collect();
+    let resources: String = (0..800)
+        .map(|n| format!("  - {{name: a{n}, type: infra.storage, config: {{provider: cluod}}}}\n"))
+        .collect();
+    let problems = modules(&(providers + &resources)).load().unwrap_err();
+    assert_eq!(problems.len(), 800);
+    for problem in [&problems[0], &problems[799]] {
+        assert_eq!(problem.code, "config/unknown-provider");
+        let label = &problem.at.as_ref().unwrap();
+        assert!(!label.excerpt.is_empty());
+        let text = format!("{problem:?}");
+        assert!(text.contains("did you mean `cloud`?"), "{text}");
+    }
+    assert_ne!(problems[0].at, problems[799].at);
+}
+
+#[test]
+fn a_path_that_is_not_text_is_refused_before_anything_is_read() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = Path::new(std::ffi::OsStr::from_bytes(b"caf\xe9.yaml"));
+    let problems = Case::default()
+        .with(|_, environment, files, variables, masker| {
+            config::load(path, environment, files, variables, masker)
+        })
+        .unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:?}");
+    assert_eq!(problems[0].code, "config/path");
+    assert_eq!(problems[0].exit, Exit::Usage);
+}
+
 #[test]
 fn mistakes_of_providers_and_types() {
     for (text, expected) in [

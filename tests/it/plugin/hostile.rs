@@ -84,6 +84,21 @@ async fn h6_h7_every_wrong_handshake_has_its_own_error_and_kills() {
     }
 }
 
+/// A debug line before the handshake is the commonest mistake there is, and may hold anything.
+#[tokio::test]
+async fn a_first_line_is_cut_after_its_secrets_are_hidden() {
+    for before in [101, 962] {
+        let line = format!("{}tok-SECRET-abc123xyz\n", "x".repeat(before));
+        let lab = hostile(&json!({"line": line}));
+        lab.masker.admit("token", "tok-SECRET-abc123xyz".to_owned());
+        let opened = lab.bad().await;
+        let problem = lab.refused(opened, "plugin/handshake-unrecognised");
+        let text = format!("{problem:?}");
+        assert!(!text.contains("tok-"), "{text}");
+        assert!(text.contains("xxx"), "{text}");
+    }
+}
+
 /// What a plugin says about itself is nothing against what the kernel says about its socket.
 #[tokio::test]
 async fn a_socket_of_another_process_is_not_the_plugins() {
