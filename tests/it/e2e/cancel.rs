@@ -85,10 +85,12 @@ fn a_cancel_at_a_closed_gate_gives_the_lock_back() {
     ];
     let log = || fs::read_to_string(&output).unwrap_or_default();
 
+    // The runner reads both into one log.
+    let file = fs::File::create(&output).unwrap();
     let mut child = step
         .command(&[("binary", &binary)], &job)
-        .stdout(fs::File::create(&output).unwrap())
-        .stderr(Stdio::null())
+        .stdout(file.try_clone().unwrap())
+        .stderr(file)
         .spawn()
         .unwrap();
     wait_until("the gate was tried once and stays closed", || {
