@@ -63,11 +63,18 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
                 &engine.masker,
             ) {
                 Err(error) => ("unknown".to_owned(), error.to_string(), false),
-                Ok(_) if silent.contains_key(&owner) => (
-                    "unknown".to_owned(),
-                    "its provider cannot be asked".to_owned(),
-                    false,
-                ),
+                // Why one with everything it needs cannot be asked was said when it was started.
+                Ok(_)
+                    if silent
+                        .get(&owner)
+                        .is_some_and(|declared| declared.unset().is_empty()) =>
+                {
+                    (
+                        "unknown".to_owned(),
+                        "its provider cannot be asked".to_owned(),
+                        false,
+                    )
+                }
                 Ok(prior) => match engine.driver(&prior.address, &owner, &kind) {
                     Err(problem) => ("unknown".to_owned(), problem.message, false),
                     Ok(driver) => match engine.providers.get(&owner) {
