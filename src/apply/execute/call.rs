@@ -81,10 +81,7 @@ where
         let waited = engine.clock.monotonic().saturating_sub(started);
         let wait = if error.class == ErrorClass::Throttled {
             complaints += 1;
-            let wait = error
-                .retry_after
-                .unwrap_or_else(|| backoff(engine, complaints))
-                .min(ASKED_LONGEST);
+            let wait = asked_for(error.retry_after).unwrap_or_else(|| backoff(engine, complaints));
             pace.slow_down(engine.clock.monotonic(), wait);
             wait
         } else {
@@ -92,10 +89,7 @@ where
             if failures >= TRIES || !pace.take_repeat() {
                 return Err(error);
             }
-            error.retry_after.map_or_else(
-                || backoff(engine, failures),
-                |asked| asked.min(ASKED_LONGEST),
-            )
+            asked_for(error.retry_after).unwrap_or_else(|| backoff(engine, failures))
         };
         if waited.saturating_add(wait) >= engine.call_timeout {
             return Err(error);
@@ -128,10 +122,7 @@ where
             answer => return answer,
         };
         failures += 1;
-        let wait = error
-            .retry_after
-            .unwrap_or_else(|| backoff(engine, failures))
-            .min(ASKED_LONGEST);
+        let wait = asked_for(error.retry_after).unwrap_or_else(|| backoff(engine, failures));
         let waited = engine.clock.monotonic().saturating_sub(started);
         if failures >= TRIES || waited.saturating_add(wait) >= engine.call_timeout {
             return Err(error);
@@ -147,6 +138,13 @@ where
         }
         pause(engine, wait, error.class).await?;
     }
+}
+
+/// The wait a provider asks for, within reason: "in no time" is no time to wait for, and would be asked
+/// for again and again.
+fn asked_for(wait: Option<Duration>) -> Option<Duration> {
+    wait.filter(|wait| !wait.is_zero())
+        .map(|wait| wait.min(ASKED_LONGEST))
 }
 
 /// A wait that people would wonder about.

@@ -532,3 +532,17 @@ fn a_teardown_believes_what_it_sees_and_not_what_a_delete_says() {
         assert!(world.records().is_empty());
     }
 }
+
+#[test]
+fn a_provider_that_asks_for_no_wait_is_not_asked_without_one() {
+    let world = World::new(&[("db", "")]);
+    for _ in 0..8 {
+        world
+            .cloud
+            .act("create", "db", Act::SlowDown(Duration::ZERO));
+    }
+    let before = world.clock.monotonic();
+    assert!(all_well(&world.apply()));
+    let waited = world.clock.monotonic() - before;
+    assert!(waited > Duration::from_secs(1), "{waited:?}");
+}
