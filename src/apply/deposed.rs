@@ -146,21 +146,24 @@ pub async fn waiting(engine: &Engine<'_>) -> StoreResult<Vec<Old>> {
     }
     let records = Records::from(engine.store.list().await?);
     for address in all {
-        for mut old in of(engine, &address).await? {
-            if is_on_record(&records, &old.record) {
-                continue;
-            }
-            old.is_replaced |= records.get(&address).is_some();
-            waiting.push(old);
-        }
+        waiting.extend(told(&records, &address, of(engine, &address).await?));
     }
     Ok(waiting)
 }
 
-fn is_on_record(records: &Records, old: &Record) -> bool {
-    records.iter().any(|record| {
-        record.provider_id == old.provider_id && record.resource_type == old.resource_type
-    })
+/// The old ones of a resource in the light of the records: without those that are on record still, and
+/// whether a new one is there.
+fn told(records: &Records, address: &Address, mut old: Vec<Old>) -> Vec<Old> {
+    old.retain(|old| {
+        !records.iter().any(|record| {
+            record.provider_id == old.record.provider_id
+                && record.resource_type == old.record.resource_type
+        })
+    });
+    for old in &mut old {
+        old.is_replaced |= records.get(address).is_some();
+    }
+    old
 }
 
 /// Writes down what the records tell of old ones: that a new one is there, or that the old one is on
@@ -173,11 +176,7 @@ pub(super) async fn settle(engine: &Engine<'_>, lease: &Lease) -> StoreResult<()
     let records = Records::from(engine.store.list().await?);
     for address in all {
         let before = of(engine, &address).await?;
-        let mut after = before.clone();
-        after.retain(|old| !is_on_record(&records, &old.record));
-        for old in &mut after {
-            old.is_replaced |= records.get(&address).is_some();
-        }
+        let after = told(&records, &address, before.clone());
         let is_same = before.len() == after.len()
             && before
                 .iter()
@@ -211,7 +210,10 @@ pub async fn finish(
     }
     let records = Records::from(engine.store.list().await.map_err(Report::from)?);
     for old in waiting {
-        engine.cancel.go_on()?;
+        // What was done before is still to be told; the next run goes on here.
+        if engine.cancel.is_cancelled() {
+            break;
+        }
         let address = &old.record.resource_id;
         // What became of its own action says so already.
         let mut of_this_run = report.actions.iter();

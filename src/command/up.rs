@@ -370,8 +370,11 @@ async fn under_lock(
     story
         .problems
         .extend(recover::doubts(&engine, &settled).await);
-    let left = infra::let_old_go(desk, &engine, lease, &scope, &story.apply).await?;
-    story.problems.extend(left);
+    // Whatever goes wrong here, what was done before it is told.
+    let left = infra::let_old_go(desk, &engine, lease, &scope, &story.apply).await;
+    story
+        .problems
+        .extend(left.unwrap_or_else(|problems| problems.0));
     let unfinished = remarks::finalize(&engine, &plan_id, &story.apply).await;
     story.result = outcome::result(
         &plan_id,
