@@ -382,6 +382,18 @@ impl Executor<'_, '_> {
             private: observed.private,
             ..Recorded::by_name(desired.address.clone(), desired.kind.clone())
         };
+        // The answer may have come while the process was stopped: another run may have found what was made
+        // and recorded it by now, and then it is not ours to remove.
+        if let Err(error) = self.hold.is_sure().await {
+            let failure = Failure::store(&error);
+            return Err(Box::new(Failure {
+                message: format!(
+                    "{wrong}; what was made was not removed, because the lock is not sure: {error}; the next run looks it up by name"
+                ),
+                ..failure
+            })
+            .with_rest());
+        }
         match within(self.engine, driver.delete(operation, &made)).await {
             Err(error) if error.class != ErrorClass::NotFound => Err(Box::new(Failure {
                 outcome: Outcome::CompensationFailed,

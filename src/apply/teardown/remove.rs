@@ -10,6 +10,7 @@ use futures_util::stream::FuturesUnordered;
 use super::{Target, said};
 use crate::apply::Engine;
 use crate::apply::execute::{about, asked};
+use crate::apply::hold::prove;
 use crate::apply::presence::shared_with;
 use crate::apply::survey::owner_of;
 use crate::clock::rfc3339;
@@ -279,7 +280,16 @@ async fn effect(
     };
     // One try whose outcome nobody knows leaves the whole unknown, however clear the next refusal is.
     let is_unclear = Cell::new(false);
+    let is_lost = Cell::new(false);
     let delete = async || {
+        // Before each try: while this process was stopped, or waited as it was told to, another run may
+        // have taken over. A state that cannot answer does not stop a teardown.
+        if let Some(lease) = lease
+            && let Err(error @ StoreError::LostLock { .. }) = prove(engine, lease).await
+        {
+            is_lost.set(true);
+            return Err(DriverError::new(ErrorClass::Conflict, error.to_string()));
+        }
         let deleted = driver.delete(&operation, &target.prior).await;
         is_unclear.set(is_unclear.get() || deleted.as_ref().is_err_and(may_have_happened));
         deleted
@@ -297,6 +307,7 @@ async fn effect(
         Ok(()) => {}
         // Somebody was faster; gone is gone.
         Err(error) if error.class == ErrorClass::NotFound => {}
+        Err(error) if is_lost.get() => return Err((error.message, true)),
         Err(error) => {
             if !is_unclear.get()
                 && let Some((lease, _)) = &record

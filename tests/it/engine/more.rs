@@ -5,6 +5,8 @@ use std::sync::atomic::Ordering;
 use tidegate::apply::outcome;
 use tidegate::provider::ErrorClass;
 use tidegate::provider::ability::Ability;
+use tidegate::provider::identity::IdFormat;
+use tidegate::report::Outcome;
 use tidegate::resource::Address;
 
 use super::planned;
@@ -164,10 +166,40 @@ fn a_delete_refused_after_a_lost_answer_is_looked_at_by_the_next_run() {
 fn a_recovery_whose_lock_was_taken_over_asks_for_nothing() {
     let world = after_an_unclear_delete();
     world.cloud.calls();
-    *world.store.taken_over.lock().unwrap() = true;
+    *world.cloud.taken_over.lock().unwrap() = true;
     let problems = world.try_apply(|_| ()).unwrap_err();
     assert_eq!(problems[0].code, "state/lost-lock", "{problems:?}");
     assert_eq!(world.cloud.calls(), ["read db"], "it only looked");
+}
+
+#[test]
+fn what_was_made_is_not_taken_back_once_another_run_may_have_found_it() {
+    let mut world = World::new(&[("db", "")]);
+    world.cloud.ids = IdFormat::Uuid;
+    world.cloud.act("create", "db", Act::TakenOver("db"));
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db error"]);
+    assert!(report.lost_lock);
+    let message = &report.actions[0].message;
+    assert!(
+        message.contains("a UUID") && message.contains("the lock is not sure"),
+        "{message}"
+    );
+    assert_eq!(world.cloud.calls(), ["create db"]);
+    assert_eq!(world.cloud.names(), ["db"]);
+}
+
+#[test]
+fn a_teardown_whose_lock_was_taken_over_deletes_nothing() {
+    let world = World::new(&[("db", "")]);
+    assert!(all_well(&world.apply()));
+    let found = world.discovered();
+    assert_eq!(found.len(), 1);
+    world.cloud.calls();
+    *world.cloud.taken_over.lock().unwrap() = true;
+    assert_eq!(world.tear_down(), [Outcome::DeleteFailed]);
+    assert_eq!(world.cloud.names(), ["db"]);
+    assert!(!world.cloud.calls().contains(&"delete db".to_owned()));
 }
 
 #[test]

@@ -37,6 +37,7 @@ use tidegate::resource::{
 };
 use tidegate::secret::{Keyring, Masker};
 use tidegate::state::journal::Before;
+use tidegate::state::lease::Renewal;
 use tidegate::state::{
     Entry, Filesystem, Head, Holder, Keepsake, Lease, Record, Store, StoreError, StoreResult,
 };
@@ -60,6 +61,11 @@ pub(super) struct VirtualClock {
 }
 
 impl VirtualClock {
+    /// The process is stopped for as long as this.
+    fn pass(&self, time: Duration) {
+        lock(&self.inner).0 += time;
+    }
+
     fn advance(&self) -> bool {
         let mut inner = lock(&self.inner);
         let Some(((at, _), waker)) = inner.2.pop_first() else {
@@ -140,6 +146,8 @@ pub(super) enum Act {
     Take(Duration),
     /// Makes it, and answers with this id.
     AnswerId(&'static str),
+    /// Makes it, and answers with this id; meanwhile the process is stopped until another run has its lock.
+    TakenOver(&'static str),
     /// Makes half of it.
     Half,
     /// Somebody asks the run to stop while it goes on.
@@ -185,6 +193,8 @@ pub(super) struct Cloud {
     pub(super) inner: Arc<Mutex<Inner>>,
     clock: Arc<VirtualClock>,
     canceller: Arc<Mutex<Option<Canceller>>>,
+    /// Another run took the lock over; no write of ours has noticed yet.
+    pub(super) taken_over: Arc<Mutex<bool>>,
     pub(super) can_adopt: bool,
     pub(super) new_one_first: bool,
     pub(super) ids: IdFormat,
@@ -269,6 +279,10 @@ impl Cloud {
         {
             canceller.cancel();
         }
+        if matches!(act, Some(Act::TakenOver(_))) {
+            self.clock.pass(2 * Renewal::DEFAULT.lease);
+            *lock(&self.taken_over) = true;
+        }
         act
     }
 
@@ -329,7 +343,7 @@ impl Driver for Cloud {
         }
         inner.made += 1;
         let id = match act {
-            Some(Act::AnswerId(id)) => id.to_owned(),
+            Some(Act::AnswerId(id) | Act::TakenOver(id)) => id.to_owned(),
             _ => format!("{name}-{}", inner.made),
         };
         inner.live.insert((name.to_owned(), id.clone()));
@@ -533,8 +547,8 @@ pub(super) struct Watched {
     store: Filesystem,
     pub(super) journal_writes: Mutex<Vec<usize>>,
     pub(super) refuse: Mutex<Option<String>>,
-    /// Another run took the lock over; no write of ours has noticed yet.
-    pub(super) taken_over: Mutex<bool>,
+    /// As in the cloud.
+    taken_over: Arc<Mutex<bool>>,
     pub(super) faults: Arc<Faults>,
     /// Records with an output `url` are too large.
     pub(super) takes_no_urls: Mutex<bool>,
@@ -735,6 +749,7 @@ impl World {
     pub(super) fn on(disk: Arc<dyn Disk>, modules: &[(&str, &str)]) -> Self {
         let clock = Arc::new(VirtualClock::default());
         let random = Arc::new(SeededRandom::new(1));
+        let taken_over = Arc::new(Mutex::default());
         let store = Filesystem::open(
             PathBuf::from("/state"),
             "default",
@@ -748,6 +763,7 @@ impl World {
                 inner: Arc::default(),
                 clock: Arc::clone(&clock),
                 canceller: Arc::default(),
+                taken_over: Arc::clone(&taken_over),
                 can_adopt: true,
                 by_name: Names::Sure,
                 kind: FIRST_KIND,
@@ -761,7 +777,7 @@ impl World {
                 store,
                 journal_writes: Mutex::default(),
                 refuse: Mutex::default(),
-                taken_over: Mutex::default(),
+                taken_over,
                 takes_no_urls: Mutex::default(),
                 faults: Arc::default(),
             }),
