@@ -207,7 +207,9 @@ pub fn provider(
     let mut seen: Vec<String> = Vec::new();
     let meant = skipped.iter().find(|skipped| skipped.is_meant_for(wanted));
     let mut able: Vec<(Found, Option<PathBuf>)> = Vec::new();
+    let mut installed: Vec<String> = Vec::new();
     for plugin in found {
+        installed.extend([plugin.name.clone(), plugin.manifest.name.clone()]);
         match &plugin.manifest.provider {
             Some(name) if name == wanted => {
                 let passed_over = lock::passed_over(disk, base, &plugin)?;
@@ -255,6 +257,12 @@ pub fn provider(
     .exit(Exit::Usage);
     for skipped in skipped {
         report = report.because(format!("`{}` is left out: {}", skipped.name, skipped.why));
+    }
+    let missing = lock::missing(disk, base, &installed)?;
+    if !missing.is_empty() {
+        report = report
+            .because(format!("not installed, but locked: {}", missing.join(", ")))
+            .fix("install what the lock pins: `tidegate plugin install`");
     }
     Err(report
         .fix("install the plugin, as `<folder>/<name>/<name>` with its `plugin.json` beside it")

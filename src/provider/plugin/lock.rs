@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use super::find::Found;
 use crate::disk::Disk;
 use crate::package::lockfile::{self, DEFAULT_LOCK, Lock};
-use crate::package::name::this_platform;
+use crate::package::name::{folder, this_platform};
 use crate::package::parts::Parts;
 use crate::random::encode_hex;
 use crate::report::Report;
@@ -98,6 +98,28 @@ pub fn passed_over(
         }
     }
     Ok(passed_over)
+}
+
+/// Plugins that the project's locks pin and `installed` does not have.
+pub fn missing(disk: &dyn Disk, base: &Path, installed: &[String]) -> Result<Vec<String>, Report> {
+    let mut missing = Vec::new();
+    for path in files(disk, base, DEFAULT_LOCK) {
+        let Some(text) = text_of(disk, &path)? else {
+            continue;
+        };
+        let lock = Lock::read(&path, &text).map_err(|problems| {
+            unreadable(&path, problems.into_iter().map(|report| report.message))
+        })?;
+        missing.extend(
+            lock.plugins
+                .keys()
+                .filter(|name| !installed.iter().any(|one| folder(one) == folder(name)))
+                .cloned(),
+        );
+    }
+    missing.sort_unstable();
+    missing.dedup();
+    Ok(missing)
 }
 
 /// Every digest that is written down for a plugin.

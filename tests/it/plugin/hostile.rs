@@ -505,6 +505,22 @@ async fn what_is_missing_is_said_with_what_is_there() {
         problem.because[0].contains("there is no plugin"),
         "{problem:?}"
     );
+
+    let digest = "0".repeat(64);
+    fs::write(
+        lab.folder.path().join(".wfctl-lock.yaml"),
+        format!("version: 1\nplugins: {{bad: {{version: v1.0.0, sha256: \"{digest}\"}}}}"),
+    )
+    .unwrap();
+    let problem = lab.bad().await.unwrap_err();
+    assert!(
+        problem
+            .because
+            .iter()
+            .any(|why| why.ends_with("locked: bad"))
+            && problem.fix[0].contains("tidegate plugin install"),
+        "{problem:?}"
+    );
 }
 
 #[tokio::test]
