@@ -275,6 +275,7 @@ fn config(size: u32, edges: bool) -> Config {
         gates: Vec::new(),
         digest: String::new(),
         variables: BTreeSet::new(),
+        environments: Vec::new(),
         unknown_environment: None,
     }
 }

@@ -11,6 +11,7 @@ pub mod derive;
 pub mod destroy;
 mod discover;
 pub mod drift;
+mod environments;
 pub mod expect;
 pub mod failures;
 pub mod import;

@@ -123,6 +123,7 @@ impl Desk {
 
     /// Opens everything the config names. Touches nothing outside yet.
     pub async fn open(&self, config: &Config) -> Result<Opened, Problems> {
+        self.warn_of_no_environment(config);
         let mut problems = Vec::new();
         let variables = Arc::new(self.settings.variables.clone());
         let access = Arc::new(
@@ -158,6 +159,7 @@ impl Desk {
     /// Opens the state and nothing else: for what is answered from the records alone, without anybody's
     /// credentials.
     pub(super) async fn open_records(&self, config: &Config) -> Result<Opened, Problems> {
+        self.warn_of_no_environment(config);
         Ok(Opened {
             store: self.open_store(config, None).await?,
             providers: Providers::new(),

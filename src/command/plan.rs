@@ -9,7 +9,7 @@ use serde_json::{Value as Json, json};
 
 use super::open::Opened;
 use super::up::protected_problem;
-use super::{CommandResult, Desk, Problems, infra};
+use super::{CommandResult, Desk, Problems, environments, infra};
 use crate::apply::sizing::NEW_ONE_FIRST;
 use crate::apply::survey::{Survey, survey_within};
 use crate::apply::{Engine, recover, remarks, saved, secrets};
@@ -85,6 +85,7 @@ async fn planned(
     let values = secrets::known(&engine, &opened.secret_stores).await?;
     let survey = survey_within(&engine, values, &arguments.scope.include).await?;
     say_remarks(desk, &survey);
+    environments::warn_of_renamed(desk, &engine, &survey).await?;
     let has_waiting = infra::say_waiting(desk, &engine).await?;
     let nobody = BTreeSet::new();
     let blocked = survey.plan.blocked(&nobody);

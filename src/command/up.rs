@@ -9,7 +9,9 @@ use serde_json::{Value as Json, json};
 
 use super::open::Opened;
 use super::plan::say_remarks;
-use super::{CommandResult, Desk, Problems, failures, infra, problem_json, refresh, summary};
+use super::{
+    CommandResult, Desk, Problems, environments, failures, infra, problem_json, refresh, summary,
+};
 use crate::apply::execute::execute;
 use crate::apply::ownership::Owner;
 use crate::apply::sinks::{SinkResult, revoke_forgotten, write_all};
@@ -213,6 +215,7 @@ async fn locked(
         let values = secrets::known(&engine, &opened.secret_stores).await?;
         let survey = survey_within(&engine, values, way.include).await?;
         say_remarks(desk, &survey);
+        environments::warn_of_renamed(desk, &engine, &survey).await?;
         infra::say_waiting(desk, &engine).await?;
         return Ok(dry_run(desk, way, config, &survey, started));
     }
@@ -298,6 +301,7 @@ async fn under_lock(
     let include = saved.as_ref().map_or(way.include, |plan| &plan.include);
     let mut survey = survey_within(&engine, values.clone(), include).await?;
     say_remarks(desk, &survey);
+    environments::warn_of_renamed(desk, &engine, &survey).await?;
     desk.ui.say(Event::Section {
         title: format!("Plan ({})", config.environment),
     });

@@ -37,6 +37,8 @@ pub struct Config {
     pub digest: String,
     /// Names of the environment variables it asks for (`${NAME}`), set or not.
     pub variables: BTreeSet<String>,
+    /// Every environment it declares, sorted.
+    pub environments: Vec<String>,
     /// The error for an environment that nobody declares (any more), for whoever finds nothing of it
     /// on record either. Only where a config was read for [`super::Needs::RECORDS`] or
     /// [`super::Needs::DESTROY`].

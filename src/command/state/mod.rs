@@ -95,6 +95,7 @@ fn on_disk(error: DiskError) -> Problems {
 impl<'a> Room<'a> {
     async fn open(desk: &'a Desk, command: &'static str) -> Result<Self, Problems> {
         let config = desk.load_for(Needs::RECORDS, &ConfigArgs::default())?;
+        desk.warn_of_no_environment(&config);
         let store = desk.open_store(&config, None).await?;
         desk.knows_environment(&config, store.as_ref()).await?;
         Ok(Self {

@@ -219,6 +219,7 @@ pub(super) fn resolve(
         gates,
         digest: merged.digest.clone(),
         variables: resolver.used,
+        environments: environments(merged),
         unknown_environment: None,
     }
 }

@@ -192,3 +192,41 @@ fn an_environment_that_left_the_config_is_still_destroyed_by_its_records() {
         }
     }
 }
+
+#[test]
+fn an_environment_that_nobody_named_or_that_was_renamed_is_warned_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let file = folder.join("infra.yaml");
+    let two = TWO.replace("${WORKFLOW_ENV}", "${WORKFLOW_ENV:-none}");
+    fs::write(&file, two.replace("@PROD@", ", prod: {}")).unwrap();
+    let named = run(folder, &["up", "--env", "prod"]).expect_code(0);
+    assert!(!named.stderr().contains("warning"), "{}", named.stderr());
+    for arguments in [
+        &["infra", "plan"][..],
+        &["infra", "status"],
+        &["state", "list"],
+        &["infra", "destroy", "--yes"],
+    ] {
+        let unnamed = run(folder, arguments).expect_code(0);
+        let text = unnamed.stderr();
+        assert_eq!(text.matches("config/no-environment").count(), 1, "{text}");
+        assert!(text.contains("`dev`, `prod`"), "{text}");
+    }
+    // Who means the config as it stands says so.
+    fs::write(&file, two.replace("@PROD@", ", prod: {}, default: {}")).unwrap();
+    let meant = run(folder, &["infra", "plan"]).expect_code(0);
+    assert!(!meant.stderr().contains("warning"), "{}", meant.stderr());
+
+    fs::write(&file, two.replace("@PROD@", ", production: {}")).unwrap();
+    let renamed = run(folder, &["infra", "plan", "--env", "production"]).expect_code(0);
+    let text = renamed.stderr();
+    assert!(
+        text.contains("state/other-environments") && text.contains("`prod`"),
+        "{text}"
+    );
+    // Once it has records of its own, that was meant.
+    run(folder, &["up", "--env", "production"]).expect_code(0);
+    let later = run(folder, &["up", "--env", "production"]).expect_code(0);
+    assert!(!later.stderr().contains("warning"), "{}", later.stderr());
+}

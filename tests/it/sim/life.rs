@@ -183,6 +183,7 @@ fn config(modules: &BTreeMap<usize, Module>, masker: &Masker) -> Config {
         gates: Vec::new(),
         digest: String::new(),
         variables: BTreeSet::new(),
+        environments: Vec::new(),
         unknown_environment: None,
     }
 }
