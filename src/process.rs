@@ -356,6 +356,18 @@ mod system {
         ExitCode::from(NOT_STARTED)
     }
 
+    pub(super) fn ignores_hangup() -> bool {
+        const HANGUP: u64 = 1; // Signal 1 is bit 0: proc_pid_status(5).
+
+        std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigIgn:"))
+                .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+                .is_some_and(|mask| mask & HANGUP != 0)
+        })
+    }
+
     /// The same as long as we live.
     fn boot_id() -> &'static str {
         static BOOT: OnceLock<String> = OnceLock::new();
@@ -464,6 +476,12 @@ fn parse_stat(pid: u32, boot: &str, line: &str) -> Option<Entry> {
         session: fields.get(3)?.parse().ok()?,
         ended: matches!(*fields.first()?, "Z" | "X" | "x"),
     })
+}
+
+/// True for a process that was started with SIGHUP ignored, as `nohup` does it.
+#[must_use]
+pub fn ignores_hangup() -> bool {
+    system::ignores_hangup()
 }
 
 /// Makes this process the leader of a session of its own (no terminal, no signals meant for the

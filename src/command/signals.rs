@@ -1,4 +1,5 @@
-//! SIGINT and SIGTERM: the first asks everyone to stop, the second stops now.
+//! SIGINT, SIGTERM, SIGQUIT and the SIGHUP of a terminal that closes: the first asks everyone to stop, the
+//! second stops now.
 //!
 //! On GitHub the runner sends SIGINT to the step's entry process, SIGTERM 7.5 s later and kills
 //! everything 2.5 s after that; `action.yml` ends in `exec`, so that the entry process is us. In a
@@ -11,15 +12,19 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::cancel::Canceller;
 
 /// Waits for signals for ever: the first cancels, the second returns. With `parent` the death of the
-/// process that started us is one.
-pub async fn watch(canceller: &Canceller, parent: bool) {
-    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut orphaned)) = (
+/// process that started us is one. Whoever started us under `nohup` does not want to hear of SIGHUP.
+pub async fn watch(canceller: &Canceller, parent: bool, hangup: bool) {
+    let (Ok(mut interrupt), Ok(mut terminate), Ok(mut quit), Ok(mut orphaned)) = (
         signal(SignalKind::interrupt()),
         signal(SignalKind::terminate()),
+        signal(SignalKind::quit()),
         signal(SignalKind::user_defined1()),
     ) else {
         return std::future::pending().await;
     };
+    let mut hung_up = hangup
+        .then(|| signal(SignalKind::hangup()))
+        .and_then(Result::ok);
     let started_by = getppid();
     // Its handler stands; where this is not possible, only signals are heard.
     let tied = parent && set_parent_process_death_signal(Some(Signal::USR1)).is_ok();
@@ -33,9 +38,21 @@ pub async fn watch(canceller: &Canceller, parent: bool) {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
+            _ = quit.recv() => {}
+            () = hears(hung_up.as_mut()) => {}
             () = orphan(&mut orphaned, tied && !is_late, started_by) => {}
         }
         canceller.cancel();
+    }
+}
+
+/// Ends with the signal; never, where none is listened for.
+async fn hears(signal: Option<&mut tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => {
+            signal.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -84,6 +84,7 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
     };
     let (canceller, cancel) = cancel::pair();
     let in_actions = ui.is_in_actions();
+    let hangup = !crate::process::ignores_hangup();
     let desk = Desk {
         settings,
         global: cli.global.clone(),
@@ -103,7 +104,7 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
                 // First, so that signals are caught before anything is touched. It ends with the
                 // second signal: leave at once. What was done is recorded; the journal holds what
                 // was going on.
-                () = signals::watch(&canceller, in_actions) => Exit::Interrupted,
+                () = signals::watch(&canceller, in_actions, hangup) => Exit::Interrupted,
                 // Before the work, which may be over at once when it hears of it.
                 () = acknowledge(&desk) => Exit::Bug,
                 exit = run(&desk, &cli) => exit,

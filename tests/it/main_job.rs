@@ -449,6 +449,43 @@ fn the_second_run_names_the_holder_and_a_signal_ends_the_first_cleanly() {
 }
 
 #[test]
+fn a_terminal_that_closes_ends_a_run_cleanly_unless_it_was_told_not_to_care() {
+    use rustix::process::{Pid, Signal, kill_process};
+    let project = Project::new(&format!("{}{CLOSED_GATE}", config(DATABASE)));
+    for (script, signals) in [
+        ("exec \"$0\" up", &[Signal::HUP][..]),
+        ("exec \"$0\" up", &[Signal::QUIT]),
+        // As `nohup` starts it.
+        (
+            "trap '' HUP; exec \"$0\" up",
+            &[Signal::HUP, Signal::HUP, Signal::TERM],
+        ),
+    ] {
+        let binary = crate::harness::binary();
+        let words = ["-c", script, binary.to_str().unwrap()];
+        let mut run = Run::of(Path::new("/bin/sh"), project.path(), &words)
+            .into_command()
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let is_held = || {
+            let status = project.run(&["infra", "status", "--json"]);
+            status.code() == 0 && json(&status.stdout())["lock"]["command"] == "up"
+        };
+        wait_for("the run to hold the lock", is_held);
+        for (position, signal) in signals.iter().enumerate() {
+            if position > 0 {
+                assert!(is_held(), "it goes on");
+            }
+            kill_process(Pid::from_child(&run), *signal).unwrap();
+        }
+        assert_eq!(run.wait().unwrap().code(), Some(130), "{script}");
+        assert!(!is_held(), "the lock is given back");
+    }
+}
+
+#[test]
 fn a_closed_gate_is_exit_4_with_evidence() {
     let gate = CLOSED_GATE.replace("timeout: 60s", "timeout: 1s");
     let project = Project::new(&format!("{}{gate}", config(DATABASE)));
