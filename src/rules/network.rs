@@ -64,9 +64,26 @@ pub(super) fn holds(outer: (IpAddr, u8), inner: (IpAddr, u8)) -> bool {
     cut(a) == cut(b)
 }
 
-/// True for a range that holds the whole internet.
+/// Fewer bits than any single owner's range has: the largest that was ever given away is a /8, of IPv6 a
+/// /16. So two halves of the internet are the internet, too.
+const NOBODYS_OWN: (u8, u8) = (8, 16);
+
+/// Words that clouds take for the whole internet.
+const EVERYWHERE: [&str; 4] = ["*", "all", "any", "internet"];
+
+/// True for a range, or a word, that stands for the whole internet or a part of it that nobody owns alone.
 pub(super) fn is_everywhere(text: &str) -> bool {
-    range(text.trim()).is_some_and(|(_, bits)| bits == 0)
+    let text = text.trim();
+    EVERYWHERE
+        .iter()
+        .any(|word| text.eq_ignore_ascii_case(word))
+        || range(text).is_some_and(|(address, bits)| {
+            bits < if address.is_ipv4() {
+                NOBODYS_OWN.0
+            } else {
+                NOBODYS_OWN.1
+            }
+        })
 }
 
 /// True for an address that only a private network can reach.
@@ -114,6 +131,10 @@ mod tests {
         assert!(!holds("::/0", "10.0.0.0/8"));
         assert!(holds("::/0", "2001:db8::/32"));
         assert!(is_everywhere("::/0") && is_everywhere("0.0.0.0/0") && !is_everywhere("1.2.3.4"));
+        assert!(
+            is_everywhere("128.0.0.0/1") && is_everywhere("2000::/3") && is_everywhere(" Any ")
+        );
+        assert!(!is_everywhere("10.0.0.0/8") && !is_everywhere("2001::/16"));
         assert!(range("10.0.0.0/33").is_none());
         assert!(is_private("192.168.1.1") && !is_private("8.8.8.8"));
     }

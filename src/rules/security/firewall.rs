@@ -13,14 +13,47 @@ pub(super) const RULE: Rule = Rule {
 /// Ports that are there to be reached.
 const WEB: [&str; 2] = ["80", "443"];
 
+/// Where a firewall's rules stand: as its type has it, and as other clouds call them.
+const LISTS: [&str; 4] = ["inbound_rules", "ingress", "ingress_rules", "rules"];
+
+/// Where a rule names who may come in.
+const SOURCES: [&str; 8] = [
+    "sources",
+    "source_addresses",
+    "source_ranges",
+    "source",
+    "cidr",
+    "cidr_blocks",
+    "ipv6_cidr_blocks",
+    "cidr_ipv4",
+];
+
 fn check(subject: &Subject, out: &mut Findings<'_>) {
     for item in &subject.items {
         if !item.is("infra.firewall") {
             continue;
         }
-        for (at, rule) in items(item.config.get("inbound_rules")).iter().enumerate() {
+        let written = LISTS.iter().find_map(|list| {
+            let rules = items(item.config.get(*list));
+            (!rules.is_empty()).then_some((*list, rules))
+        });
+        let Some((list, rules)) = written else {
+            if LISTS.iter().any(|list| item.config.contains_key(*list)) {
+                continue;
+            }
+            out.warn(
+                item,
+                format!(
+                    "`{}` has no `{}`: what it lets in was not looked at",
+                    item.address, LISTS[0]
+                ),
+                "list them there, or write `inbound_rules: []` if nothing may come in",
+            );
+            continue;
+        };
+        for (at, rule) in rules.iter().enumerate() {
             let mut open = false;
-            for key in ["sources", "source_addresses", "cidr", "source"] {
+            for key in SOURCES {
                 everywhere(rule.get(key), &mut open);
             }
             if !open {
@@ -35,7 +68,7 @@ fn check(subject: &Subject, out: &mut Findings<'_>) {
                 out.fail(
                     item,
                     format!(
-                        "`{}`: `inbound_rules[{at}]` opens port {ports} to the whole internet",
+                        "`{}`: `{list}[{at}]` opens port {ports} to the whole internet",
                         item.address
                     ),
                     "name the addresses that may come in",
@@ -56,7 +89,7 @@ fn everywhere(value: Option<&Json>, open: &mut bool) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::Severity::Fail;
+    use super::super::super::Severity::{Fail, Warn};
     use super::super::super::testing::{expect, module, subject};
     use super::*;
 
@@ -82,8 +115,28 @@ mod tests {
         );
         check("{sources: [\"0.0.0.0/0\"]}", &[(Fail, "port all")]);
         check(
+            "{ports: \"22\", sources: [\"0.0.0.0/1\", \"128.0.0.0/1\"]}",
+            &[(Fail, "port 22")],
+        );
+        check(
             "{ports: \"443,22\", sources: [\"0.0.0.0/0\"]}",
             &[(Fail, "port 443,22")],
+        );
+        let ingress = "ingress: [{port: 22, cidr_blocks: [any]}]";
+        expect(
+            RULE,
+            &subject(&module("fw", "infra.firewall", ingress)),
+            &[(Fail, "`ingress[0]` opens port 22")],
+        );
+        expect(
+            RULE,
+            &subject(&module("fw", "infra.firewall", "tags: [web]")),
+            &[(Warn, "not looked at")],
+        );
+        expect(
+            RULE,
+            &subject(&module("fw", "infra.firewall", "inbound_rules: []")),
+            &[],
         );
     }
 }
