@@ -10,11 +10,12 @@ use super::{ApplyReport, Engine, hold};
 use crate::clock::rfc3339;
 use crate::plan::Scope;
 use crate::provider::{ErrorClass, Operation};
-use crate::random::hex_of;
+use crate::random::{Random, hex_of};
 use crate::report::{Exit, Outcome, Report};
 use crate::resource::{Address, Kind};
+use crate::secret::Keyring;
 use crate::state::record::to_recorded;
-use crate::state::{Keepsake, Lease, Record, Records, StoreError, StoreResult};
+use crate::state::{Keepsake, Lease, Record, Records, Store, StoreError, StoreResult};
 
 const KEEPSAKE: &str = "deposed/";
 
@@ -22,17 +23,19 @@ fn key(address: &Address) -> String {
     format!("{KEEPSAKE}{address}")
 }
 
-fn place(engine: &Engine<'_>, address: &str) -> String {
-    format!("{}/deposed/{address}", engine.config.environment)
-}
-
 /// An old one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Old {
     /// As it was on record.
     pub record: Record,
-    /// Its new one was seen on record; until then nobody may delete it.
-    is_replaced: bool,
+    /// Its new one is on record; until then nobody may delete it.
+    pub is_replaced: bool,
+    /// The create of its new one. Whatever else is ever recorded under that name is not its new one.
+    #[serde(default)]
+    operation: String,
+    /// Written by a version that marked nothing: a record of its name is its new one.
+    #[serde(skip)]
+    is_unmarked: bool,
 }
 
 /// What is kept: several, or the record of the only one as earlier versions wrote it.
@@ -43,23 +46,63 @@ enum Kept {
     One(Box<Record>),
 }
 
-/// Remembers an old one before its new one is asked for, beside those that wait already.
+/// Remembers an old one before the operation asks for its new one, beside those that wait already.
 ///
 /// # Errors
 /// When the state cannot be read or written.
-pub async fn remember(engine: &Engine<'_>, lease: &Lease, record: &Record) -> StoreResult<()> {
+pub async fn remember(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    record: &Record,
+    operation: &Operation,
+) -> StoreResult<()> {
     let address = &record.resource_id;
     let mut old = of(engine, address).await?;
-    if !old
-        .iter()
-        .any(|old| old.record.provider_id == record.provider_id)
-    {
-        old.push(Old {
-            record: record.clone(),
-            is_replaced: false,
-        });
-    }
+    old.retain(|old| old.record.provider_id != record.provider_id);
+    old.push(Old {
+        record: record.clone(),
+        is_replaced: false,
+        operation: operation.id.clone(),
+        is_unmarked: false,
+    });
     keep(engine, lease, address, &old).await
+}
+
+/// Marks the old one whose new one this operation made: that is on record now.
+pub(super) async fn replaced(
+    engine: &Engine<'_>,
+    lease: &Lease,
+    address: &Address,
+    operation: &Operation,
+) -> StoreResult<()> {
+    let mut old = of(engine, address).await?;
+    let mut is_changed = false;
+    for old in &mut old {
+        if old.operation == operation.id && !old.is_replaced {
+            old.is_replaced = true;
+            is_changed = true;
+        }
+    }
+    if is_changed {
+        keep(engine, lease, address, &old).await?;
+    }
+    Ok(())
+}
+
+/// Forgets what waits to be deleted once its new one is there, because its record is removed and it is to
+/// stay: without a record nobody could tell that a new one is its own.
+///
+/// # Errors
+/// When the state cannot be read or written.
+pub async fn disown(room: &Sealed<'_>, lease: &Lease, record: &Record) -> StoreResult<()> {
+    let address = &record.resource_id;
+    let mut old = room.of(address).await?;
+    let before = old.len();
+    old.retain(|old| old.is_replaced || old.record.provider_id != record.provider_id);
+    if old.len() < before {
+        room.keep(lease, address, &old).await?;
+    }
+    Ok(())
 }
 
 /// Forgets an old one: it is gone, or its new one was never made.
@@ -80,47 +123,84 @@ async fn keep(
     address: &Address,
     old: &[Old],
 ) -> StoreResult<()> {
-    if old.is_empty() {
-        return engine.store.delete_keepsake(lease, &key(address)).await;
-    }
-    let text = serde_json::to_vec(old)
-        .map_err(|error| StoreError::Storage(format!("cannot remember `{address}`: {error}")))?;
-    let keepsake = Keepsake {
-        fingerprint: String::new(),
-        sealed: Some(engine.keyring.seal_bytes(
-            engine.random.as_ref(),
-            &place(engine, address.as_str()),
-            &text,
-        )),
-        written_at: rfc3339(engine.clock.now()),
-    };
-    engine
-        .store
-        .put_keepsake(lease, &key(address), &keepsake)
-        .await
+    Sealed::of_engine(engine).keep(lease, address, old).await
 }
 
 /// The old ones of a resource that are remembered, the oldest first.
 pub(super) async fn of(engine: &Engine<'_>, address: &Address) -> StoreResult<Vec<Old>> {
-    let keepsake = engine.store.keepsake(&key(address)).await?;
-    let Some(sealed) = keepsake.and_then(|keepsake| keepsake.sealed) else {
-        return Ok(Vec::new());
-    };
-    let unreadable = |why: String| StoreError::Corrupt {
-        what: format!("what is remembered of the old `{address}`"),
-        reason: format!("{why}; it opens with the state key this state was written with"),
-    };
-    let text = engine
-        .keyring
-        .open_bytes(&place(engine, address.as_str()), &sealed)
-        .map_err(|error| unreadable(error.to_string()))?;
-    match serde_json::from_slice(&text) {
-        Ok(Kept::Several(old)) => Ok(old),
-        Ok(Kept::One(record)) => Ok(vec![Old {
-            record: *record,
-            is_replaced: false,
-        }]),
-        Err(error) => Err(unreadable(error.to_string())),
+    Sealed::of_engine(engine).of(address).await
+}
+
+/// Where old ones are kept, and what opens them.
+#[derive(Debug)]
+pub struct Sealed<'a> {
+    /// The state.
+    pub store: &'a dyn Store,
+    /// Its key.
+    pub keyring: &'a Keyring,
+    /// For what is sealed anew.
+    pub random: &'a dyn Random,
+    /// The time, as records have it.
+    pub now: String,
+}
+
+impl<'a> Sealed<'a> {
+    fn of_engine(engine: &'a Engine<'_>) -> Self {
+        Self {
+            store: engine.store.as_ref(),
+            keyring: &engine.keyring,
+            random: engine.random.as_ref(),
+            now: rfc3339(engine.clock.now()),
+        }
+    }
+
+    fn place(&self, address: &Address) -> String {
+        format!("{}/deposed/{address}", self.store.environment())
+    }
+
+    async fn keep(&self, lease: &Lease, address: &Address, old: &[Old]) -> StoreResult<()> {
+        if old.is_empty() {
+            return self.store.delete_keepsake(lease, &key(address)).await;
+        }
+        let text = serde_json::to_vec(old).map_err(|error| {
+            StoreError::Storage(format!("cannot remember `{address}`: {error}"))
+        })?;
+        let keepsake = Keepsake {
+            fingerprint: String::new(),
+            sealed: Some(
+                self.keyring
+                    .seal_bytes(self.random, &self.place(address), &text),
+            ),
+            written_at: self.now.clone(),
+        };
+        self.store
+            .put_keepsake(lease, &key(address), &keepsake)
+            .await
+    }
+
+    async fn of(&self, address: &Address) -> StoreResult<Vec<Old>> {
+        let keepsake = self.store.keepsake(&key(address)).await?;
+        let Some(sealed) = keepsake.and_then(|keepsake| keepsake.sealed) else {
+            return Ok(Vec::new());
+        };
+        let unreadable = |why: String| StoreError::Corrupt {
+            what: format!("what is remembered of the old `{address}`"),
+            reason: format!("{why}; it opens with the state key this state was written with"),
+        };
+        let text = self
+            .keyring
+            .open_bytes(&self.place(address), &sealed)
+            .map_err(|error| unreadable(error.to_string()))?;
+        match serde_json::from_slice(&text) {
+            Ok(Kept::Several(old)) => Ok(old),
+            Ok(Kept::One(record)) => Ok(vec![Old {
+                record: *record,
+                is_replaced: false,
+                operation: String::new(),
+                is_unmarked: true,
+            }]),
+            Err(error) => Err(unreadable(error.to_string())),
+        }
     }
 }
 
@@ -151,8 +231,7 @@ pub async fn waiting(engine: &Engine<'_>) -> StoreResult<Vec<Old>> {
     Ok(waiting)
 }
 
-/// The old ones of a resource in the light of the records: without those that are on record still, and
-/// whether a new one is there.
+/// The old ones of a resource in the light of the records: without those that are on record still.
 fn told(records: &Records, address: &Address, mut old: Vec<Old>) -> Vec<Old> {
     old.retain(|old| {
         !records.iter().any(|record| {
@@ -161,13 +240,13 @@ fn told(records: &Records, address: &Address, mut old: Vec<Old>) -> Vec<Old> {
         })
     });
     for old in &mut old {
-        old.is_replaced |= records.get(address).is_some();
+        old.is_replaced |= old.is_unmarked && records.get(address).is_some();
     }
     old
 }
 
-/// Writes down what the records tell of old ones: that a new one is there, or that the old one is on
-/// record still, under whatever name, because its new one was never made.
+/// Writes down what the records tell of old ones: that one is on record still, under whatever name,
+/// because its new one was never made.
 pub(super) async fn settle(engine: &Engine<'_>, lease: &Lease) -> StoreResult<()> {
     let all = all(engine).await?;
     if all.is_empty() {

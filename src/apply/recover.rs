@@ -255,6 +255,10 @@ async fn settle(
     );
     let driver = engine.driver(address, &owner, kind)?;
     let old = deposed::of(engine, address).await.map_err(Report::from)?;
+    let mark = async || {
+        let marked = deposed::replaced(engine, lease, address, operation).await;
+        marked.map_err(Report::from)
+    };
     match (action, record) {
         // The new one of a pair: what is on record is the old one still.
         (ActionKind::Create, Some(record))
@@ -271,6 +275,7 @@ async fn settle(
                     record.provider_id = observed.provider_id;
                     taint(&mut record, "an earlier run was cut off while making it");
                     put(engine, lease, &record).await?;
+                    mark().await?;
                     Ok("its new one was made but not recorded; it is recorded now and will be completed".to_owned())
                 }
                 _ => Ok("no new one is there; the old one stays".to_owned()),
@@ -281,7 +286,10 @@ async fn settle(
         {
             Ok("its old one goes when nothing stands on it any more".to_owned())
         }
-        (ActionKind::Create, Some(_)) => Ok("it was made and recorded".to_owned()),
+        (ActionKind::Create, Some(_)) => {
+            mark().await?;
+            Ok("it was made and recorded".to_owned())
+        }
         (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {
             match look_up(engine, &owner, driver, (address, kind), left, left.before).await? {
                 Presence::There(observed) => {

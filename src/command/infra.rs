@@ -95,11 +95,13 @@ pub async fn settle(desk: &Desk, engine: &Engine<'_>, lease: &Lease) -> Result<(
 /// Says which old ones of replacements that were cut off still wait; true when there are any.
 pub async fn say_waiting(desk: &Desk, engine: &Engine<'_>) -> Result<bool, Problems> {
     let waiting = deposed::waiting(engine).await.map_err(Report::from)?;
-    for deposed::Old { record: old, .. } in &waiting {
-        desk.ui.note(format!(
-            "The old `{}`, `{}`, which has a new one, goes when nothing stands on it any more.",
-            old.resource_id, old.provider_id
-        ));
+    for old in &waiting {
+        let (address, id) = (&old.record.resource_id, &old.record.provider_id);
+        desk.ui.note(if old.is_replaced {
+            format!("The old `{address}`, `{id}`, which has a new one, goes when nothing stands on it any more.")
+        } else {
+            format!("`{id}` was `{address}` before a replacement that was cut off; no record is about it, and it stays.")
+        });
     }
     Ok(!waiting.is_empty())
 }

@@ -21,19 +21,20 @@ const FOR_AN_ANSWER: usize = 2;
 impl Executor<'_, '_> {
     pub(super) async fn create(&self, action: &Action, driver: &dyn Driver, pace: &Pace) -> Ended {
         let address = &action.address;
+        let operation = self.operation();
         if !action.create_before_destroy {
-            return self.create_one(action, driver, pace).await;
+            return self.create_one(action, driver, pace, operation).await;
         }
         let store = |error| Box::new(Failure::store(&error));
         let old = self.prior(address)?;
         if let Some(record) = self.records.get(address) {
-            deposed::remember(self.engine, self.lease, record)
+            deposed::remember(self.engine, self.lease, record, &operation)
                 .await
                 .map_err(store)?;
         }
         let old_id = old.provider_id.clone();
         self.deposed.borrow_mut().insert(address.clone(), old);
-        let ended = self.create_one(action, driver, pace).await;
+        let ended = self.create_one(action, driver, pace, operation).await;
         if let Err(failure) = &ended
             && !failure.store
             && !failure.left_over
@@ -45,9 +46,14 @@ impl Executor<'_, '_> {
         ended
     }
 
-    async fn create_one(&self, action: &Action, driver: &dyn Driver, pace: &Pace) -> Ended {
+    async fn create_one(
+        &self,
+        action: &Action,
+        driver: &dyn Driver,
+        pace: &Pace,
+        operation: Operation,
+    ) -> Ended {
         let desired = self.desired(&action.address)?;
-        let operation = self.operation();
         // The old one of a pair goes by the same name.
         let old = self
             .deposed

@@ -1,6 +1,7 @@
 //! What a call brought, made durable.
 
 use super::{Ended, Executor, Failure};
+use crate::apply::deposed;
 use crate::apply::sealing::{live_outputs, sort_outputs};
 use crate::provider::{Driver, Operation};
 use crate::report::Outcome;
@@ -85,6 +86,16 @@ impl Executor<'_, '_> {
             failure.message =
                 format!("it is there, with the id `{id}`, and is not recorded: {error}");
             return Err(Box::new(failure).with_rest());
+        }
+        if put.is_ok() && self.deposed.borrow().contains_key(address) {
+            // Before the outcome: a run that is killed in between finds the intent open, and marks it then.
+            deposed::replaced(engine, self.lease, address, operation)
+                .await
+                .map_err(|error| {
+                    let mut failure = Failure::store(&error);
+                    failure.done = true;
+                    Box::new(failure).with_rest()
+                })?;
         }
         self.saved(put.map(drop), operation, outcome).await?;
         if taint.is_empty() {

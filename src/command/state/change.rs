@@ -6,6 +6,7 @@ use serde_json::json;
 
 use super::{Room, key_beside, on_disk, or_stopped, told};
 use crate::actions;
+use crate::apply::deposed;
 use crate::cli::{ChangeArgs, MvArgs, PushArgs, RestoreArgs, RmArgs, UnlockArgs, WipeArgs};
 use crate::command::state_key::Key;
 use crate::command::{CommandResult, Problems};
@@ -64,6 +65,7 @@ impl Room<'_> {
                 self.keep_copy(&before)?;
                 let mut serial = before.serial;
                 for address in &addresses {
+                    self.disown(lease, address).await?;
                     serial = self.store.delete(lease, address).await.map_err(told)?;
                 }
                 Ok(serial)
@@ -75,6 +77,23 @@ impl Room<'_> {
         );
         self.note(format!("Forgot {}.", count(addresses.len(), "record")));
         Ok(Exit::Done)
+    }
+
+    /// What is forgotten stays in the world, also when a replacement of it was cut off.
+    async fn disown(&self, lease: &Lease, address: &Address) -> Result<(), Problems> {
+        let kept = format!("{DEPOSED}{address}");
+        if self.store.keepsake(&kept).await.map_err(told)?.is_none() {
+            return Ok(());
+        }
+        let record = self.need_record(address).await?;
+        let keyring = self.keyring(false).await?.ok_or_else(no_key)?;
+        let room = deposed::Sealed {
+            store: self.store.as_ref(),
+            keyring: &keyring,
+            random: self.desk.random.as_ref(),
+            now: self.now(),
+        };
+        deposed::disown(&room, lease, &record).await.map_err(told)
     }
 
     /// Forgets records of a state that cannot be read as a whole. What is damaged goes with them, so

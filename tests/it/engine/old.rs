@@ -102,6 +102,21 @@ fn a_teardown_takes_the_old_one_along() {
 }
 
 #[test]
+fn what_was_taken_off_the_record_stays_in_the_world() {
+    let mut world = World::new(&[]);
+    world.cloud.new_one_first = true;
+    declare(&mut world, "fra", "a");
+    assert!(all_well(&world.apply()));
+    declare(&mut world, "nyc", "a");
+    world.remember_old("db");
+    world.disown("db");
+    let (report, _, problems) = world.try_whole(|_| ()).unwrap();
+    assert!(all_well(&report) && problems.is_empty(), "{problems:?}");
+    assert_eq!(world.cloud.names(), ["db", "db", "web"]);
+    assert!(!world.cloud.calls().iter().any(|call| call == "delete db"));
+}
+
+#[test]
 fn an_old_one_whose_new_one_was_never_seen_is_not_deleted_when_its_record_is_gone() {
     let mut world = World::new(&[]);
     world.cloud.new_one_first = true;
@@ -117,6 +132,15 @@ fn an_old_one_whose_new_one_was_never_seen_is_not_deleted_when_its_record_is_gon
     assert!(findings.is_empty(), "{findings:?}");
     assert_eq!(problems[0].code, "apply/old-left");
     assert!(world.cloud.id_of("db").is_some(), "still there");
+    // What comes to bear its name later is not its new one.
+    declare(&mut world, "ams", "a");
+    let (report, _, problems) = world.try_whole(|_| ()).unwrap();
+    assert!(all_well(&report), "{report:?}");
+    assert_eq!(problems[0].code, "apply/old-left");
+    assert_eq!(world.cloud.names(), ["db", "db", "web", "web"]);
+    let (_, _, problems) = world.try_whole(|_| ()).unwrap();
+    assert_eq!(problems[0].code, "apply/old-left");
+    assert_eq!(world.cloud.names(), ["db", "db", "web", "web"]);
     // Once it is gone, there is nothing to remember.
     world.cloud.forget("db-1");
     let (_, _, problems) = world.try_whole(|_| ()).unwrap();

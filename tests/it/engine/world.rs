@@ -1007,12 +1007,32 @@ impl World {
     /// A run dies right after it remembered what it was to replace.
     pub(super) fn remember_old(&self, name: &str) {
         let record = self.records()[name].clone();
+        let operation = Operation {
+            id: "dead".to_owned(),
+            environment: "default".to_owned(),
+        };
         self.with_engine(async |engine, lease| {
-            deposed::remember(engine, lease, &record).await.unwrap();
+            let remembered = deposed::remember(engine, lease, &record, &operation).await;
+            remembered.unwrap();
         });
     }
 
     /// `state rm`.
+    pub(super) fn disown(&self, name: &str) {
+        let record = self.records()[name].clone();
+        self.with_engine(async |engine, lease| {
+            let room = deposed::Sealed {
+                store: engine.store.as_ref(),
+                keyring: &engine.keyring,
+                random: engine.random.as_ref(),
+                now: String::new(),
+            };
+            deposed::disown(&room, lease, &record).await.unwrap();
+        });
+        self.forget_record(name);
+    }
+
+    /// A record is lost.
     pub(super) fn forget_record(&self, name: &str) {
         self.with_engine(async |engine, lease| {
             let name = Address::new(name);
