@@ -458,7 +458,7 @@ impl Provider for Plugin {
         let limit = wish
             .follow
             .map_or(self.look(), |time| Limit::look(time + FOLLOW_SPARE));
-        let mut client = IaCProviderLogCaptureClient::new(self.connection.wire())
+        let mut client = IaCProviderLogCaptureClient::new(self.connection.wire().await)
             .max_decoding_message_size(ANSWER_BYTES_MAX);
         self.take_logs(
             async move { client.capture_logs(request).await },
@@ -526,7 +526,7 @@ impl Provider for Plugin {
 
     async fn job_logs(&self, job: &JobHandle, take: LogTaker<'_>) -> DriverResult<()> {
         self.needs(Ability::Jobs)?;
-        let mut client = IaCProviderRunnerClient::new(self.connection.wire())
+        let mut client = IaCProviderRunnerClient::new(self.connection.wire().await)
             .max_decoding_message_size(ANSWER_BYTES_MAX);
         let request = handle(job);
         self.take_logs(

@@ -1,9 +1,15 @@
 //! The wire: a channel over the plugin's private socket, with a limit on everything.
 
+use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use h2::Reason;
 use rustix::net::sockopt::set_socket_send_buffer_size;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
@@ -11,6 +17,7 @@ use tidegate_plugin::launch::grpc_controller_client::GrpcControllerClient;
 use tidegate_plugin::launch::grpc_stdio_client::GrpcStdioClient;
 use tidegate_plugin::{retry, tls};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::mpsc;
 use tokio_rustls::TlsConnector;
 use tonic::{Code, Request, Response, Status};
 
@@ -32,6 +39,9 @@ const ANSWER_TOO_LARGE: &str = "Error, decoded message length too large";
 /// How Go begins its complaint about a larger request.
 const REQUEST_TOO_LARGE: &str = "grpc: received message larger than max";
 const STDOUT: i32 = 1;
+/// Between two connections a plugin's output is read on; one that hangs up all the time is not asked all
+/// the time.
+const BEFORE_LISTENING_AGAIN: Duration = Duration::from_secs(1);
 
 /// How much longer an effect that is going on may take once the run is stopped. A little more than the
 /// engine gives its steps: where that is what ends it, more is known of what is left open.
@@ -107,10 +117,84 @@ impl From<Duration> for Limit {
 /// A connection to one plugin. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Connection {
-    wire: Wire,
+    line: Arc<Line>,
     tools: Tools,
     /// The plugin's name, for messages.
     pub(super) plugin: Arc<str>,
+}
+
+/// A connection at work: nothing on it moves unless this is polled.
+type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The way to a plugin, of which there may be several one after the other: servers ask for a new
+/// connection when one has grown old, as Go's do with `MaxConnectionAge`.
+struct Line {
+    endpoint: Endpoint,
+    trust: Trust,
+    wire: Mutex<Wire>,
+    /// One dials, the others wait.
+    turn: tokio::sync::Mutex<()>,
+    works: mpsc::UnboundedSender<Work>,
+    /// It was told to end: nobody dials any more.
+    is_closing: AtomicBool,
+}
+
+impl fmt::Debug for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Line").finish_non_exhaustive()
+    }
+}
+
+impl Line {
+    fn wire(&self) -> Wire {
+        self.wire
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The wire that something new can be asked for on. Where there is none any more, and none can be
+    /// had, the call on the old one fails and says why.
+    async fn ready(&self) -> Wire {
+        let wire = self.wire();
+        if !wire.is_over() {
+            return wire;
+        }
+        let _turn = self.turn.lock().await;
+        let wire = self.wire();
+        if !wire.is_over() || self.is_closing.load(Ordering::Relaxed) {
+            return wire;
+        }
+        let Ok(stream) = dial(&self.endpoint, &self.trust).await else {
+            return wire;
+        };
+        let Ok((wire, work)) = Wire::open(stream).await else {
+            return wire;
+        };
+        // Where nobody polls it any more, the plugin is being put away.
+        drop(self.works.send(Box::pin(work)));
+        *self.wire.lock().unwrap_or_else(PoisonError::into_inner) = wire.clone();
+        wire
+    }
+}
+
+/// Keeps the first connection at work, and those that follow it.
+async fn keep_at_work(first: impl Future<Output = ()>, mut more: mpsc::UnboundedReceiver<Work>) {
+    let mut first = pin!(first);
+    let mut others: FuturesUnordered<Work> = FuturesUnordered::new();
+    let mut is_first_over = false;
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut first, if !is_first_over => is_first_over = true,
+            Some(()) = others.next(), if !others.is_empty() => {}
+            work = more.recv() => match work {
+                Some(work) => others.push(work),
+                // Nobody is left who could ask for anything.
+                None => return,
+            },
+        }
+    }
 }
 
 /// Why a call brought nothing.
@@ -120,6 +204,15 @@ pub(super) enum CallError {
     Refused(Status),
     /// The connection broke, or there was none.
     Broken,
+    /// The plugin did not take the call: for certain it was not begun.
+    NotTaken,
+    /// The plugin broke off this one call, with an HTTP/2 error code.
+    Reset {
+        /// The code.
+        reason: Reason,
+        /// Nothing comes of asking again.
+        is_question: bool,
+    },
     /// The request is too large to send.
     RequestTooLarge(usize),
     /// The answer is larger than we take.
@@ -136,11 +229,39 @@ impl CallError {
             return Self::AnswerTooLarge;
         }
         // A status that was sent has no cause on this side of the wire.
-        let is_local = std::error::Error::source(&status).is_some();
-        if is_local {
-            Self::Broken
-        } else {
-            Self::Refused(status)
+        let Some(cause) = std::error::Error::source(&status) else {
+            return Self::Refused(status);
+        };
+        let causes = std::iter::successors(Some(cause), |cause| cause.source());
+        for cause in causes.filter_map(|cause| cause.downcast_ref::<h2::Error>()) {
+            if !cause.is_remote() {
+                continue;
+            }
+            match cause.reason() {
+                // RFC 9113, 6.8: calls that a GOAWAY ends were not begun; the others go on.
+                _ if cause.is_go_away() => return Self::NotTaken,
+                // RFC 9113, 8.7: nor was one that is refused so.
+                Some(Reason::REFUSED_STREAM) => return Self::NotTaken,
+                Some(reason) => {
+                    return Self::Reset {
+                        reason,
+                        is_question: false,
+                    };
+                }
+                None => {}
+            }
+        }
+        Self::Broken
+    }
+
+    /// The same, of a call that only looks.
+    fn of_look(self) -> Self {
+        match self {
+            Self::Reset { reason, .. } => Self::Reset {
+                reason,
+                is_question: true,
+            },
+            other => other,
         }
     }
 
@@ -185,7 +306,7 @@ impl Connection {
             .fix("the plugin is broken: report it to its author")
         };
         let meeting = async {
-            let stream = dial(endpoint, trust)
+            let stream = dial(&endpoint, &trust)
                 .await
                 .map_err(|error| error.to_string())?;
             Wire::open(stream).await.map_err(|error| error.to_string())
@@ -199,12 +320,20 @@ impl Connection {
             }
         };
         tidegate_plugin::memory::keep();
+        let (works, more) = mpsc::unbounded_channel();
         let connection = Self {
-            wire,
+            line: Arc::new(Line {
+                endpoint,
+                trust,
+                wire: Mutex::new(wire),
+                turn: tokio::sync::Mutex::default(),
+                works,
+                is_closing: AtomicBool::new(false),
+            }),
             tools: tools.clone(),
             plugin: plugin.into(),
         };
-        Ok((connection, work))
+        Ok((connection, keep_at_work(work, more)))
     }
 
     /// One call within a limit. Use [`unary!`].
@@ -222,19 +351,28 @@ impl Connection {
         if bytes > REQUEST_BYTES_MAX {
             return Err(CallError::RequestTooLarge(bytes));
         }
+        let limit = limit.into();
+        let answer = async {
+            let wire = self.line.ready().await;
+            call(wire, Request::new(request)).await
+        };
         tokio::select! {
             biased;
             // Dropping the call resets its stream, which tells the plugin.
-            over = limit.into().over(&self.tools) => Err(over),
-            answer = call(self.wire.clone(), Request::new(request)) => {
-                answer.map(Response::into_inner).map_err(CallError::of)
-            }
+            over = limit.over(&self.tools) => Err(over),
+            answer = answer => answer.map(Response::into_inner).map_err(|status| {
+                let error = CallError::of(status);
+                match limit.when_stopped {
+                    WhenStopped::Drop => error.of_look(),
+                    WhenStopped::Grace | WhenStopped::GoOn => error,
+                }
+            }),
         }
     }
 
     /// The wire itself, for streams.
-    pub(super) fn wire(&self) -> Wire {
-        self.wire.clone()
+    pub(super) async fn wire(&self) -> Wire {
+        self.line.ready().await
     }
 
     /// What this connection was made with.
@@ -244,27 +382,36 @@ impl Connection {
 
     /// Tells it to end. Servers hang up at once, so any answer is as good as another.
     pub(super) async fn shut_down(&self) {
-        let mut client = GrpcControllerClient::new(self.wire());
+        self.line.is_closing.store(true, Ordering::Relaxed);
+        let mut client = GrpcControllerClient::new(self.wire().await);
         drop(client.shutdown(tidegate_plugin::launch::Empty {}).await);
     }
 
     /// Reads what plugin code prints until the plugin ends. Nothing may wait for this: Go servers
     /// send not even headers before there is something to say.
     pub(super) async fn relay_output(self, relay: Arc<Relay>) {
-        let mut client = GrpcStdioClient::new(self.wire());
-        let Ok(stream) = client.stream_stdio(()).await else {
-            return;
-        };
-        let mut stream = stream.into_inner();
         let (mut stdout, mut stderr) = (Lines::default(), Lines::default());
-        while let Ok(Some(piece)) = stream.message().await {
-            let lines = if piece.channel == STDOUT {
-                &mut stdout
-            } else {
-                &mut stderr
+        loop {
+            let wire = self.wire().await;
+            let mut client = GrpcStdioClient::new(wire.clone());
+            let Ok(stream) = client.stream_stdio(()).await else {
+                break;
             };
-            lines.push(&piece.data, &relay);
-            tokio::task::yield_now().await;
+            let mut stream = stream.into_inner();
+            while let Ok(Some(piece)) = stream.message().await {
+                let lines = if piece.channel == STDOUT {
+                    &mut stdout
+                } else {
+                    &mut stderr
+                };
+                lines.push(&piece.data, &relay);
+                tokio::task::yield_now().await;
+            }
+            // It ends with its connection, or because the plugin has no more to say.
+            if !wire.is_over() || self.line.is_closing.load(Ordering::Relaxed) {
+                break;
+            }
+            self.tools.clock.sleep(BEFORE_LISTENING_AGAIN).await;
         }
         stdout.finish(&relay);
         stderr.finish(&relay);
@@ -285,6 +432,21 @@ impl Connection {
             CallError::Broken => DriverError::new(
                 ErrorClass::Unknown,
                 format!("plugin `{plugin}` ended, or hung up, before it answered"),
+            ),
+            CallError::NotTaken => DriverError::new(
+                ErrorClass::Transient,
+                format!("plugin `{plugin}` turned the call away before it began"),
+            ),
+            CallError::Reset {
+                reason,
+                is_question,
+            } => DriverError::new(
+                if *is_question {
+                    ErrorClass::Transient
+                } else {
+                    ErrorClass::Unknown
+                },
+                format!("plugin `{plugin}` broke the call off ({reason:?})"),
             ),
             CallError::RequestTooLarge(bytes) => DriverError::new(
                 ErrorClass::Invalid,
@@ -334,7 +496,7 @@ pub(super) enum Trust {
     Tls(Arc<ClientConfig>),
 }
 
-async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<Stream> {
+async fn dial(endpoint: &Endpoint, trust: &Trust) -> io::Result<Stream> {
     let refused = |why| Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
     let stream: Stream = match endpoint {
         Endpoint::Unix(path) => {
@@ -344,7 +506,7 @@ async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<Stream> {
                 return refused("the socket belongs to another user");
             }
             if let Trust::Process(plugin) = trust
-                && peer.pid().and_then(|pid| u32::try_from(pid).ok()) != Some(plugin)
+                && peer.pid().and_then(|pid| u32::try_from(pid).ok()) != Some(*plugin)
             {
                 return refused(
                     "the socket belongs to another process than the one that was started",
@@ -367,7 +529,7 @@ async fn dial(endpoint: Endpoint, trust: Trust) -> io::Result<Stream> {
         return Ok(stream);
     };
     let name = ServerName::try_from(tls::NAME).map_err(io::Error::other)?;
-    let stream = TlsConnector::from(config)
+    let stream = TlsConnector::from(Arc::clone(config))
         .connect(name, stream)
         .await
         .map_err(|error| {
@@ -473,6 +635,60 @@ fn classify(status: &Status) -> (ErrorClass, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A peer that meets the first call with a reset or with a GOAWAY that says it was not begun.
+    async fn refused_with(reason: Option<Reason>) -> CallError {
+        let (ours, theirs) = tokio::io::duplex(1 << 16);
+        let peer = async {
+            let mut server = h2::server::handshake(theirs).await.unwrap();
+            if reason.is_none() {
+                // The call crosses it on its way.
+                server.abrupt_shutdown(Reason::NO_ERROR);
+                while server.accept().await.is_some() {}
+                return;
+            }
+            while let Some(Ok((_, mut answer))) = server.accept().await {
+                answer.send_reset(reason.unwrap_or(Reason::NO_ERROR));
+            }
+        };
+        let host = async {
+            let (wire, work) = Wire::open(ours).await.unwrap();
+            let mut client = GrpcControllerClient::new(wire);
+            let call = client.shutdown(tidegate_plugin::launch::Empty {});
+            tokio::pin!(call, work);
+            let answer = tokio::select! {
+                answer = &mut call => answer,
+                () = &mut work => call.await,
+            };
+            CallError::of(answer.unwrap_err())
+        };
+        tokio::select! {
+            error = host => error,
+            () = async { peer.await; std::future::pending().await } => unreachable!(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_was_not_begun_is_told_from_what_was_broken_off() {
+        let refused = refused_with(Some(Reason::REFUSED_STREAM)).await;
+        assert!(matches!(refused, CallError::NotTaken), "{refused:?}");
+        let gone = refused_with(None).await;
+        assert!(matches!(gone, CallError::NotTaken), "{gone:?}");
+        for code in [Reason::INTERNAL_ERROR, Reason::ENHANCE_YOUR_CALM] {
+            let broken = refused_with(Some(code)).await;
+            assert!(
+                matches!(broken, CallError::Reset { reason, .. } if reason == code),
+                "{broken:?}"
+            );
+            assert!(matches!(
+                broken.of_look(),
+                CallError::Reset {
+                    is_question: true,
+                    ..
+                }
+            ));
+        }
+    }
 
     #[test]
     fn an_answer_about_a_request_that_was_cut_off_is_none() {

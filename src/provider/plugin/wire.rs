@@ -1,11 +1,11 @@
 //! What tonic's clients talk through: one HTTP/2 connection, and nothing in between.
 //!
-//! tonic's own channel balances, reconnects and queues, each in a task or a box of its own. A plugin
-//! is one process at one socket, and once that connection is gone there is nobody left to call.
+//! tonic's own channel balances and queues, each in a task or a box of its own. A plugin is one process
+//! at one socket; `connection` dials again where it asks for a new connection.
 
 use std::fmt;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -22,8 +22,9 @@ use tonic::codegen::{Service, StdError};
 /// A state record of a megabyte comes through without a question back, and in one frame.
 const WINDOW: u32 = 8 << 20;
 const FRAME: u32 = 1 << 20;
-/// A status may hold a long text; more than this is no status.
-const HEADER_BYTES_MAX: u32 = 16 << 20;
+/// A status may hold a long text; more than this is no status. Go cuts headers into frames of 16 KiB
+/// whatever we take, and h2 counts frames as if each were full: of 16 KiB it takes 80 then, 1.3 MB.
+const HEADER_BYTES_MAX: u32 = 64 << 20;
 /// Where a status keeps more than a text.
 const DETAILS: &str = "grpc-status-details-bin";
 /// A placeholder: the socket knows the way.
@@ -55,12 +56,19 @@ impl Wire {
             .max_frame_size(FRAME)
             .max_header_list_size(HEADER_BYTES_MAX)
             .enable_push(false);
-        let (requests, connection) = builder.handshake(stream).await?;
+        let (requests, connection) = builder.handshake::<_, Bytes>(stream).await?;
         let work = async move {
             // Why it ended is what every call on it is told.
             drop(connection.await);
         };
         Ok((Self { requests }, work))
+    }
+
+    /// True when nothing new can be asked for on it: the peer asked for another connection, or is gone.
+    pub(super) fn is_over(&self) -> bool {
+        let mut requests = self.requests.clone();
+        let mut context = Context::from_waker(Waker::noop());
+        matches!(requests.poll_ready(&mut context), Poll::Ready(Err(_)))
     }
 }
 

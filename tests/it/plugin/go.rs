@@ -64,7 +64,10 @@ async fn peers() -> Vec<(Lab, Plugin)> {
 }
 
 async fn opened(executable: &Path) -> (Lab, Plugin) {
-    let mut lab = Lab::new("files", executable);
+    open_files(Lab::new("files", executable)).await
+}
+
+async fn open_files(mut lab: Lab) -> (Lab, Plugin) {
     lab.variables.push((
         "FILES_TOKEN".to_owned(),
         "token-of-the-files-4711".to_owned(),
@@ -380,6 +383,53 @@ async fn plain_go_errors_keep_their_words() {
         }
         plugin.close().await;
     }
+}
+
+/// Go cuts long headers into small frames; with percent signs this text is three times as long.
+#[tokio::test]
+async fn a_very_long_error_is_one_calls_error_and_no_others() {
+    for (lab, plugin) in peers().await {
+        let vpc = driver(&plugin, "infra.vpc");
+        let said = format!("iac: forbidden: {}", "\u{fc}".repeat(150_000));
+        let long = lab.spec("infra.vpc", "fails", &[("fail_with", text(&said))]);
+        let well = lab.spec("infra.vpc", "beside", &[]);
+        let doing = operation();
+        let (long, well) = tokio::join!(vpc.create(&doing, &long), vpc.create(&doing, &well));
+        let error = long.unwrap_err();
+        assert_eq!(error.class, ErrorClass::Denied);
+        assert!(
+            error.message.starts_with("iac: forbidden: \u{fc}\u{fc}"),
+            "{error}"
+        );
+        well.unwrap();
+        plugin.close().await;
+    }
+}
+
+/// Go servers may ask for a new connection now and then: what runs on the old one ends there.
+#[tokio::test]
+async fn a_connection_that_has_grown_old_is_made_anew() {
+    let Some(executable) = executable() else {
+        return harness::skip_without("go");
+    };
+    let lab = Lab::new("files", executable);
+    fs::write(lab.plugins().join("files/max-age"), "20ms").unwrap();
+    let (lab, plugin) = open_files(lab).await;
+    let vpc = driver(&plugin, "infra.vpc");
+    let mut made = Vec::new();
+    for number in 0..40 {
+        let spec = lab.spec("infra.vpc", &format!("vpc-{number}"), &[]);
+        let mut answer = vpc.create(&operation(), &spec).await;
+        // A call that crossed the server's wish on its way was not begun.
+        if let Err(error) = &answer {
+            assert_eq!(error.class, ErrorClass::Transient, "{error}");
+            answer = vpc.create(&operation(), &spec).await;
+        }
+        made.push(answer.unwrap().provider_id);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(made.len(), 40);
+    plugin.close().await;
 }
 
 #[tokio::test]

@@ -9,9 +9,26 @@ package main
 import (
 	"fmt"
 	"os"
+	"path/filepath"
+	"time"
 
 	plugin "github.com/hashicorp/go-plugin"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 )
+
+// server is the library's own, but for a file that says how old a connection may grow.
+func server(options []grpc.ServerOption) *grpc.Server {
+	if text, err := os.ReadFile(filepath.Join(filepath.Dir(os.Args[0]), "max-age")); err == nil {
+		if age, err := time.ParseDuration(string(text)); err == nil {
+			options = append(options, grpc.KeepaliveParams(keepalive.ServerParameters{
+				MaxConnectionAge:      age,
+				MaxConnectionAgeGrace: 30 * time.Second,
+			}))
+		}
+	}
+	return plugin.DefaultGRPCServer(options)
+}
 
 func main() {
 	if len(os.Args) > 1 {
@@ -25,6 +42,6 @@ func main() {
 			MagicCookieValue: "workflow-external-plugin-v1",
 		},
 		Plugins:    plugin.PluginSet{"iac": &provider{jobs: map[string]string{}}},
-		GRPCServer: plugin.DefaultGRPCServer,
+		GRPCServer: server,
 	})
 }
