@@ -5,6 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::execute::{asked, within};
+use super::presence::of_others;
 use super::survey::owner_of;
 use super::{ApplyReport, Engine, hold};
 use crate::clock::rfc3339;
@@ -214,6 +215,35 @@ pub(super) async fn all(engine: &Engine<'_>) -> StoreResult<Vec<Address>> {
         .collect())
 }
 
+/// The old ones that another environment's store remembers, as they were on record.
+pub(super) async fn all_in(store: &dyn Store, random: &dyn Random) -> StoreResult<Vec<Record>> {
+    let keys = store.keepsakes().await?;
+    let mut names = keys
+        .iter()
+        .filter_map(|key| key.strip_prefix(KEEPSAKE))
+        .peekable();
+    if names.peek().is_none() {
+        return Ok(Vec::new());
+    }
+    let key = store.key(false).await?.ok_or_else(|| StoreError::Corrupt {
+        what: "what is remembered of old ones".to_owned(),
+        reason: "its state key is not there".to_owned(),
+    })?;
+    let keyring = Keyring::new(&key);
+    let room = Sealed {
+        store,
+        keyring: &keyring,
+        random,
+        now: String::new(),
+    };
+    let mut all = Vec::new();
+    for name in names {
+        let old = room.of(&Address::new(name)).await?;
+        all.extend(old.into_iter().map(|old| old.record));
+    }
+    Ok(all)
+}
+
 /// Every old one that waits for something. What goes by another name now is none.
 ///
 /// # Errors
@@ -353,6 +383,15 @@ async fn let_go(
             "to keep it: `tidegate infra import --name NAME --id {id}`; otherwise delete it at its provider"
         ))
         .exit(Exit::Partial)));
+    }
+    let kind = Kind::new(old.record.resource_type.clone());
+    let others = of_others(engine).await.map_err(Report::from)?;
+    if let Some(environment) = others.has_recorded(&kind, id) {
+        return Ok(Err(left(
+            "stays",
+            format!("environment `{environment}` has it on record, too"),
+            "take it off the record where it does not belong: `tidegate state rm`",
+        )));
     }
     Ok(delete(engine, lease, &old.record).await?.map_err(|why| {
         left(

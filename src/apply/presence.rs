@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::Engine;
 use super::execute::within;
+use super::{Engine, deposed};
 use crate::provider::ability::{Ability, Found};
 use crate::provider::{Driver, DriverError, ErrorClass};
+use crate::random::Random;
 use crate::resource::{ActionKind, Address, Kind, Map, Observed, ProviderId, Recorded, Value};
 use crate::state::journal::{Before, open_intents};
 use crate::state::{Entry, Record, Records, Store, StoreError, StoreResult};
@@ -73,7 +74,7 @@ impl Others {
             .or_else(|| self.has_begun(kind, name))
     }
 
-    fn has_recorded(&self, kind: &Kind, id: &str) -> Option<&str> {
+    pub(super) fn has_recorded(&self, kind: &Kind, id: &str) -> Option<&str> {
         let key = (kind.as_str().to_owned(), id.to_owned());
         self.recorded.get(&key).map(String::as_str)
     }
@@ -83,9 +84,19 @@ impl Others {
         self.begun.get(&key).map(String::as_str)
     }
 
-    async fn add(&mut self, environment: &str, store: &dyn Store) -> StoreResult<()> {
+    async fn add(
+        &mut self,
+        environment: &str,
+        store: &dyn Store,
+        random: &dyn Random,
+    ) -> StoreResult<()> {
         for record in store.list().await? {
             let key = (record.resource_type, record.provider_id);
+            self.recorded.insert(key, environment.to_owned());
+        }
+        // What waits there to be deleted once nothing stands on it any more is theirs still.
+        for old in deposed::all_in(store, random).await? {
+            let key = (old.resource_type, old.provider_id);
             self.recorded.insert(key, environment.to_owned());
         }
         let journal = store.journal_read().await?;
@@ -129,7 +140,9 @@ pub async fn of_others(engine: &Engine<'_>) -> StoreResult<Others> {
             continue;
         }
         if let Some(store) = engine.store.beside(&environment)? {
-            let added = others.add(&environment, store.as_ref()).await;
+            let added = others
+                .add(&environment, store.as_ref(), engine.random.as_ref())
+                .await;
             added.map_err(|error| in_another(&environment, error))?;
         }
     }

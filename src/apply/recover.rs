@@ -2,7 +2,6 @@
 //! never by guessing, before anything new is planned.
 
 use std::cell::Cell;
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -239,6 +238,68 @@ impl Left<'_> {
     }
 }
 
+/// The record of what a run that was cut off had made. What it was made with is not known for sure: no
+/// config is recorded, so the plan compares everything and the driver completes what is missing.
+fn found_cut_off(
+    engine: &Engine<'_>,
+    owner: &ProviderId,
+    driver: &dyn Driver,
+    (address, kind): (&Address, &Kind),
+    observed: Observed,
+    old: Option<&Record>,
+) -> Record {
+    let resources = by_address(engine);
+    let declared = resources.get(address);
+    let outputs = match declared {
+        Some(resource) => sort_outputs(engine, resource, driver, observed.outputs),
+        None => live_outputs(
+            engine,
+            None,
+            driver,
+            &Recorded::by_name(address.clone(), kind.clone()),
+            observed.outputs,
+        ),
+    };
+    let found = Observed {
+        outputs,
+        ..observed
+    };
+    let spec = Spec {
+        address: address.clone(),
+        kind: kind.clone(),
+        config: Map::new(),
+        public_config: PublicMap::new(),
+        dependencies: old
+            .map(|old| old.dependencies.iter().cloned().collect())
+            .unwrap_or_default(),
+    };
+    let mut record = from_observed(
+        &Applied {
+            environment: &engine.config.environment,
+            provider: engine.providers.get(owner).map_or("", |owner| owner.name()),
+            provider_ref: owner.as_str(),
+            spec: &spec,
+            observed: &found,
+            source: "apply",
+            protected: declared.is_some_and(|resource| resource.protected)
+                || old.is_some_and(|old| old.tidegate.protected),
+            adopted: false,
+            error: "an earlier run was cut off while making it",
+            prior: None,
+        },
+        &engine.keyring,
+        engine.random.as_ref(),
+    );
+    if let Some(old) = old {
+        record.created_at.clone_from(&old.created_at);
+        record.updated_at.clone_from(&old.updated_at);
+        record.tidegate.version = old.tidegate.version;
+        record.unknown.clone_from(&old.unknown);
+        record.tidegate.unknown.clone_from(&old.tidegate.unknown);
+    }
+    record
+}
+
 async fn settle(
     engine: &Engine<'_>,
     lease: &Lease,
@@ -271,10 +332,17 @@ async fn settle(
             others.ids.extend(olds);
             match look_up(engine, &owner, driver, (address, kind), left, &others).await? {
                 Presence::There(observed) => {
-                    let mut record = record;
-                    record.provider_id = observed.provider_id;
-                    taint(&mut record, "an earlier run was cut off while making it");
-                    put(engine, lease, &record).await?;
+                    // Nothing of the old one's but its history: another's address and password are wrong
+                    // under the new one's id.
+                    let found = found_cut_off(
+                        engine,
+                        &owner,
+                        driver,
+                        (address, kind),
+                        *observed,
+                        Some(&record),
+                    );
+                    put(engine, lease, &found).await?;
                     mark().await?;
                     Ok("its new one was made but not recorded; it is recorded now and will be completed".to_owned())
                 }
@@ -293,50 +361,8 @@ async fn settle(
         (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {
             match look_up(engine, &owner, driver, (address, kind), left, left.before).await? {
                 Presence::There(observed) => {
-                    let resources = by_address(engine);
-                    let outputs = match resources.get(address) {
-                        Some(resource) => sort_outputs(engine, resource, driver, observed.outputs),
-                        None => live_outputs(
-                            engine,
-                            None,
-                            driver,
-                            &Recorded::by_name(address.clone(), kind.clone()),
-                            observed.outputs,
-                        ),
-                    };
-                    let found = Observed {
-                        outputs,
-                        ..*observed
-                    };
-                    // What it was made with is not known for sure: no config is recorded, so the
-                    // plan compares everything and the driver completes what is missing.
-                    let spec = Spec {
-                        address: address.clone(),
-                        kind: kind.clone(),
-                        config: Map::new(),
-                        public_config: PublicMap::new(),
-                        dependencies: BTreeSet::new(),
-                    };
-                    let record = from_observed(
-                        &Applied {
-                            environment: &engine.config.environment,
-                            provider: engine
-                                .providers
-                                .get(&owner)
-                                .map_or("", |owner| owner.name()),
-                            provider_ref: owner.as_str(),
-                            spec: &spec,
-                            observed: &found,
-                            source: "apply",
-                            protected: resources
-                                .get(address)
-                                .is_some_and(|resource| resource.protected),
-                            error: "an earlier run was cut off while making it",
-                            prior: None,
-                        },
-                        &engine.keyring,
-                        engine.random.as_ref(),
-                    );
+                    let record =
+                        found_cut_off(engine, &owner, driver, (address, kind), *observed, None);
                     put(engine, lease, &record).await?;
                     Ok(
                         "it was made but not recorded; it is recorded now and will be completed"

@@ -393,6 +393,7 @@ pub async fn reseal(engine: &Engine<'_>, lease: &Lease, survey: &Survey) -> Resu
                 observed: &observed,
                 source: &record.tidegate.applied_config_source,
                 protected: resource.protected,
+                adopted: record.tidegate.adopted,
                 error: &record.error,
                 prior: Some(record),
             },

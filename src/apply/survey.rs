@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Engine;
+use super::presence::is_shared;
 use super::remarks::validate;
 use super::saved::plan_id;
 pub use super::sealing::sort_outputs;
@@ -551,6 +552,16 @@ pub(super) fn holder_name<'a>(
         owner_name(engine, record)
     }
 }
+
+/// True for a zone that was taken over, and not made: it holds more than we know of, and is not ours to
+/// delete.
+pub fn was_there(record: &Record) -> bool {
+    let is_adopted = record.tidegate.adopted || record.tidegate.applied_config_source == "adoption";
+    is_adopted && is_shared(&Kind::new(record.resource_type.clone()))
+}
+
+/// Why such a zone stays.
+pub(super) const WAS_THERE: &str = "it was there before it was taken over";
 
 /// The delete of a resource the config no longer holds.
 pub fn delete_action(engine: &Engine<'_>, record: &Record) -> Action {

@@ -10,7 +10,7 @@ use futures_util::StreamExt as _;
 pub use self::remove::{Removal, Removed, plan_of, remove};
 use super::execute::within;
 pub use super::presence::{Others, of_others};
-use super::presence::{Place, Presence, locator};
+use super::presence::{Place, Presence, is_shared, locator};
 use super::sealing::live_outputs;
 use super::survey::{declared, dependencies, holder_of, owner_of};
 use super::values::Declared;
@@ -39,6 +39,9 @@ pub struct Target {
     pub prior: Recorded,
     /// What goes after it.
     pub depends_on: BTreeSet<Address>,
+    /// What the config says beyond that. What is on record is true of what is there, and the config may
+    /// never have been applied: it is heeded where records leave room.
+    pub declared_depends_on: BTreeSet<Address>,
     /// Needs to be named to be removed.
     pub protected: bool,
     /// Not in the config; found by its tag.
@@ -165,6 +168,7 @@ async fn discover_old(engine: &Engine<'_>, old: &Record, address: &Address) -> D
             provider,
             prior: seen(engine, driver, prior, observed),
             depends_on: old.dependencies.iter().cloned().collect(),
+            declared_depends_on: BTreeSet::new(),
             // Its end was approved when its new one was.
             protected: false,
             orphan: false,
@@ -245,8 +249,14 @@ async fn discover_one(
             kind: kind.clone(),
             provider: provider.clone(),
             prior: seen(engine, driver, prior, observed),
-            depends_on: dependencies(resource, declared),
-            protected: resource.protected || record.is_some_and(|record| record.tidegate.protected),
+            depends_on: match record {
+                Some(record) => record.dependencies.iter().cloned().collect(),
+                None => dependencies(resource, declared),
+            },
+            declared_depends_on: dependencies(resource, declared),
+            // Without a record nobody knows whether a zone was made here or found.
+            protected: resource.protected
+                || record.map_or(is_shared(&kind), |record| record.tidegate.protected),
             orphan: false,
             created_at: String::new(),
             access_key: String::new(),
@@ -360,6 +370,7 @@ pub fn target_of(engine: &Engine<'_>, provider: &ProviderId, found: Found) -> Ta
         provider: provider.clone(),
         prior,
         depends_on: BTreeSet::new(),
+        declared_depends_on: BTreeSet::new(),
         protected: false,
         orphan: true,
         created_at,

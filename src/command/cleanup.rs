@@ -640,6 +640,7 @@ mod tests {
                 provider: ProviderId::new("cloud"),
                 prior,
                 depends_on: BTreeSet::new(),
+                declared_depends_on: BTreeSet::new(),
                 protected: false,
                 orphan,
                 created_at: made.unwrap_or_default().to_owned(),

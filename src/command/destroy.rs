@@ -140,9 +140,7 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
         // What the config says now counts as well, although no run has put it on record yet.
         if let Some(resource) = resources.get(&address) {
             action.protected |= resource.protected;
-            action
-                .recorded_depends_on
-                .extend(dependencies(resource, &copies));
+            action.depends_on = dependencies(resource, &copies);
         }
         if let Err(problem) = engine.driver(&address, &action.provider, &action.kind) {
             problems.push(problem.exit(Exit::Usage));

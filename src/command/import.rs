@@ -334,6 +334,7 @@ fn adopt(
             observed,
             source: "adoption",
             protected,
+            adopted: true,
             error: "",
             prior,
         },

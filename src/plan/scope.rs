@@ -83,7 +83,7 @@ impl Scope {
     }
 
     /// What the chosen actions need and the choice leaves out, as sentences, sorted: a dependency
-    /// that does not exist yet, and what still stands on something that would be deleted.
+    /// that does not exist yet, and what still stands on something that would be deleted or replaced.
     /// `recorded` holds every recorded resource with its recorded dependencies.
     pub fn missing<'a>(
         &self,
@@ -95,10 +95,13 @@ impl Scope {
         }
         let recorded: BTreeMap<&Address, &[Address]> = recorded.into_iter().collect();
         let mut missing = BTreeSet::new();
-        let deleted: BTreeSet<&Address> = actions
+        let going: BTreeMap<&Address, &str> = actions
             .iter()
-            .filter(|action| action.action == ActionKind::Delete)
-            .map(|action| &action.address)
+            .filter_map(|action| match action.action {
+                ActionKind::Delete => Some((&action.address, "deleted")),
+                ActionKind::Replace => Some((&action.address, "replaced")),
+                ActionKind::Create | ActionKind::Update | ActionKind::NoOp => None,
+            })
             .collect();
         for action in actions {
             for needed in &action.depends_on {
@@ -114,10 +117,12 @@ impl Scope {
             if self.includes(address) {
                 continue;
             }
-            for below in stands_on.iter().filter(|below| deleted.contains(below)) {
-                missing.insert(format!(
-                    "`{address}` still stands on `{below}`, which would be deleted"
-                ));
+            for below in *stands_on {
+                if let Some(what) = going.get(below) {
+                    missing.insert(format!(
+                        "`{address}` still stands on `{below}`, which would be {what}"
+                    ));
+                }
             }
         }
         missing.into_iter().collect()
@@ -190,6 +195,13 @@ mod tests {
         assert_eq!(
             chosen.missing(&[action("web", ActionKind::Delete, &[])], [(&db, &web[..])]),
             ["`db` still stands on `web`, which would be deleted"]
+        );
+        assert_eq!(
+            chosen.missing(
+                &[action("web", ActionKind::Replace, &[])],
+                [(&db, &web[..])]
+            ),
+            ["`db` still stands on `web`, which would be replaced"]
         );
     }
 }

@@ -172,6 +172,8 @@ struct Edges {
     recorded: Vec<(u32, u32)>,
     /// A dependent's update before the delete of what it used to need.
     soft: Vec<(u32, u32)>,
+    /// Deletes, in the order that the config asks for: nobody has carried that out yet.
+    wished: Vec<(u32, u32)>,
     /// Keeping an old one until what its new one needs is there: nothing goes that could not come again.
     careful: Vec<(u32, u32)>,
 }
@@ -181,7 +183,8 @@ impl Edges {
     /// so is what records say of those in a circle: records may hold anything, and what nobody can
     /// delete would be there for ever.
     fn wired(&self, nodes: usize) -> Wiring {
-        let wishes: [&[&[(u32, u32)]]; 3] = [
+        let wishes: [&[&[(u32, u32)]]; 4] = [
+            &[&self.recorded, &self.soft, &self.careful, &self.wished],
             &[&self.recorded, &self.soft, &self.careful],
             &[&self.recorded, &self.soft],
             &[&self.recorded],
@@ -285,6 +288,15 @@ fn laid_out(actions: &[Action]) -> (Vec<Step>, Edges) {
                     );
                 }
             }
+        }
+        if let (Some(delete), true) = (own.delete, own.is_pure_delete) {
+            let below = action.depends_on.iter().filter_map(|name| slots.get(name));
+            edges.wished.extend(
+                below
+                    .filter(|slot| slot.is_pure_delete)
+                    .filter_map(|slot| slot.delete)
+                    .map(|later| (delete, later)),
+            );
         }
         // What used to stand on `below` goes (or moves away) before it does.
         for below in action

@@ -86,6 +86,8 @@ pub struct Applied<'a> {
     pub source: &'a str,
     /// Replace and delete need an explicit override.
     pub protected: bool,
+    /// It was there before, and was taken over.
+    pub adopted: bool,
     /// What went wrong, for a resource that exists in spite of an error; it is recorded as
     /// tainted. Empty on success.
     pub error: &'a str,
@@ -119,6 +121,7 @@ pub fn from_observed(applied: &Applied<'_>, keyring: &Keyring, random: &dyn Rand
             environment: applied.environment.to_owned(),
             applied_config_source: applied.source.to_owned(),
             protected: applied.protected,
+            adopted: applied.adopted,
             ..Extension::default()
         },
         unknown: std::collections::BTreeMap::new(),
@@ -406,6 +409,7 @@ mod tests {
                 observed,
                 source: "apply",
                 protected: true,
+                adopted: false,
                 error: "",
                 prior,
             };

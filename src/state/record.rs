@@ -86,6 +86,9 @@ pub struct Extension {
     /// True when replace and delete need an explicit override.
     #[serde(default)]
     pub protected: bool,
+    /// It was there before, and was taken over.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// Free text from the provider, such as `running`.
     #[serde(default)]
     pub provider_status: String,

@@ -79,6 +79,9 @@ fn write_extension(extension: &Extension, out: &mut Writer) {
     pairs.number("format", extension.format);
     pairs.text("environment", &extension.environment);
     pairs.text("applied_config_source", &extension.applied_config_source);
+    if extension.adopted {
+        pairs.key("adopted").flag(true);
+    }
     if extension.protected {
         pairs.key("protected").flag(true);
     }
@@ -189,6 +192,10 @@ fn read_extension(reader: &mut Reader<'_>) -> Result<Extension, Reason> {
                 extension.version = reader.number()?;
                 continue;
             }
+            "adopted" => {
+                extension.adopted = reader.flag()?;
+                continue;
+            }
             "protected" => {
                 extension.protected = reader.flag()?;
                 continue;
@@ -252,7 +259,7 @@ mod tests {
             "error": "no", "theirs": {"a": [1]},
             "tidegate": {
                 "format": 1, "environment": "dev", "applied_config_source": "apply",
-                "protected": true, "provider_status": "running", "private": "AAAA", "version": 7,
+                "adopted": true, "protected": true, "provider_status": "running", "private": "AAAA", "version": 7,
                 "sealed": {"uri": {"fingerprint": "00", "sealed": "BBBB"}}, "later": [true],
             },
         }))

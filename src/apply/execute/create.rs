@@ -340,7 +340,10 @@ impl Executor<'_, '_> {
         )
         .await;
         match updated {
-            Ok(observed) => self.record(operation, driver, desired, observed, "").await,
+            Ok(observed) => {
+                self.record_as(operation, driver, desired, observed, ("", true))
+                    .await
+            }
             Err(error) => self.broken(operation, driver, desired, error).await,
         }
     }
@@ -379,7 +382,9 @@ impl Executor<'_, '_> {
         );
         let Some(wrong) = odd_answer(driver, &observed) else {
             self.room.answered(&desired.address).await;
-            return self.record(operation, driver, desired, observed, "").await;
+            return self
+                .record_as(operation, driver, desired, observed, ("", false))
+                .await;
         };
         let made = Recorded {
             provider_id: observed.provider_id,

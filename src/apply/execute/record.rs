@@ -20,6 +20,25 @@ impl Executor<'_, '_> {
         observed: Observed,
         taint: &str,
     ) -> Ended {
+        // What was found there and is not on record yet was not made by us.
+        let address = &desired.address;
+        let is_adopted = match self.records.get(address) {
+            Some(record) => record.tidegate.adopted,
+            None => self.priors.borrow().contains_key(address),
+        };
+        self.record_as(operation, driver, desired, observed, (taint, is_adopted))
+            .await
+    }
+
+    /// The same, of something of which it is known whether it was there before.
+    pub(super) async fn record_as(
+        &self,
+        operation: &Operation,
+        driver: &dyn Driver,
+        desired: &Spec,
+        observed: Observed,
+        (taint, is_adopted): (&str, bool),
+    ) -> Ended {
         let engine = self.engine;
         let address = &desired.address;
         let resource = self.resources[address];
@@ -40,6 +59,7 @@ impl Executor<'_, '_> {
                 observed: &observed,
                 source: "apply",
                 protected: resource.protected,
+                adopted: is_adopted,
                 error: &engine.masker.mask(taint),
                 prior: self.records.get(address),
             },
@@ -60,7 +80,8 @@ impl Executor<'_, '_> {
             taint.push_str(&format!(
                 "its output `{name}` ({bytes} bytes) is too large for the state and is left out ({why})"
             ));
-            Box::pin(self.record(operation, driver, desired, less, &taint)).await?;
+            let less = self.record_as(operation, driver, desired, less, (&taint, is_adopted));
+            Box::pin(less).await?;
             return Err(Box::new(Failure::plain(taint)).with_rest());
         }
         let recorded = Recorded {

@@ -8,7 +8,7 @@ use super::call::{Look, asked, repeated, within};
 use super::pace::Pace;
 use super::{Ended, Executor, Failure};
 use crate::apply::presence::{is_shared, shared_with};
-use crate::apply::survey::{holder_of, spec};
+use crate::apply::survey::{WAS_THERE, holder_of, spec, was_there};
 use crate::apply::{deposed, sizing};
 use crate::clock::rfc3339;
 use crate::plan::{Action, Step, StepKind};
@@ -219,9 +219,9 @@ impl Executor<'_, '_> {
                 .await
                 .map_err(|error| Box::new(Failure::store(&error)));
         }
-        if let Some(whose) = self.shared(action, &prior).await? {
+        if let Some(why) = self.stays(action, &prior).await? {
             self.note(format!(
-                "`{address}`, `{}`, stays: it is {whose} too; only its record goes.",
+                "`{address}`, `{}`, stays: {why}; only its record goes.",
                 prior.provider_id
             ));
             return self.forgotten(action, &prior).await;
@@ -292,8 +292,9 @@ impl Executor<'_, '_> {
         Ok(())
     }
 
-    /// Who else has it, of a kind that several may have: a zone goes with the last one.
-    async fn shared(
+    /// Why it is not deleted, of a kind that several may have: a zone goes with the last one, and only one
+    /// that was made here.
+    async fn stays(
         &self,
         action: &Action,
         prior: &Recorded,
@@ -304,17 +305,28 @@ impl Executor<'_, '_> {
         // Of two that go at the same time the second finds the first one gone.
         self.going.borrow_mut().insert(action.address.clone());
         let going = self.going.borrow().clone();
-        let other = self.records.iter().find(|record| {
-            record.provider_id == prior.provider_id
+        let mut was_made = false;
+        let mut other = None;
+        for record in self.records.iter() {
+            if record.provider_id == prior.provider_id
                 && record.resource_type == action.kind.as_str()
-                && !going.contains(&record.resource_id)
-        });
+            {
+                was_made |= !was_there(record);
+                if !going.contains(&record.resource_id) {
+                    other.get_or_insert(record);
+                }
+            }
+        }
+        if !was_made {
+            return Ok(Some(WAS_THERE.to_owned()));
+        }
         if let Some(other) = other {
-            return Ok(Some(format!("`{}`", other.resource_id)));
+            return Ok(Some(format!("it is `{}` too", other.resource_id)));
         }
         let elsewhere = shared_with(self.engine, &action.kind, &prior.provider_id).await;
         let elsewhere = elsewhere.map_err(|error| Box::new(Failure::store(&error)))?;
-        Ok(elsewhere.map(|environment| format!("on record in environment `{environment}`")))
+        Ok(elsewhere
+            .map(|environment| format!("it is on record in environment `{environment}` too")))
     }
 
     /// Takes a record away, and nothing else.

@@ -12,7 +12,7 @@ use crate::apply::Engine;
 use crate::apply::execute::{about, asked};
 use crate::apply::hold::prove;
 use crate::apply::presence::shared_with;
-use crate::apply::survey::owner_of;
+use crate::apply::survey::{WAS_THERE, owner_of, was_there};
 use crate::clock::rfc3339;
 use crate::plan::{Action, Plan, Step, Steps};
 use crate::provider::{DriverError, ErrorClass, Operation};
@@ -86,7 +86,7 @@ pub fn plan_of(environment: &str, targets: &[Target]) -> Result<Plan, Report> {
             } else {
                 String::new()
             },
-            depends_on: BTreeSet::new(),
+            depends_on: target.declared_depends_on.clone(),
             recorded_depends_on: target.depends_on.clone(),
             protected: target.protected,
             create_before_destroy: false,
@@ -243,10 +243,17 @@ async fn effect(
         None => None,
     };
     let shared = shared_with(engine, &target.kind, &target.prior.provider_id).await;
-    if let Some(environment) = shared.map_err(|error| (error.to_string(), false))? {
+    let why = shared
+        .map_err(|error| (error.to_string(), false))?
+        .map(|environment| format!("it is on record in environment `{environment}` too"))
+        .or_else(|| {
+            let (_, record) = record.as_ref()?;
+            was_there(record).then(|| WAS_THERE.to_owned())
+        });
+    if let Some(why) = why {
         engine.reporter.say(Event::Note {
             text: format!(
-                "`{}`, `{}`, stays: it is on record in environment `{environment}` too.",
+                "`{}`, `{}`, stays: {why}.",
                 target.address, target.prior.provider_id
             ),
         });

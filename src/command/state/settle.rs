@@ -131,6 +131,7 @@ impl Room<'_> {
             observed: &observed,
             source: "apply",
             protected,
+            adopted: false,
             error,
             prior: None,
         };

@@ -203,6 +203,18 @@ fn a_teardown_whose_lock_was_taken_over_deletes_nothing() {
 }
 
 #[test]
+fn what_is_on_record_decides_the_order_of_deletes_and_not_a_config_nobody_applied() {
+    let mut world = World::new(&[("a", "uses: \"${b.id}\""), ("b", "")]);
+    assert!(all_well(&world.apply()));
+    world.declare(&[("a", ""), ("b", "uses: \"${a.id}\"")]);
+    world.cloud.calls();
+    assert_eq!(world.tear_down(), [Outcome::Success, Outcome::Success]);
+    let mut calls = world.cloud.calls();
+    calls.retain(|call| call.starts_with("delete"));
+    assert_eq!(calls, ["delete a", "delete b"]);
+}
+
+#[test]
 fn the_old_one_of_a_pair_is_not_taken_for_its_new_one() {
     let config =
         |region: &str| format!("region: {region}, lifecycle: {{create_before_destroy: true}}");

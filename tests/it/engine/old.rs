@@ -1,8 +1,10 @@
 //! Old ones of replacements that make the new one first: they stay until nothing stands on them.
 
 use tidegate::provider::ErrorClass;
+use tidegate::resource::ActionKind;
 
-use super::world::{Act, World, all_well, endings};
+use super::planned;
+use super::world::{Act, Names, World, all_well, endings};
 
 const KEEP: &str = "lifecycle: {create_before_destroy: true}";
 
@@ -158,4 +160,47 @@ fn a_new_one_with_the_id_of_the_old_one_is_not_deleted_as_that() {
     assert_eq!(steps(&world), ["create db", "create db"]);
     assert_eq!(world.cloud.id_of("db").unwrap(), "db-1");
     assert!(world.try_whole(|_| ()).unwrap().2.is_empty());
+}
+
+#[test]
+fn an_old_one_that_waits_in_another_environment_is_that_environments() {
+    let mut world = World::new(&[("db", "")]);
+    assert!(all_well(&world.apply()));
+    world.waits_elsewhere("prod", "db", "db-of-prod");
+    world.forget_record("db");
+    world.cloud.forget("db-1");
+    world.cloud.plant_as("db", "db-of-prod");
+    world.cloud.by_name = Names::Work;
+    world.declare(&[("db", "adopt_existing: true")]);
+    let problems = world.try_apply(|_| ()).unwrap_err();
+    assert!(problems[0].message.contains("db") && !problems[0].because.is_empty());
+    assert!(
+        world.torn_down()[0].contains("on record in another environment"),
+        "{:?}",
+        world.torn_down()
+    );
+    assert_eq!(world.cloud.names(), ["db"]);
+}
+
+#[test]
+fn a_new_one_that_was_not_recorded_has_nothing_of_the_old_one() {
+    let mut world = World::new(&[("db", &format!("tags: a, {KEEP}"))]);
+    world.cloud.new_one_first = true;
+    assert!(all_well(&world.apply()));
+    world.declare(&[("db", &format!("tags: b, {KEEP}"))]);
+    world.remember_old("db");
+    world.die_in(ActionKind::Create, "db");
+    world.cloud.plant_as("db", "db-new");
+    let (report, findings) = world
+        .try_apply(|survey| assert_eq!(planned(&survey.plan), ["db update"]))
+        .unwrap();
+    assert!(all_well(&report), "{report:?}");
+    assert!(findings[0].contains("its new one was made"), "{findings:?}");
+    let record = &world.records()["db"];
+    assert_eq!(record.provider_id, "db-new");
+    assert_eq!(record.outputs["url"], "x://db/db-new");
+    assert_eq!(record.config["tags"], "b");
+    assert!(world.try_whole(|_| ()).unwrap().2.is_empty());
+    assert_eq!(world.cloud.id_of("db").unwrap(), "db-new");
+    assert_eq!(world.cloud.names(), ["db"]);
 }

@@ -451,18 +451,52 @@ fn what_the_config_adds_without_a_change_is_put_on_record() {
     assert!(world.records()["b"].dependencies.is_empty());
 }
 
-/// A world with a zone that somebody made long ago, on record.
+/// A world with a zone on record that the first of these made; the others took it over.
 fn zone(modules: &[(&str, &str)]) -> World {
     let mut world = World::new(&[]);
     world.cloud.by_name = Names::Work;
     world.cloud.kind = "infra.dns";
-    for (name, _) in modules {
+    let (first, _) = modules[0];
+    world
+        .cloud
+        .act("create", first, Act::AnswerId("example.net"));
+    world.declare(&modules[..1]);
+    assert!(all_well(&world.apply()));
+    for (name, _) in &modules[1..] {
         world.cloud.plant_as(name, "example.net");
     }
     world.declare(modules);
     assert!(all_well(&world.apply()));
     world.cloud.calls();
     world
+}
+
+#[test]
+fn a_zone_that_was_there_before_stays() {
+    let planted = || {
+        let mut world = World::new(&[]);
+        world.cloud.by_name = Names::Work;
+        world.cloud.kind = "infra.dns";
+        world.cloud.plant_as("zone", "example.net");
+        world.declare(&[("zone", "domain: example.net")]);
+        assert!(all_well(&world.apply()));
+        assert!(world.records()["zone"].tidegate.adopted);
+        world.cloud.calls();
+        world
+    };
+    let mut world = planted();
+    // Whatever is done to it later, it was not made here.
+    world.declare(&[("zone", "domain: example.net, tags: x")]);
+    assert!(all_well(&world.apply()));
+    world.declare(&[]);
+    assert!(all_well(&world.apply()));
+    assert!(world.records().is_empty());
+    assert_eq!(world.cloud.names(), ["zone"]);
+
+    let world = planted();
+    assert_eq!(world.tear_down(), [Outcome::Success]);
+    assert!(world.records().is_empty());
+    assert_eq!(world.cloud.names(), ["zone"]);
 }
 
 #[test]

@@ -889,6 +889,21 @@ impl World {
         });
     }
 
+    /// In another environment this waits to be deleted, because something stands on it still.
+    pub(super) fn waits_elsewhere(&self, environment: &str, name: &str, id: &str) {
+        let mut record = self.records()[name].clone();
+        id.clone_into(&mut record.provider_id);
+        let operation = Operation {
+            id: "theirs".to_owned(),
+            environment: environment.to_owned(),
+        };
+        let store = self.store.store.beside(environment).unwrap().unwrap();
+        self.with_engine_on(Arc::from(store), async |engine, lease| {
+            let remembered = deposed::remember(engine, lease, &record, &operation).await;
+            remembered.unwrap();
+        });
+    }
+
     /// A run of another environment is making something of this name.
     pub(super) fn begun_elsewhere(&self, environment: &str, name: &str) {
         let store = self.store.store.beside(environment).unwrap().unwrap();
@@ -941,6 +956,14 @@ impl World {
 
     /// Does something with everything open and locked.
     fn with_engine<T>(&self, work: impl AsyncFnOnce(&Engine<'_>, &Lease) -> T) -> T {
+        self.with_engine_on(Arc::clone(&self.store) as _, work)
+    }
+
+    fn with_engine_on<T>(
+        &self,
+        store: Arc<dyn Store>,
+        work: impl AsyncFnOnce(&Engine<'_>, &Lease) -> T,
+    ) -> T {
         let config = self.load();
         let providers: Providers = config
             .providers
@@ -952,7 +975,6 @@ impl World {
             .collect();
         let (canceller, cancel) = cancel::pair();
         *lock(&self.cloud.canceller) = Some(canceller);
-        let store: Arc<dyn Store> = Arc::clone(&self.store) as _;
         run(&self.clock, async {
             let lease = store.lock(&holder("run"), Duration::ZERO).await.unwrap();
             let key = store.key(true).await.unwrap().unwrap();
