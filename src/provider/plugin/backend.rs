@@ -304,14 +304,14 @@ impl StateBackend {
     /// # Errors
     /// When the plugin cannot tell.
     pub async fn get(&self, id: &str) -> Result<Option<iac::IaCState>, BackendError> {
-        let look = self.connection.tools().deadlines.look;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::GetStateRequest {
             resource_id: id.to_owned(),
         };
         let answer = unary!(
             self.connection,
             IaCStateBackendClient.get_state(request),
-            look
+            object
         )
         .await
         .map_err(|error| self.failed(&error))?;
@@ -339,14 +339,14 @@ impl StateBackend {
     /// # Errors
     /// When it is not sure that it is stored.
     pub async fn save(&self, record: iac::IaCState) -> Result<(), BackendError> {
-        let effect = self.connection.tools().deadlines.effect;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::SaveStateRequest {
             state: Some(record),
         };
         unary!(
             self.connection,
             IaCStateBackendClient.save_state(request),
-            effect
+            object
         )
         .await
         .map(drop)
@@ -380,14 +380,14 @@ impl StateBackend {
     /// # Errors
     /// Also when there was none, with many plugins.
     pub async fn delete(&self, id: &str) -> Result<(), BackendError> {
-        let effect = self.connection.tools().deadlines.effect;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::DeleteStateRequest {
             resource_id: id.to_owned(),
         };
         unary!(
             self.connection,
             IaCStateBackendClient.delete_state(request),
-            effect
+            object
         )
         .await
         .map(drop)
@@ -399,11 +399,11 @@ impl StateBackend {
     /// # Errors
     /// When somebody holds it.
     pub async fn lock(&self, id: &str) -> Result<(), BackendError> {
-        let look = self.connection.tools().deadlines.look;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::LockRequest {
             resource_id: id.to_owned(),
         };
-        unary!(self.connection, IaCStateBackendClient.lock(request), look)
+        unary!(self.connection, IaCStateBackendClient.lock(request), object)
             .await
             .map(drop)
             .map_err(|error| self.failed(&error))
@@ -414,14 +414,18 @@ impl StateBackend {
     /// # Errors
     /// When it is not held.
     pub async fn unlock(&self, id: &str) -> Result<(), BackendError> {
-        let look = self.connection.tools().deadlines.look;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::UnlockRequest {
             resource_id: id.to_owned(),
         };
-        unary!(self.connection, IaCStateBackendClient.unlock(request), look)
-            .await
-            .map(drop)
-            .map_err(|error| self.failed(&error))
+        unary!(
+            self.connection,
+            IaCStateBackendClient.unlock(request),
+            object
+        )
+        .await
+        .map(drop)
+        .map_err(|error| self.failed(&error))
     }
 }
 
