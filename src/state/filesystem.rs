@@ -52,6 +52,7 @@ use super::{
     Each, Expected, Head, Holder, Keepsake, Lease, Snapshot, Store, StoreError, StoreResult, name,
 };
 use files::stem;
+use load::{LOOKS, Source};
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -187,6 +188,21 @@ impl Filesystem {
         self.read_own(&self.path(HEAD), "the state head")
     }
 
+    /// Without a head nothing is known of what is there, and it is there all the same.
+    fn refuse_headless(&self) -> StoreResult<()> {
+        let left = self.names(RECORDS)?.len() + self.names(KEEPSAKES)?.len();
+        if left == 0 {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt {
+            what: format!("the state head (`{}`)", self.path(HEAD).display()),
+            reason: format!(
+                "it is gone, and {left} records and kept values are there: put it back, or let the next \
+                 run that takes the lock (`tidegate up`) make a new one, which no saved plan fits"
+            ),
+        })
+    }
+
     /// The head, which a held lock guarantees.
     fn need_head(&self) -> StoreResult<HeadFile> {
         self.read_head()?.ok_or_else(|| StoreError::Corrupt {
@@ -237,33 +253,45 @@ impl Store for Filesystem {
     }
 
     async fn head(&self) -> StoreResult<Option<Head>> {
-        // The journal before the head: who empties it writes the head first, so that whoever looks
-        // meanwhile sees the count in the one or in the other.
-        let noted = self.noted_serial()?;
-        let Some(head) = self.read_head()? else {
-            return Ok(None);
-        };
-        let fence = self.read_lock()?.map_or(0, |lock| lock.file.fence);
-        let fence = head.fence.max(fence);
         let incoming = |snapshot: Snapshot| {
-            Some(Head {
+            Ok(Some(Head {
                 lineage: snapshot.lineage,
                 serial: snapshot.serial,
-                fence,
-            })
+                fence: self.read_lock()?.map_or(0, |lock| lock.file.fence),
+            }))
         };
         self.unless_incoming(incoming, || {
-            Ok(Some(Head {
+            // The journal before the head: who empties it writes the head first, so that whoever looks
+            // meanwhile sees the count in the one or in the other.
+            let noted = self.noted_serial()?;
+            let Some(head) = self.read_head()? else {
+                return Ok(self.refuse_headless().map(|()| None));
+            };
+            let fence = self.read_lock()?.map_or(0, |lock| lock.file.fence);
+            Ok(Ok(Some(Head {
                 lineage: head.lineage,
                 serial: head.serial.max(noted),
-                fence,
-            }))
-        })
+                fence: head.fence.max(fence),
+            })))
+        })?
     }
 
     async fn list(&self) -> StoreResult<Vec<Record>> {
-        let records = self.list_records().await;
-        self.unless_incoming(|snapshot| snapshot.records, || records)
+        let mut looks = 0;
+        let mut before = self.source()?;
+        // As in `unless_incoming`, with others having a turn meanwhile.
+        loop {
+            if let Source::Incoming(snapshot) = before {
+                return Ok(snapshot.records);
+            }
+            let records = self.list_records().await;
+            let after = self.source()?;
+            looks += 1;
+            if after == before || looks > LOOKS && !matches!(after, Source::Incoming(_)) {
+                return records;
+            }
+            before = after;
+        }
     }
 
     async fn each(&self) -> StoreResult<Each> {
@@ -324,6 +352,18 @@ impl Store for Filesystem {
 
     async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
         self.free_lock_of(run_id).await
+    }
+
+    async fn beheaded(&self) -> StoreResult<Option<StoreError>> {
+        self.damaged_head()
+    }
+
+    async fn load_over_damage(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        self.load_over_head(snapshot, key).await
     }
 
     async fn load(

@@ -387,6 +387,30 @@ pub trait Store: Send + Sync + fmt::Debug {
         self.remove_empty(lease).await
     }
 
+    /// Why this environment can be neither read nor locked: its head is there, or what belongs to it is,
+    /// and it cannot be read. `None` when it can, or when there is nothing.
+    async fn beheaded(&self) -> StoreResult<Option<StoreError>> {
+        Ok(None)
+    }
+
+    /// Makes this environment what `snapshot` says although its head cannot be read, in one step, as
+    /// [`Store::load`] does for one that can be locked. Whoever holds its lock has lost it then.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the head can be read.
+    async fn load_over_damage(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        let _ = key;
+        Err(StoreError::Invalid(format!(
+            "{} cannot take over serial {} in the place of a head that cannot be read",
+            self.location(),
+            snapshot.serial
+        )))
+    }
+
     /// Frees the lock if the run `run_id` holds it, whoever asks; answers that holder, or `None`
     /// when the lock is free. Its lease is worth nothing from then on.
     ///

@@ -506,6 +506,18 @@ impl Store for Rescuing {
         self.inner.wipe_damaged(lease).await
     }
 
+    async fn beheaded(&self) -> StoreResult<Option<StoreError>> {
+        self.within(self.inner.beheaded()).await
+    }
+
+    async fn load_over_damage(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        self.inner.load_over_damage(snapshot, key).await
+    }
+
     async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
         self.inner.force_unlock(run_id).await
     }

@@ -21,12 +21,12 @@ use crate::state::{Damage, Entry, Keepsake, Lease, Snapshot, StoreError, is_key_
 const DEPOSED: &str = "deposed/";
 
 /// A document that becomes the state.
-struct Back<'a> {
-    file: &'a Path,
+pub(super) struct Back<'a> {
+    pub(super) file: &'a Path,
     /// The key it is sealed with, when it is not the store's.
     key_file: Option<&'a Path>,
     force: bool,
-    title: &'static str,
+    pub(super) title: &'static str,
 }
 
 /// What is to be forgotten of a damaged state.
@@ -278,6 +278,9 @@ impl Room<'_> {
             .exit(Exit::Usage)
             .into());
         }
+        if force && let Some(error) = self.store.beheaded().await.map_err(told)? {
+            return self.put_over_damage(&incoming, &back, change, &error).await;
+        }
         let serial = self
             .locked(change, async |lease| {
                 let (before, damage) = self.before(force).await?;
@@ -313,6 +316,15 @@ impl Room<'_> {
                 Ok(after.serial)
             })
             .await?;
+        self.say_put_back(&incoming, serial, &what)
+    }
+
+    pub(super) fn say_put_back(
+        &self,
+        incoming: &Snapshot,
+        serial: u64,
+        what: &str,
+    ) -> CommandResult {
         self.emit(
             Exit::Done,
             json!({
@@ -331,7 +343,11 @@ impl Room<'_> {
 
     /// What is sealed in a document must open here. Answers the key that has to come along for that;
     /// `None` when the store has it.
-    async fn key_of(&self, incoming: &Snapshot, back: &Back<'_>) -> Result<Option<Key>, Problems> {
+    pub(super) async fn key_of(
+        &self,
+        incoming: &Snapshot,
+        back: &Back<'_>,
+    ) -> Result<Option<Key>, Problems> {
         if incoming.sealed_values() == 0 {
             return Ok(None);
         }
@@ -348,6 +364,15 @@ impl Room<'_> {
         match (self.store.key(false).await, file) {
             (Ok(Some(key)), _) if is_key_of(incoming, &key) => return Ok(None),
             // One that is lost is what the file is for.
+            (Ok(_) | Err(StoreError::Corrupt { .. }), _) if file.is_some() => {}
+            // A damaged state does not tell its own key; one from outside is known all the same.
+            (Err(StoreError::Corrupt { .. }), None) => {
+                let declared = self.desk.declared(&self.config)?;
+                let outside = self.desk.state_key(&self.config, &declared)?;
+                if outside.is_some_and(|key| is_key_of(incoming, &key)) {
+                    return Ok(None);
+                }
+            }
             (Ok(_) | Err(StoreError::Corrupt { .. }), _) => {}
             (Err(error), _) => return Err(told(error)),
         }
@@ -460,10 +485,21 @@ impl Room<'_> {
 
     pub(super) async fn wipe(&self, arguments: &WipeArgs) -> CommandResult {
         let change = &arguments.change;
-        if self.store.head().await.map_err(told)?.is_none() {
-            self.emit(Exit::Done, json!({ "changed": false, "removed": [] }));
-            self.note("Nothing is recorded for this environment.");
-            return Ok(Exit::Done);
+        if arguments.force
+            && let Some(error) = self.store.beheaded().await.map_err(told)?
+        {
+            return self.wipe_beheaded(change, &error).await;
+        }
+        match self.store.head().await {
+            Ok(None) => {
+                self.emit(Exit::Done, json!({ "changed": false, "removed": [] }));
+                self.note("Nothing is recorded for this environment.");
+                return Ok(Exit::Done);
+            }
+            Ok(Some(_)) => {}
+            // A head that is gone is made anew under the lock.
+            Err(StoreError::Corrupt { .. }) if arguments.force => {}
+            Err(error) => return Err(told(error)),
         }
         let lease = self
             .desk

@@ -22,6 +22,8 @@ const RESERVED: [&str; 3] = ["memory", "filesystem", "postgres"];
 const BUNDLED_NAMES: [&str; 4] = ["s3", "spaces", "gcs", "azure_blob"];
 /// Slips of the finger within which one name is taken for another.
 const NEAR: usize = 2;
+/// How Go's JSON reader calls what a writer that was killed has left: a file that ends too soon.
+const CUT_SHORT: &str = "unexpected end of JSON input";
 /// The service, as the registry shortens it.
 const SERVICE: &str = "IaCStateBackend";
 
@@ -291,7 +293,7 @@ impl StateBackend {
                 || (code == Some(Code::ResourceExhausted) && class == ErrorClass::Invalid),
             is_answer_too_large: matches!(error, CallError::AnswerTooLarge),
             is_conflict: code == Some(Code::Aborted),
-            is_damaged: code == Some(Code::DataLoss),
+            is_damaged: code == Some(Code::DataLoss) || message.contains(CUT_SHORT),
             is_absent: code == Some(Code::NotFound)
                 || message.contains("not found")
                 || message.contains("does not exist"),

@@ -166,6 +166,19 @@ impl Filesystem {
         })
     }
 
+    /// Under the guard: the fence, when nobody holds the lock.
+    pub(super) fn refuse_held(&self) -> StoreResult<u64> {
+        let lock = self.read_lock()?;
+        match self.judge(lock.as_ref())? {
+            Answer::Free { .. } => Ok(lock.map_or(0, |lock| lock.file.fence)),
+            Answer::Held { holder, expires_in } => Err(StoreError::Locked {
+                environment: self.environment.clone(),
+                holder,
+                expires_in,
+            }),
+        }
+    }
+
     /// For how long we have seen the lock just as it is now, on our own monotonic clock.
     fn watch(&self, lock: &ReadLock) -> Duration {
         let now = self.clock.monotonic();
@@ -191,10 +204,9 @@ impl Filesystem {
         self.sweep()?;
         let head = self.read_head()?;
         let fence = fence.max(head.as_ref().map_or(0, |head| head.fence)) + 1;
-        if head.is_none() {
-            self.write_own(
-                &self.path(HEAD),
-                &HeadFile {
+        match head {
+            None => {
+                let head = HeadFile {
                     format: FORMAT,
                     lineage: hex_of::<16>(&*self.random),
                     serial: 0,

@@ -212,6 +212,65 @@ fn a_lost_key_comes_back_with_a_backup() {
     }
 }
 
+/// Without its head a state can be neither read nor locked; a backup takes its place all the same, or
+/// nothing does.
+#[test]
+fn a_state_whose_head_is_damaged_is_replaced_or_removed() {
+    let lab = Lab::applied();
+    let whole = lab.json("state pull --env dev");
+    lab.run("state backup --env dev -o copy.json")
+        .expect_code(0);
+    let head = lab.path(".tidegate/state/dev/head.json");
+    let cut = || std::fs::write(&head, "{").unwrap();
+    cut();
+    for line in [
+        "state pull --env dev",
+        "state rm db --force --env dev --yes",
+        "state push copy.json --env dev --yes",
+        "state wipe --env dev --yes",
+    ] {
+        let refused = lab.run(line).expect_code(1);
+        let text = refused.stderr();
+        assert!(text.contains("state wipe --force"), "{line}: {text}");
+    }
+    let restored = lab
+        .run("state restore copy.json --env dev --yes")
+        .expect_code(0);
+    assert!(restored.stderr().contains("nobody can read any more"));
+    lab.run("state verify --env dev").expect_code(0);
+    assert_eq!(lab.json("state pull --env dev")["digest"], whole["digest"]);
+    lab.run("infra plan --env dev --detailed-exitcode")
+        .expect_code(0);
+    // What is wrong with one environment is told to those who ask for that one.
+    cut();
+    assert_eq!(
+        lab.json("state list --env staging")["environments"],
+        serde_json::json!(["dev"])
+    );
+    lab.run("state wipe --force --env dev --yes").expect_code(0);
+    assert!(!lab.path(".tidegate/state").exists());
+}
+
+/// A head that is gone is no proof that nothing is recorded.
+#[test]
+fn records_without_a_head_are_not_passed_over() {
+    let lab = Lab::applied();
+    let head = lab.path(".tidegate/state/dev/head.json");
+    std::fs::remove_file(&head).unwrap();
+    for line in ["state verify --env dev", "infra destroy --env dev --yes"] {
+        let refused = lab.run(line).expect_code(1);
+        assert!(
+            refused.stderr().contains("head.json"),
+            "{}",
+            refused.stderr()
+        );
+    }
+    lab.run("infra apply --env dev --yes").expect_code(0);
+    lab.run("state verify --env dev").expect_code(0);
+    lab.run("infra destroy --env dev --yes").expect_code(0);
+    assert!(!lab.path(".tidegate/state").exists());
+}
+
 /// A key that is given from outside does not lie beside what it opens any more.
 #[test]
 fn a_key_that_moves_outside_leaves_the_folder() {
