@@ -483,13 +483,14 @@ impl Desk {
             .nodename()
             .to_string_lossy()
             .into_owned();
+        let context = actions::Context::from_variables(variables);
         let holder = Holder {
             run_id: hex_of::<8>(self.random.as_ref()),
             who: format!("{user}@{host}"),
             process_id: std::process::id(),
             command: command.to_owned(),
-            run_url: actions::Context::from_variables(variables)
-                .and_then(|context| context.run_url()),
+            run_url: context.as_ref().and_then(actions::Context::run_url),
+            job: context.map_or_else(String::new, |context| context.own_job()),
             since: rfc3339(self.clock.now()),
             mark: self.processes.own_mark(),
         };

@@ -97,6 +97,7 @@ mod tests {
                 process_id: 4711,
                 command: "up".to_owned(),
                 run_url: Some("https://forge.test/runs/1".to_owned()),
+                job: String::new(),
                 since: "2024-01-02T03:04:05Z".to_owned(),
                 mark: String::new(),
             }),

@@ -65,6 +65,9 @@ pub struct Holder {
     pub command: String,
     /// The workflow run's page, when inside GitHub Actions.
     pub run_url: Option<String>,
+    /// The job of that run and the runner it is on; empty elsewhere, and of older programs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub job: String,
     /// RFC 3339 start of the hold.
     pub since: String,
     /// The process as others on its machine recognise it

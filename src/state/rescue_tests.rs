@@ -182,6 +182,7 @@ fn holder(run: &str) -> Holder {
         process_id: 1,
         command: "up".to_owned(),
         run_url: None,
+        job: String::new(),
         since: String::new(),
         mark: String::new(),
     }

@@ -603,38 +603,48 @@ impl Room<'_> {
         Ok(Exit::Done)
     }
 
-    /// The holder's run id when the holder is this workflow run and attempt.
+    /// The holder's run id when the holder is this job of this workflow run and attempt, and may be dead.
     async fn own_lock(&self) -> Result<Option<String>, Problems> {
-        let ours = actions::Context::from_variables(&self.desk.settings.variables)
-            .and_then(|context| context.run_url())
-            .ok_or_else(|| {
-                Report::error(
-                    "state/not-in-actions",
-                    "`--if-mine` compares workflow runs, and this is none",
-                )
-                .fix("outside GitHub Actions, name the run: `tidegate state unlock RUN-ID`")
-                .exit(Exit::Usage)
-            })?;
-        match self.store.holder().await.map_err(told)? {
-            None => {
-                self.note("The state is not locked.");
-                Ok(None)
-            }
-            Some((holder, _)) if holder.run_url.as_deref() == Some(ours.as_str()) => {
-                Ok(Some(holder.run_id))
-            }
-            Some((holder, _)) => {
-                self.note(format!(
-                    "The lock is that of another run ({}{}); it is left alone.",
-                    holder.who,
-                    holder
-                        .run_url
-                        .map(|url| format!(", {url}"))
-                        .unwrap_or_default()
-                ));
-                Ok(None)
-            }
-        }
+        let context = actions::Context::from_variables(&self.desk.settings.variables);
+        let ours = context
+            .as_ref()
+            .and_then(|context| Some((context.run_url()?, context.own_job())));
+        let (run, job) = ours.ok_or_else(|| {
+            Report::error(
+                "state/not-in-actions",
+                "`--if-mine` compares workflow runs, and this is none",
+            )
+            .fix("outside GitHub Actions, name the run: `tidegate state unlock RUN-ID`")
+            .exit(Exit::Usage)
+        })?;
+        let Some((holder, _)) = self.store.holder().await.map_err(told)? else {
+            self.note("The state is not locked.");
+            return Ok(None);
+        };
+        let processes = &self.desk.processes;
+        let whose = if holder.run_url.as_deref() != Some(run.as_str()) {
+            "another run"
+        // Older programs did not tell the job.
+        } else if !holder.job.is_empty() && holder.job != job {
+            "another job of this run"
+        } else if processes.is_neighbour(&holder.mark) && !processes.is_certainly_gone(&holder.mark)
+        {
+            "a process that still runs on this machine"
+        } else {
+            return Ok(Some(holder.run_id));
+        };
+        let more = [Some(holder.job), holder.run_url];
+        let more: String = more
+            .into_iter()
+            .flatten()
+            .filter(|text| !text.is_empty())
+            .map(|text| format!(", {text}"))
+            .collect();
+        self.note(format!(
+            "The lock is that of {whose} ({}{more}); it is left alone.",
+            holder.who
+        ));
+        Ok(None)
     }
 }
 

@@ -1091,6 +1091,7 @@ fn holder(run_id: &str) -> Holder {
         process_id: 1,
         command: "test".to_owned(),
         run_url: None,
+        job: String::new(),
         since: String::new(),
         mark: String::new(),
     }
