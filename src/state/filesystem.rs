@@ -81,6 +81,8 @@ pub struct Filesystem {
     renewal: Renewal,
     key: Option<Zeroizing<[u8; 32]>>,
     codec: Codec,
+    /// The config that this is the state of by default; empty when it was said which folder is meant.
+    config: String,
     /// Empty when unknown: then nobody counts as being on this machine.
     machine: String,
     /// Tasks of this process queue here before they meet other processes at `lock.guard`.
@@ -119,6 +121,10 @@ struct HeadFile {
     /// The environment: a folder's name does not always tell it. Empty in heads of old.
     #[serde(default)]
     environment: String,
+    /// The config whose state this is, where nothing but the folder says so; empty elsewhere, and in
+    /// heads of old.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    config: String,
 }
 
 impl Filesystem {
@@ -163,6 +169,7 @@ impl Filesystem {
             random,
             renewal: Renewal::DEFAULT,
             key: None,
+            config: String::new(),
             machine,
             gate: tokio::sync::Mutex::new(()),
             memory: Mutex::default(),
@@ -174,6 +181,36 @@ impl Filesystem {
     pub fn with_machine(mut self, machine: &str) -> Self {
         machine.clone_into(&mut self.machine);
         self
+    }
+
+    /// Nothing says that this folder is meant but that the config of this name is beside it: a state that
+    /// another config has made there is not its own.
+    #[must_use]
+    pub fn of_config(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.config);
+        self
+    }
+
+    /// The other config whose state this is: what that one describes, ours would delete.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn claimed_by(&self) -> StoreResult<Option<String>> {
+        match self.read_head() {
+            Ok(Some(head)) => self.claimant(&head),
+            // Whoever reads it hears of that.
+            Ok(None) | Err(StoreError::Corrupt { .. } | StoreError::Newer { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn claimant(&self, head: &HeadFile) -> StoreResult<Option<String>> {
+        let is_ours =
+            self.config.is_empty() || head.config.is_empty() || head.config == self.config;
+        if is_ours || self.names(RECORDS)?.is_empty() && self.names(KEEPSAKES)?.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(head.config.clone()))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {

@@ -234,7 +234,10 @@ impl Filesystem {
             self.take_key(key)?;
         }
         // The head last: until then it tells the lineage and serial of before.
-        let check_of_before = self.read_head()?.map(|head| head.key_check);
+        let (check_of_before, config) = match self.read_head()? {
+            Some(head) => (Some(head.key_check), head.config),
+            None => (None, self.config.clone()),
+        };
         let key_check = key.map(|key| key_check(&key)).or(check_of_before);
         self.write_own(
             &self.path(HEAD),
@@ -245,6 +248,7 @@ impl Filesystem {
                 fence,
                 key_check: key_check.unwrap_or_default(),
                 environment: self.environment.clone(),
+                config,
             },
         )?;
         self.disk

@@ -213,8 +213,24 @@ impl Filesystem {
                     fence,
                     key_check: String::new(),
                     environment: self.environment.clone(),
-                },
-            )?;
+                    config: self.config.clone(),
+                };
+                self.write_own(&self.path(HEAD), &head)?;
+            }
+            Some(mut head) => {
+                // Another config may have come first since we looked.
+                if let Some(other) = self.claimant(&head)? {
+                    return Err(StoreError::Invalid(format!(
+                        "the state in `{}` is that of `{other}`, not of `{}`",
+                        self.directory.display(),
+                        self.config
+                    )));
+                }
+                if !self.config.is_empty() && head.config != self.config {
+                    head.config.clone_from(&self.config);
+                    self.write_own(&self.path(HEAD), &head)?;
+                }
+            }
         }
         let alive_path = self.path(&alive_name(fence));
         let alive = self
