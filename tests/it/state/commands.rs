@@ -515,6 +515,14 @@ fn their_records_are_adopted_and_written_back() {
     let back: Value =
         serde_json::from_slice(&std::fs::read(lab.path("out/orders-db.json")).unwrap()).unwrap();
     assert_eq!(back, record);
+    // What an earlier export left there would be back with this one.
+    std::fs::copy(lab.path("out/cache.json"), lab.path("out/gone.json")).unwrap();
+    std::fs::remove_file(lab.path("out/cache.json")).unwrap();
+    let full = lab
+        .run("state export --format upstream -o out --env dev")
+        .expect_code(2);
+    assert!(full.stderr().contains("gone.json"), "{}", full.stderr());
+    assert!(!lab.path("out/cache.json").exists());
     // A folder above them is not an empty one of theirs.
     std::fs::create_dir_all(lab.path("bucket/iac-state")).unwrap();
     let above = lab
