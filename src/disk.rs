@@ -546,7 +546,9 @@ mod system {
                 Err(error)
                     if !matches!(
                         error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                        io::ErrorKind::NotFound
+                            | io::ErrorKind::DirectoryNotEmpty
+                            | io::ErrorKind::NotADirectory
                     ) =>
                 {
                     Err(failed("remove the directory", directory)(error))
