@@ -322,6 +322,7 @@ impl Bench {
             process_id: 1,
             command: "bench".to_owned(),
             run_url: None,
+            job: String::new(),
             since: String::new(),
             mark: String::new(),
         };

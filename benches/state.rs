@@ -264,6 +264,7 @@ fn holder() -> Holder {
         process_id: std::process::id(),
         command: "up".to_owned(),
         run_url: None,
+        job: String::new(),
         since: String::new(),
         mark: String::new(),
     }

@@ -125,6 +125,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn FileLock>>>;
     /// The path with links and `..` resolved; it must exist.
     fn canonical(&self, path: &Path) -> DiskResult<PathBuf>;
+    /// Who may do what with a file, as the nine bits of its mode; `None` where there is no such thing.
+    fn mode(&self, path: &Path) -> DiskResult<Option<u32>> {
+        let _ = path;
+        Ok(None)
+    }
 }
 
 /// Numbers the temporary files of this process.
@@ -223,6 +228,17 @@ pub trait DiskExt: Disk {
             Some(_) if is_kernels => self.append(path, bytes, mode, false),
             _ => self.write_atomic(path, bytes, mode),
         }
+    }
+
+    /// Replaces a file of the project in one step. Where it is a link, what it leads to is replaced; the
+    /// mode stays as it is. One that is not there yet gets `mode`.
+    fn rewrite(&self, path: &Path, bytes: &[u8], mode: u32) -> DiskResult<()> {
+        if self.entry(path)?.is_none() {
+            return self.write_atomic(path, bytes, mode);
+        }
+        let place = self.canonical(path)?;
+        let mode = self.mode(&place)?.unwrap_or(mode);
+        self.write_atomic(&place, bytes, mode)
     }
 
     /// Keeps the file `from` under the name `to` too, in place of what stands there, in one step and
@@ -546,7 +562,9 @@ mod system {
                 Err(error)
                     if !matches!(
                         error.kind(),
-                        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                        io::ErrorKind::NotFound
+                            | io::ErrorKind::DirectoryNotEmpty
+                            | io::ErrorKind::NotADirectory
                     ) =>
                 {
                     Err(failed("remove the directory", directory)(error))
@@ -589,6 +607,11 @@ mod system {
 
         fn canonical(&self, path: &Path) -> DiskResult<PathBuf> {
             fs::canonicalize(path).map_err(failed("find", path))
+        }
+
+        fn mode(&self, path: &Path) -> DiskResult<Option<u32>> {
+            let data = fs::metadata(path).map_err(failed("look at", path))?;
+            Ok(Some(data.mode() & 0o777))
         }
     }
 }

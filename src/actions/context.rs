@@ -25,6 +25,8 @@ pub struct Context {
     pub run_attempt: u32,
     /// The job's key in the workflow file.
     pub job: String,
+    /// The name of the runner the job is on.
+    pub runner: String,
     /// The workflow's name.
     pub workflow: String,
     /// The commit the run is about.
@@ -78,6 +80,7 @@ impl Context {
                 .and_then(|value| value.parse().ok())
                 .unwrap_or(1),
             job: text("GITHUB_JOB"),
+            runner: text("RUNNER_NAME"),
             workflow: text("GITHUB_WORKFLOW"),
             sha: text("GITHUB_SHA"),
             reference: text("GITHUB_REF"),
@@ -96,6 +99,11 @@ impl Context {
             summary_file: path("GITHUB_STEP_SUMMARY"),
             runner_temp: path("RUNNER_TEMP"),
         })
+    }
+
+    /// This job among those of its run. Those of a matrix have one key, and each a runner of its own.
+    pub fn own_job(&self) -> String {
+        format!("{} on {}", self.job, self.runner)
     }
 
     /// The page of this run and attempt; `None` when the runner did not say which run it is.

@@ -21,6 +21,8 @@ pub(super) struct Hold<'a> {
     clock: &'a dyn Clock,
     /// When the last renewal that succeeded was asked for.
     proven: Cell<Option<Duration>>,
+    /// Since when it has been looked after here: it was ours then.
+    begun: Duration,
     /// One renewal is enough for all who wait for it.
     turn: tokio::sync::Mutex<()>,
 }
@@ -32,6 +34,7 @@ impl<'a> Hold<'a> {
             lease,
             clock,
             proven: Cell::new(None),
+            begun: clock.monotonic(),
             turn: tokio::sync::Mutex::new(()),
         }
     }
@@ -42,6 +45,12 @@ impl<'a> Hold<'a> {
         self.store.renew(self.lease).await?;
         self.proven.set(Some(asked));
         Ok(())
+    }
+
+    /// Nobody has heard from us for a whole lease: whoever waits for the lock may have it by now.
+    pub(super) fn is_over(&self) -> bool {
+        let proven = self.proven.get().unwrap_or(self.begun);
+        self.clock.monotonic().saturating_sub(proven) >= Renewal::DEFAULT.lease
     }
 
     /// Half a lease: what is asked for now has the other half to be done in.

@@ -526,7 +526,7 @@ fn write(desk: &Desk, config: &Config, before: &str, edited: &str) -> Result<(),
         .fix("run the command again"));
     }
     desk.disk
-        .write_atomic(&target, edited.as_bytes(), 0o644)
+        .rewrite(&target, edited.as_bytes(), 0o644)
         .map_err(|error| disk_failed(&error))
 }
 

@@ -165,16 +165,24 @@ async fn look(
     let by_name = Recorded::by_name(resource.address.clone(), resource.kind.clone());
     let provider = &engine.providers[&resource.provider];
     let answer = match id {
-        Some(id) if provider.abilities().contains(&Ability::Import) => {
-            provider.import(&resource.address, &resource.kind, id).await
-        }
         Some(id) => {
-            driver
-                .read(&Recorded {
-                    provider_id: id.to_owned(),
-                    ..by_name
-                })
-                .await
+            let by_id = Recorded {
+                provider_id: id.to_owned(),
+                ..by_name
+            };
+            let imported = if provider.abilities().contains(&Ability::Import) {
+                Some(provider.import(&resource.address, &resource.kind, id).await)
+            } else {
+                None
+            };
+            match imported {
+                // Plugins say that they can, and some cannot: then the id is enough to read it.
+                None => driver.read(&by_id).await,
+                Some(Err(error)) if error.class == ErrorClass::Unimplemented => {
+                    driver.read(&by_id).await
+                }
+                Some(answer) => answer,
+            }
         }
         None if driver.can_adopt(&resource.kind) => driver.read(&by_name).await,
         None => Err(DriverError::new(
@@ -190,7 +198,7 @@ async fn look(
                 format!("there is no such {} to import", resource.kind),
             )
             .fix("check `--id`, or let `infra apply` make it"),
-            ErrorClass::Unimplemented => Report::error(
+            ErrorClass::Unimplemented if id.is_none() => Report::error(
                 "import/needs-id",
                 format!("`{}` cannot be found by its name", resource.address),
             )

@@ -8,7 +8,7 @@ use crate::cli::plugin::MigratePluginsArgs;
 use crate::config::Document;
 use crate::disk::DiskExt as _;
 use crate::package::edit::{self, NewEntry};
-use crate::package::manifest::{Legacy, Manifest, legacy};
+use crate::package::manifest::{Legacy, Manifest, Wanted, legacy};
 use crate::package::name::{self, Source};
 use crate::package::{disk_failed, read_text};
 use crate::report::{Exit, Report, Reporter as _};
@@ -76,12 +76,19 @@ pub async fn plugins(desk: &Desk, arguments: &MigratePluginsArgs) -> CommandResu
     // Last: until here the config still says everything.
     if stripped != config {
         desk.disk
-            .write_atomic(&path, stripped.as_bytes(), 0o644)
+            .rewrite(&path, stripped.as_bytes(), 0o644)
             .map_err(|error| disk_failed(&error))?;
         changed = true;
     }
     if !changed {
         desk.ui.note("Nothing to migrate.".to_owned());
+    }
+    for name in stripped_of(arguments.write, &entries, &moved) {
+        desk.ui.note(format!(
+            "`{name}` is in `{}` already; its pin is out of `{}`.",
+            files.manifest.display(),
+            path.display()
+        ));
     }
     for name in &moved {
         desk.ui
@@ -97,8 +104,56 @@ pub async fn plugins(desk: &Desk, arguments: &MigratePluginsArgs) -> CommandResu
     Ok(desk.emit_plugins("migrate plugins", files, None, changed, rows, &[]))
 }
 
+/// Those whose pins were taken out of the config and not carried over, because the manifest has them.
+fn stripped_of<'e>(
+    is_written: bool,
+    entries: &'e [Legacy],
+    moved: &'e [String],
+) -> impl Iterator<Item = &'e str> {
+    entries
+        .iter()
+        .filter(move |entry| is_written && has_pin(entry) && !moved.contains(&entry.name))
+        .map(|entry| entry.name.as_str())
+}
+
 fn has_pin(entry: &Legacy) -> bool {
     entry.version.is_some() || entry.source.is_some() || entry.auth_env.is_some()
+}
+
+/// The first thing that the config says of a plugin and the manifest does not: what it is, and what each of
+/// them says.
+fn disagreement(entry: &Legacy, there: &Wanted) -> Option<(&'static str, String, String)> {
+    let shown = |text: &Option<String>| match text {
+        None => "nothing".to_owned(),
+        Some(text) => format!("`{text}`"),
+    };
+    let source = |text: &str| {
+        Source::parse(text).map_or_else(|_| text.to_owned(), |source| source.to_string())
+    };
+    let (identity, asked) = match &entry.verify {
+        Ok(identity) => (identity.clone(), None),
+        Err(keys) => (None, Some(keys)),
+    };
+    if let Some(keys) = asked {
+        return Some(("`verify`", format!("`{keys}`"), shown(&there.identity)));
+    }
+    [
+        (
+            "version",
+            entry.version.clone(),
+            Some(there.version.clone()),
+        ),
+        (
+            "source",
+            entry.source.as_deref().map(source),
+            there.source.as_ref().map(ToString::to_string),
+        ),
+        ("`auth.env`", entry.auth_env.clone(), there.auth_env.clone()),
+        ("`verify.identity`", identity, there.identity.clone()),
+    ]
+    .into_iter()
+    .find(|(_, config, manifest)| config.is_some() && config != manifest)
+    .map(|(what, config, manifest)| (what, shown(&config), shown(&manifest)))
 }
 
 /// The manifest's entry for one of the config's; `None` when there is nothing to carry over.
@@ -112,13 +167,12 @@ fn carry_over(entry: &Legacy, manifest: &Manifest) -> Result<Option<NewEntry>, R
         .exit(Exit::Usage)
     };
     if let Some(there) = manifest.get(&entry.name) {
-        return match &entry.version {
-            Some(version) if *version != there.version => Err(refuse(format!(
-                "the config says {version}, the manifest {}",
-                there.version
+        return match disagreement(entry, there) {
+            None => Ok(None),
+            Some((what, config, manifest)) => Err(refuse(format!(
+                "its {what} is {config} in the config, and {manifest} in the manifest"
             ))
-            .fix("make them agree, then run this again")),
-            _ => Ok(None),
+            .fix("make them agree, then run this again: what holds is not decided in silence")),
         };
     }
     if !has_pin(entry) {

@@ -225,6 +225,27 @@ impl Declared {
     }
 }
 
+/// Two configs in one folder, and neither says where its state is.
+fn other_config(path: &std::path::Path, other: &str) -> Report {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    Report::error(
+        "state/other-config",
+        format!(
+            "the state beside `{}` is that of `{other}`",
+            path.display()
+        ),
+    )
+    .because("what a config does not mention is deleted: one would delete what the other describes")
+    .fix(format!(
+        "give this config a state of its own: an `iac.state` module with `backend: filesystem` and \
+         `directory: ./.tidegate/state-{stem}`"
+    ))
+    .fix(format!(
+        "if it is `{other}` under a new name, say that this state is meant: `directory: ./{DEFAULT_STATE}`"
+    ))
+    .exit(Exit::Usage)
+}
+
 impl Desk {
     /// Opens the state of the config's environment. Touches nothing outside yet.
     pub(super) async fn open_store(
@@ -353,6 +374,14 @@ impl Desk {
             Arc::clone(&self.random),
         )
         .map_err(Report::from)?;
+        if directory.is_none()
+            && let Some(name) = config.path.file_name()
+        {
+            store = store.of_config(&name.to_string_lossy());
+            if let Some(other) = store.claimed_by().map_err(Report::from)? {
+                return Err(other_config(&config.path, &other));
+            }
+        }
         if let Some(key) = key {
             store = store.with_key(*key);
             if encrypts {
@@ -483,13 +512,14 @@ impl Desk {
             .nodename()
             .to_string_lossy()
             .into_owned();
+        let context = actions::Context::from_variables(variables);
         let holder = Holder {
             run_id: hex_of::<8>(self.random.as_ref()),
             who: format!("{user}@{host}"),
             process_id: std::process::id(),
             command: command.to_owned(),
-            run_url: actions::Context::from_variables(variables)
-                .and_then(|context| context.run_url()),
+            run_url: context.as_ref().and_then(actions::Context::run_url),
+            job: context.map_or_else(String::new, |context| context.own_job()),
             since: rfc3339(self.clock.now()),
             mark: self.processes.own_mark(),
         };

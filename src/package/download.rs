@@ -161,7 +161,7 @@ impl Fetcher {
             return Ok(None);
         }
         if answer.status != StatusCode::OK {
-            return Err(refused(url, answer.status, credential));
+            return Err(refused(url, answer.status, &answer.headers, credential));
         }
         let mut body = Vec::new();
         while let Some(piece) = answer.chunk(PATIENCE).await.map_err(passing)? {
@@ -337,7 +337,7 @@ impl Fetcher {
                     "the server has no such part of the archive".to_owned(),
                 ));
             }
-            status => return Err(refused(&url, status, want.credential)),
+            status => return Err(refused(&url, status, &answer.headers, want.credential)),
         };
         let partial = self.cache.partial(key);
         let mut waiting: Vec<u8> = Vec::with_capacity(WRITE_BYTES);
@@ -460,8 +460,30 @@ fn passing(failure: Failure) -> Trouble {
     }
 }
 
-fn refused(url: &RedactedUrl, status: StatusCode, credential: Option<&Credential>) -> Trouble {
-    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS {
+fn refused(
+    url: &RedactedUrl,
+    status: StatusCode,
+    headers: &HeaderMap,
+    credential: Option<&Credential>,
+) -> Trouble {
+    let is_used_up = headers
+        .get("x-ratelimit-remaining")
+        .is_some_and(|left| left.as_bytes() == b"0");
+    if is_used_up && (status == StatusCode::FORBIDDEN || status == StatusCode::TOO_MANY_REQUESTS) {
+        let report = Report::error(
+            "package/refused",
+            format!("{url} answers no more: its rate limit is used up"),
+        )
+        .fix("run it again when the limit is renewed, at most an hour from now");
+        return Trouble::Final(match credential {
+            None => report.fix(
+                "set `RELEASES_TOKEN`: who names a token may ask far more often than who names none",
+            ),
+            Some(_) => report,
+        });
+    }
+    let is_asked_to_wait = status == StatusCode::FORBIDDEN && headers.contains_key("retry-after");
+    if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS || is_asked_to_wait {
         return Trouble::Passing(format!("{url} answered {}", status.as_u16()));
     }
     let report = Report::error(
@@ -516,4 +538,36 @@ pub fn digest_mismatch(what: &str, expected: &str, found: &str) -> Report {
 pub fn mebibytes(bytes: u64) -> String {
     let tenths = bytes * 10 / (1 << 20);
     format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// On a runner that many share, this is the usual failure, and no fault of any token.
+    #[test]
+    fn a_rate_limit_is_called_one() {
+        let url = RedactedUrl::parse("https://api.github.com/repos/o/r/releases").unwrap();
+        let refused_with = |status: u16, name: &'static str, value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, HeaderValue::from_static(value));
+            refused(&url, StatusCode::from_u16(status).unwrap(), &headers, None)
+        };
+        for status in [403, 429] {
+            let Trouble::Final(report) = refused_with(status, "x-ratelimit-remaining", "0") else {
+                panic!("{status} is waited for");
+            };
+            let fixes = report.fix.join(" ");
+            assert!(report.message.contains("rate limit"), "{}", report.message);
+            assert!(fixes.contains("RELEASES_TOKEN"), "{fixes}");
+        }
+        assert!(matches!(
+            refused_with(403, "retry-after", "1"),
+            Trouble::Passing(_)
+        ));
+        let Trouble::Final(report) = refused_with(403, "x-ratelimit-remaining", "41") else {
+            panic!("a refusal is waited for");
+        };
+        assert!(!report.message.contains("rate limit"), "{}", report.message);
+    }
 }

@@ -497,12 +497,32 @@ pub fn folders(disk: &dyn Disk, plugin_dir: &Path) -> Result<Vec<String>, Report
         .collect())
 }
 
-/// Takes a plugin away in one step.
-pub fn uninstall(disk: &dyn Disk, plugin_dir: &Path, folder: &str) -> Result<bool, Report> {
+/// What became of a plugin that was to be taken away.
+#[derive(Debug, Default)]
+pub struct Uninstalled {
+    /// It was there, and is no plugin any more.
+    pub is_gone: bool,
+    /// What it kept in its folder, and still stands there.
+    pub kept: Vec<String>,
+}
+
+/// Takes a plugin away in one step. What it kept in its own folder stays.
+///
+/// # Errors
+/// When something cannot be removed.
+pub fn uninstall(disk: &dyn Disk, plugin_dir: &Path, folder: &str) -> Result<Uninstalled, Report> {
     let target = plugin_dir.join(folder);
     match disk.entry(&target).map_err(|error| disk_failed(&error))? {
         Some(EntryKind::Directory) => {}
-        Some(EntryKind::File { .. } | EntryKind::Other) | None => return Ok(false),
+        Some(EntryKind::File { .. } | EntryKind::Other) | None => {
+            return Ok(Uninstalled::default());
+        }
+    }
+    if let Some(kept) = parts::remove_listed(disk, &target).map_err(|error| disk_failed(&error))? {
+        return Ok(Uninstalled {
+            is_gone: true,
+            kept,
+        });
     }
     let number = STAGINGS.fetch_add(1, Ordering::Relaxed);
     let aside = plugin_dir.join(format!("{STAGING}{folder}-{}-{number}", std::process::id()));
@@ -510,7 +530,10 @@ pub fn uninstall(disk: &dyn Disk, plugin_dir: &Path, folder: &str) -> Result<boo
         .and_then(|()| disk.sync_directory(plugin_dir))
         .and_then(|()| disk.remove_tree(&aside))
         .map_err(|error| disk_failed(&error))?;
-    Ok(true)
+    Ok(Uninstalled {
+        is_gone: true,
+        kept: Vec::new(),
+    })
 }
 
 /// Nobody can say whether the signature that is asked for was made: said instead of passed over. An

@@ -584,6 +584,7 @@ async fn blocking<T: Send + 'static>(
 /// A failed file operation as a problem.
 pub fn disk_failed(error: &DiskError) -> Report {
     Report::error("package/disk", error.to_string())
+        .fix("check that there is room, and that you may write there; then run it again")
 }
 
 /// Lower-case hexadecimal.

@@ -172,6 +172,39 @@ pub(super) fn own(disk: &dyn Disk, old: &Path, new: &Path) -> DiskResult<Vec<Str
     Ok(own)
 }
 
+/// Takes away what a package put into a folder, its descriptor first: without that it is no plugin any
+/// more. Answers what stays because it is the plugin's own. `None`, and nothing is done, when there is
+/// nothing of the kind, or nobody knows what it is: then the folder goes as a whole.
+pub(super) fn remove_listed(disk: &dyn Disk, directory: &Path) -> DiskResult<Option<Vec<String>>> {
+    let Some(listed) = read_list(disk, directory)?.and_then(|text| parse(&text)) else {
+        return Ok(None);
+    };
+    let own = own(disk, directory, directory)?;
+    if own.is_empty() {
+        return Ok(None);
+    }
+    let is_own = |path: &str| {
+        let mut own = own.iter();
+        own.any(|own| {
+            path.strip_prefix(own.as_str())
+                .is_some_and(|rest| rest.starts_with('/'))
+        })
+    };
+    disk.remove_file(&directory.join(DESCRIPTOR_FILE))?;
+    let mut folders = BTreeSet::new();
+    // What a link leads to is not in here.
+    for path in listed.keys().filter(|path| !is_own(path)) {
+        disk.remove_file(&directory.join(path))?;
+        folders.extend(Path::new(path).ancestors().skip(1).map(Path::to_path_buf));
+    }
+    disk.remove_file(&directory.join(LIST_FILE))?;
+    // The deepest first, and the plugin's folder itself last.
+    for folder in folders.iter().rev() {
+        disk.remove_if_empty(&directory.join(folder))?;
+    }
+    Ok(Some(own))
+}
+
 /// Moves what is the plugin's own from an old installation into its new one. Done twice, it is done once.
 pub(super) fn carry_over(disk: &dyn Disk, old: &Path, new: &Path) -> DiskResult<()> {
     for path in own(disk, old, new)? {

@@ -39,7 +39,7 @@ impl From<StoreError> for Report {
                 .because("a state file that cannot be read is never treated as absent")
                 .fix("`tidegate state verify` names all that is damaged")
                 .fix("`tidegate state restore FILE` puts a backup in its place; `.tidegate/backups` has those that earlier changes kept")
-                .fix("without one, `tidegate state rm NAME --force` drops what cannot be read; docs/state.md, section \"Repair\", says what each store can do"),
+                .fix("without one, `tidegate state rm NAME --force` drops a record that cannot be read, and `tidegate state wipe --force` a state whose head cannot; docs/state.md, section \"Repair\", says what each store can do"),
             StoreError::Aside { path, .. } => Self::error("state/aside", message)
                 .because("until that is settled nobody may plan: what was done would be done again")
                 .fix("bring back the file, or the state and the key (TIDEGATE_STATE_KEY), as that run left them")
@@ -97,6 +97,7 @@ mod tests {
                 process_id: 4711,
                 command: "up".to_owned(),
                 run_url: Some("https://forge.test/runs/1".to_owned()),
+                job: String::new(),
                 since: "2024-01-02T03:04:05Z".to_owned(),
                 mark: String::new(),
             }),

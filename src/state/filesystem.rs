@@ -52,6 +52,7 @@ use super::{
     Each, Expected, Head, Holder, Keepsake, Lease, Snapshot, Store, StoreError, StoreResult, name,
 };
 use files::stem;
+use load::{LOOKS, Source};
 
 const DIRECTORY_MODE: u32 = 0o700;
 const FILE_MODE: u32 = 0o600;
@@ -80,6 +81,8 @@ pub struct Filesystem {
     renewal: Renewal,
     key: Option<Zeroizing<[u8; 32]>>,
     codec: Codec,
+    /// The config that this is the state of by default; empty when it was said which folder is meant.
+    config: String,
     /// Empty when unknown: then nobody counts as being on this machine.
     machine: String,
     /// Tasks of this process queue here before they meet other processes at `lock.guard`.
@@ -118,6 +121,10 @@ struct HeadFile {
     /// The environment: a folder's name does not always tell it. Empty in heads of old.
     #[serde(default)]
     environment: String,
+    /// The config whose state this is, where nothing but the folder says so; empty elsewhere, and in
+    /// heads of old.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    config: String,
 }
 
 impl Filesystem {
@@ -162,6 +169,7 @@ impl Filesystem {
             random,
             renewal: Renewal::DEFAULT,
             key: None,
+            config: String::new(),
             machine,
             gate: tokio::sync::Mutex::new(()),
             memory: Mutex::default(),
@@ -175,6 +183,36 @@ impl Filesystem {
         self
     }
 
+    /// Nothing says that this folder is meant but that the config of this name is beside it: a state that
+    /// another config has made there is not its own.
+    #[must_use]
+    pub fn of_config(mut self, name: &str) -> Self {
+        name.clone_into(&mut self.config);
+        self
+    }
+
+    /// The other config whose state this is: what that one describes, ours would delete.
+    ///
+    /// # Errors
+    /// When the storage fails.
+    pub fn claimed_by(&self) -> StoreResult<Option<String>> {
+        match self.read_head() {
+            Ok(Some(head)) => self.claimant(&head),
+            // Whoever reads it hears of that.
+            Ok(None) | Err(StoreError::Corrupt { .. } | StoreError::Newer { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn claimant(&self, head: &HeadFile) -> StoreResult<Option<String>> {
+        let is_ours =
+            self.config.is_empty() || head.config.is_empty() || head.config == self.config;
+        if is_ours || self.names(RECORDS)?.is_empty() && self.names(KEEPSAKES)?.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(head.config.clone()))
+    }
+
     fn memory(&self) -> MutexGuard<'_, Memory> {
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -185,6 +223,21 @@ impl Filesystem {
 
     fn read_head(&self) -> StoreResult<Option<HeadFile>> {
         self.read_own(&self.path(HEAD), "the state head")
+    }
+
+    /// Without a head nothing is known of what is there, and it is there all the same.
+    fn refuse_headless(&self) -> StoreResult<()> {
+        let left = self.names(RECORDS)?.len() + self.names(KEEPSAKES)?.len();
+        if left == 0 {
+            return Ok(());
+        }
+        Err(StoreError::Corrupt {
+            what: format!("the state head (`{}`)", self.path(HEAD).display()),
+            reason: format!(
+                "it is gone, and {left} records and kept values are there: put it back, or let the next \
+                 run that takes the lock (`tidegate up`) make a new one, which no saved plan fits"
+            ),
+        })
     }
 
     /// The head, which a held lock guarantees.
@@ -237,33 +290,45 @@ impl Store for Filesystem {
     }
 
     async fn head(&self) -> StoreResult<Option<Head>> {
-        // The journal before the head: who empties it writes the head first, so that whoever looks
-        // meanwhile sees the count in the one or in the other.
-        let noted = self.noted_serial()?;
-        let Some(head) = self.read_head()? else {
-            return Ok(None);
-        };
-        let fence = self.read_lock()?.map_or(0, |lock| lock.file.fence);
-        let fence = head.fence.max(fence);
         let incoming = |snapshot: Snapshot| {
-            Some(Head {
+            Ok(Some(Head {
                 lineage: snapshot.lineage,
                 serial: snapshot.serial,
-                fence,
-            })
+                fence: self.read_lock()?.map_or(0, |lock| lock.file.fence),
+            }))
         };
         self.unless_incoming(incoming, || {
-            Ok(Some(Head {
+            // The journal before the head: who empties it writes the head first, so that whoever looks
+            // meanwhile sees the count in the one or in the other.
+            let noted = self.noted_serial()?;
+            let Some(head) = self.read_head()? else {
+                return Ok(self.refuse_headless().map(|()| None));
+            };
+            let fence = self.read_lock()?.map_or(0, |lock| lock.file.fence);
+            Ok(Ok(Some(Head {
                 lineage: head.lineage,
                 serial: head.serial.max(noted),
-                fence,
-            }))
-        })
+                fence: head.fence.max(fence),
+            })))
+        })?
     }
 
     async fn list(&self) -> StoreResult<Vec<Record>> {
-        let records = self.list_records().await;
-        self.unless_incoming(|snapshot| snapshot.records, || records)
+        let mut looks = 0;
+        let mut before = self.source()?;
+        // As in `unless_incoming`, with others having a turn meanwhile.
+        loop {
+            if let Source::Incoming(snapshot) = before {
+                return Ok(snapshot.records);
+            }
+            let records = self.list_records().await;
+            let after = self.source()?;
+            looks += 1;
+            if after == before || looks > LOOKS && !matches!(after, Source::Incoming(_)) {
+                return records;
+            }
+            before = after;
+        }
     }
 
     async fn each(&self) -> StoreResult<Each> {
@@ -324,6 +389,18 @@ impl Store for Filesystem {
 
     async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
         self.free_lock_of(run_id).await
+    }
+
+    async fn beheaded(&self) -> StoreResult<Option<StoreError>> {
+        self.damaged_head()
+    }
+
+    async fn load_over_damage(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        self.load_over_head(snapshot, key).await
     }
 
     async fn load(

@@ -148,6 +148,7 @@ mod tests {
             process_id: 1,
             command: "state mv".to_owned(),
             run_url: None,
+            job: String::new(),
             since: String::new(),
             mark: String::new(),
         };

@@ -65,6 +65,9 @@ pub struct Holder {
     pub command: String,
     /// The workflow run's page, when inside GitHub Actions.
     pub run_url: Option<String>,
+    /// The job of that run and the runner it is on; empty elsewhere, and of older programs.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub job: String,
     /// RFC 3339 start of the hold.
     pub since: String,
     /// The process as others on its machine recognise it
@@ -385,6 +388,30 @@ pub trait Store: Send + Sync + fmt::Debug {
             self.load(&lease, &nothing, None).await?;
         }
         self.remove_empty(lease).await
+    }
+
+    /// Why this environment can be neither read nor locked: its head is there, or what belongs to it is,
+    /// and it cannot be read. `None` when it can, or when there is nothing.
+    async fn beheaded(&self) -> StoreResult<Option<StoreError>> {
+        Ok(None)
+    }
+
+    /// Makes this environment what `snapshot` says although its head cannot be read, in one step, as
+    /// [`Store::load`] does for one that can be locked. Whoever holds its lock has lost it then.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when the head can be read.
+    async fn load_over_damage(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        let _ = key;
+        Err(StoreError::Invalid(format!(
+            "{} cannot take over serial {} in the place of a head that cannot be read",
+            self.location(),
+            snapshot.serial
+        )))
     }
 
     /// Frees the lock if the run `run_id` holds it, whoever asks; answers that holder, or `None`

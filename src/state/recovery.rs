@@ -436,6 +436,7 @@ mod tests {
             process_id: 1,
             command: "up".to_owned(),
             run_url: None,
+            job: String::new(),
             since: String::new(),
             mark: String::new(),
         };

@@ -5,6 +5,8 @@
 //! Only what has happened is kept: records, removals, outcomes of the journal, what sinks were given.
 //! An intent that cannot be written stops the effect it announces, and needs no keeping.
 
+mod patience;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -63,6 +65,10 @@ struct Known {
     versions: HashMap<Address, u64>,
     /// A write was kept: the store is down, and is not waited for again.
     is_down: bool,
+    /// A call got no answer for as long as anybody waits, and why it was given up.
+    silent: Option<&'static str>,
+    /// When the last proof of the lease that succeeded was asked for; `None` while there is none.
+    proven: Option<Duration>,
 }
 
 /// A store with a recovery file beside it.
@@ -140,7 +146,7 @@ impl Rescuing {
         let started = self.tools.clock.monotonic();
         let mut is_again = false;
         for pause in PAUSES {
-            let result = call().await;
+            let result = self.within(call()).await;
             let passed = self.tools.clock.monotonic().saturating_sub(started);
             let is_over = passed > PATIENCE || self.tools.cancel.is_cancelled();
             match result {
@@ -150,7 +156,7 @@ impl Rescuing {
             is_again = true;
             self.tools.clock.sleep(pause).await;
         }
-        (call().await, true)
+        (self.within(call()).await, true)
     }
 
     /// Keeps what the store did not take. Always an error: for the run, the store is down.
@@ -262,17 +268,17 @@ impl Store for Rescuing {
     }
 
     async fn head(&self) -> StoreResult<Option<Head>> {
-        self.inner.head().await
+        self.within(self.inner.head()).await
     }
 
     async fn list(&self) -> StoreResult<Vec<Record>> {
-        let records = self.inner.list().await?;
+        let records = self.at_length(self.inner.list()).await?;
         self.learn_all(&records);
         Ok(records)
     }
 
     async fn get(&self, address: &Address) -> StoreResult<Option<Record>> {
-        let record = self.inner.get(address).await?;
+        let record = self.within(self.inner.get(address)).await?;
         record.iter().for_each(|record| self.learn(record));
         Ok(record)
     }
@@ -315,6 +321,7 @@ impl Store for Rescuing {
 
     async fn lock(&self, holder: &Holder, wait: Duration) -> StoreResult<Lease> {
         let lease = self.inner.lock(holder, wait).await?;
+        self.proven_at(self.tools.clock.monotonic());
         // Without it nothing could be kept, and nothing is lost yet.
         if let Ok(Some(head)) = self.inner.head().await {
             self.known().lineage = Some(head.lineage);
@@ -333,21 +340,26 @@ impl Store for Rescuing {
     }
 
     async fn renew(&self, lease: &Lease) -> StoreResult<()> {
-        self.inner.renew(lease).await
+        let asked = self.tools.clock.monotonic();
+        self.within(self.inner.renew(lease)).await?;
+        self.proven_at(asked);
+        Ok(())
     }
 
     async fn unlock(&self, lease: &Lease) -> StoreResult<()> {
-        self.inner.unlock(lease).await
+        let freed = self.within(self.inner.unlock(lease)).await;
+        self.known().proven = None;
+        freed
     }
 
     async fn holder(&self) -> StoreResult<Option<(Holder, Duration)>> {
-        self.inner.holder().await
+        self.within(self.inner.holder()).await
     }
 
     async fn journal_append(&self, lease: &Lease, entries: &[Entry]) -> StoreResult<()> {
         let is_past = |entry: &Entry| matches!(entry, Entry::Outcome { .. });
         if entries.is_empty() || !entries.iter().all(is_past) {
-            return self.inner.journal_append(lease, entries).await;
+            return self.within(self.inner.journal_append(lease, entries)).await;
         }
         // Written twice, an outcome says the same as once.
         let append = || self.inner.journal_append(lease, entries);
@@ -366,20 +378,22 @@ impl Store for Rescuing {
     }
 
     async fn journal_read(&self) -> StoreResult<Vec<Entry>> {
-        self.inner.journal_read().await
+        self.at_length(self.inner.journal_read()).await
     }
 
     async fn journal_clear(&self, lease: &Lease) -> StoreResult<()> {
-        self.inner.journal_clear(lease).await
+        self.within(self.inner.journal_clear(lease)).await
     }
 
     async fn keepsake(&self, key: &str) -> StoreResult<Option<Keepsake>> {
-        self.inner.keepsake(key).await
+        self.within(self.inner.keepsake(key)).await
     }
 
     async fn put_keepsake(&self, lease: &Lease, key: &str, value: &Keepsake) -> StoreResult<()> {
         if !key.starts_with(SINK) {
-            return self.inner.put_keepsake(lease, key, value).await;
+            return self
+                .within(self.inner.put_keepsake(lease, key, value))
+                .await;
         }
         let put = || self.inner.put_keepsake(lease, key, value);
         match self.patiently(put).await.0 {
@@ -392,12 +406,12 @@ impl Store for Rescuing {
     }
 
     async fn keepsakes(&self) -> StoreResult<Vec<String>> {
-        self.inner.keepsakes().await
+        self.at_length(self.inner.keepsakes()).await
     }
 
     async fn delete_keepsake(&self, lease: &Lease, key: &str) -> StoreResult<()> {
         if !key.starts_with(SINK) {
-            return self.inner.delete_keepsake(lease, key).await;
+            return self.within(self.inner.delete_keepsake(lease, key)).await;
         }
         let delete = || self.inner.delete_keepsake(lease, key);
         match self.patiently(delete).await.0 {
@@ -410,7 +424,7 @@ impl Store for Rescuing {
     }
 
     async fn key(&self, create: bool) -> StoreResult<Option<Zeroizing<[u8; 32]>>> {
-        let key = self.inner.key(create).await?;
+        let key = self.within(self.inner.key(create)).await?;
         if key.is_some() {
             self.known().key.clone_from(&key);
         }
@@ -460,7 +474,7 @@ impl Store for Rescuing {
     }
 
     async fn each(&self) -> StoreResult<Each> {
-        self.inner.each().await
+        self.at_length(self.inner.each()).await
     }
 
     async fn aside(&self) -> StoreResult<Option<(PathBuf, usize)>> {
@@ -473,11 +487,11 @@ impl Store for Rescuing {
     }
 
     async fn find(&self, filter: &Filter, page: &Page) -> StoreResult<Listing> {
-        self.inner.find(filter, page).await
+        self.at_length(self.inner.find(filter, page)).await
     }
 
     async fn environments(&self) -> StoreResult<Vec<String>> {
-        self.inner.environments().await
+        self.at_length(self.inner.environments()).await
     }
 
     fn beside(&self, environment: &str) -> StoreResult<Option<Box<dyn Store>>> {
@@ -492,12 +506,24 @@ impl Store for Rescuing {
         self.inner.wipe_damaged(lease).await
     }
 
+    async fn beheaded(&self) -> StoreResult<Option<StoreError>> {
+        self.within(self.inner.beheaded()).await
+    }
+
+    async fn load_over_damage(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        self.inner.load_over_damage(snapshot, key).await
+    }
+
     async fn force_unlock(&self, run_id: &str) -> StoreResult<Option<Holder>> {
         self.inner.force_unlock(run_id).await
     }
 
     async fn snapshot(&self) -> StoreResult<Option<Snapshot>> {
-        self.inner.snapshot().await
+        self.at_length(self.inner.snapshot()).await
     }
 
     async fn load(

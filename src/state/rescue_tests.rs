@@ -1,7 +1,7 @@
 //! A store that goes down at a chosen moment, and what is kept of the writes it did not take.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use serde_json::json;
 
@@ -9,8 +9,8 @@ use super::*;
 use crate::cancel;
 use crate::clock::ManualClock;
 use crate::disk::SystemDisk;
-use crate::state::Served;
 use crate::state::served::{Before, Object, Shelf};
+use crate::state::{Renewal, Served};
 
 /// Objects in memory. Of the writes that are still to fail, the first ones can be done all the same.
 #[derive(Debug, Default)]
@@ -19,6 +19,8 @@ struct Flaky {
     failures: AtomicU32,
     /// Answers that are lost after the write was done, and every look until then.
     lost: AtomicU32,
+    /// Nothing is answered any more.
+    hangs: AtomicBool,
 }
 
 impl Flaky {
@@ -26,7 +28,10 @@ impl Flaky {
         self.failures.store(times, Ordering::Relaxed);
     }
 
-    fn ask(&self) -> StoreResult<()> {
+    async fn ask(&self) -> StoreResult<()> {
+        if self.hangs.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
         let left = self.failures.load(Ordering::Relaxed);
         if left == 0 {
             return Ok(());
@@ -45,11 +50,11 @@ impl Shelf for Flaky {
         true
     }
     async fn get(&self, id: &str) -> StoreResult<Option<Object>> {
-        self.ask()?;
+        self.ask().await?;
         Ok(self.objects.lock().unwrap().get(id).cloned())
     }
     async fn children(&self, parent: &str) -> StoreResult<Vec<Object>> {
-        self.ask()?;
+        self.ask().await?;
         let objects = self.objects.lock().unwrap();
         let below = objects
             .values()
@@ -57,13 +62,13 @@ impl Shelf for Flaky {
         Ok(below.cloned().collect())
     }
     async fn under(&self, ancestor: &str) -> StoreResult<Vec<String>> {
-        self.ask()?;
+        self.ask().await?;
         let objects = self.objects.lock().unwrap();
         let below = objects.keys().filter(|id| id.starts_with(ancestor));
         Ok(below.cloned().collect())
     }
     async fn save_if(&self, object: &Object, before: Before<'_>) -> StoreResult<bool> {
-        self.ask()?;
+        self.ask().await?;
         {
             let mut objects = self.objects.lock().unwrap();
             if !before.holds(objects.get(&object.id)) {
@@ -81,13 +86,13 @@ impl Shelf for Flaky {
         Ok(true)
     }
     async fn save(&self, object: &Object) -> StoreResult<()> {
-        self.ask()?;
+        self.ask().await?;
         let mut objects = self.objects.lock().unwrap();
         objects.insert(object.id.clone(), object.clone());
         Ok(())
     }
     async fn delete(&self, id: &str) -> StoreResult<()> {
-        self.ask()?;
+        self.ask().await?;
         self.objects.lock().unwrap().remove(id);
         Ok(())
     }
@@ -114,7 +119,7 @@ struct World {
     folder: tempfile::TempDir,
     flaky: Arc<Flaky>,
     heard: Arc<Heard>,
-    _canceller: cancel::Canceller,
+    canceller: cancel::Canceller,
     store: Rescuing,
     lease: Lease,
 }
@@ -134,7 +139,7 @@ impl World {
             folder,
             flaky,
             heard,
-            _canceller: canceller,
+            canceller,
             store,
             lease,
         }
@@ -177,6 +182,7 @@ fn holder(run: &str) -> Holder {
         process_id: 1,
         command: "up".to_owned(),
         run_url: None,
+        job: String::new(),
         since: String::new(),
         mark: String::new(),
     }
@@ -271,6 +277,46 @@ async fn every_kind_of_outcome_is_kept_and_replayed() {
         ["secret/TOKEN", "sink/env/B"]
     );
     assert_eq!(store.journal_read().await.unwrap(), [outcome]);
+}
+
+/// Of a store that hangs nobody hears that it is down: the lease running out has to do.
+#[tokio::test]
+async fn a_store_that_hangs_is_waited_for_as_long_as_the_lease_lasts() {
+    let world = World::new().await;
+    let (store, lease) = (&world.store, &world.lease);
+    let clock = &store.tools.clock;
+    store.renew(lease).await.unwrap();
+    let renewed = clock.monotonic();
+    world.flaky.hangs.store(true, Ordering::Relaxed);
+    assert!(is_kept(&store.put(lease, &record("a", "1")).await));
+    assert_eq!(clock.monotonic() - renewed, Renewal::DEFAULT.lease);
+    // It is not asked again: neither for what only looks, nor to give the lock back.
+    let begun = clock.monotonic();
+    assert!(is_kept(&store.put(lease, &record("b", "2")).await));
+    assert!(store.head().await.is_err() && store.list().await.is_err());
+    assert!(store.renew(lease).await.is_err() && store.unlock(lease).await.is_err());
+    assert_eq!(clock.monotonic(), begun);
+
+    world.flaky.hangs.store(false, Ordering::Relaxed);
+    store.known().silent = None;
+    let (store, _, replayed) = world.next_run().await;
+    assert_eq!((replayed.saved, replayed.overtaken), (2, vec![]));
+    assert_eq!(store.list().await.unwrap().len(), 2);
+}
+
+/// Once somebody wants to stop, nothing is waited for any longer.
+#[tokio::test]
+async fn a_stopped_run_gives_up_a_store_that_hangs() {
+    let world = World::new().await;
+    let (store, lease) = (&world.store, &world.lease);
+    world.flaky.hangs.store(true, Ordering::Relaxed);
+    world.canceller.cancel();
+    // This clock adds up what is slept at the same time: the lease has a test of its own.
+    store.known().proven = None;
+    let begun = store.tools.clock.monotonic();
+    assert!(store.list().await.is_err() && store.journal_read().await.is_err());
+    assert!(store.unlock(lease).await.is_err());
+    assert_eq!(store.tools.clock.monotonic() - begun, PATIENCE);
 }
 
 #[tokio::test]

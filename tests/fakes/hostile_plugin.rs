@@ -399,6 +399,9 @@ async fn answer(mode: &Value, request: Request<Incoming>) -> Result<Response<Bod
                 }],
             })
         }
+        "IaCProviderRequired/Import" if mode["imports"] == "unimplemented" => {
+            refuse(UNIMPLEMENTED, "unknown method Import")
+        }
         "IaCProviderRequired/Import" => ok(&iac::ImportResponse {
             state: Some(iac::ResourceState {
                 provider_id: "id-1".to_owned(),

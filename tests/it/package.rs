@@ -1057,6 +1057,107 @@ modules: [] # none yet
     assert_eq!(world.read("wfctl.yaml"), manifest);
 }
 
+/// What the config asks for beyond the manifest is decided by somebody, and never dropped.
+#[test]
+fn migrate_plugins_drops_nothing_that_the_manifest_does_not_say() {
+    let world = World::with_demo("v1.0.0");
+    world.add_demo("v1.0.0");
+    let manifest = world.read("wfctl.yaml");
+    for (more, told) in [
+        ("version: v1.1.0", "its version is"),
+        (
+            "verify: {signature: required}",
+            "its `verify` is `signature`",
+        ),
+        ("verify: {identity: us}", "its `verify.identity` is `us`"),
+        ("source: github.com/other/demo", "its source is"),
+        ("auth: {env: MY_TOKEN}", "its `auth.env` is `MY_TOKEN`"),
+    ] {
+        let config = format!("requires:\n  plugins:\n    - {{name: demo, {more}}}\n");
+        world.write("infra.yaml", &config);
+        let finished = world
+            .run(&["migrate", "plugins", "--write"])
+            .output()
+            .expect_code(2);
+        assert!(finished.stderr().contains(told), "{}", finished.stderr());
+        assert_eq!(world.read("infra.yaml"), config);
+        assert_eq!(world.read("wfctl.yaml"), manifest);
+    }
+    // What it says as well goes, aloud.
+    world.write(
+        "infra.yaml",
+        "requires:\n  plugins:\n    - name: demo\n      version: v1.0.0\n",
+    );
+    let finished = world.ok(&["migrate", "plugins", "--write"]);
+    assert!(
+        finished.stderr().contains("already"),
+        "{}",
+        finished.stderr()
+    );
+    assert_eq!(
+        world.read("infra.yaml"),
+        "requires:\n  plugins:\n    - name: demo\n"
+    );
+}
+
+/// A file of the project that is a link stays one, and nobody gets to read what only its owner could.
+#[test]
+fn project_files_keep_their_links_and_modes() {
+    use std::os::unix::fs::symlink;
+    let world = World::with_demo("v1.0.0");
+    world.write(
+        "infra.yaml",
+        "requires:\n  plugins:\n    - name: demo\n      version: v1.0.0\n",
+    );
+    world.add_demo("v1.0.0");
+    let project = world.path();
+    let names = ["infra.yaml", "wfctl.yaml", ".wfctl-lock.yaml"];
+    for (name, mode) in names.iter().zip([0o600, 0o640, 0o600]) {
+        let real = project.join(format!("real-{name}"));
+        fs::rename(project.join(name), &real).unwrap();
+        fs::set_permissions(&real, fs::Permissions::from_mode(mode)).unwrap();
+        symlink(&real, project.join(name)).unwrap();
+    }
+    let before = names.map(|name| world.read(name));
+    world.ok(&["migrate", "plugins", "--write"]);
+    world.ok(&["plugin", "remove", "demo"]);
+    for ((name, mode), before) in names.iter().zip([0o600, 0o640, 0o600]).zip(before) {
+        let real = project.join(format!("real-{name}"));
+        assert!(
+            fs::symlink_metadata(project.join(name))
+                .unwrap()
+                .is_symlink(),
+            "{name}"
+        );
+        let found = fs::metadata(&real).unwrap().permissions().mode() & 0o777;
+        assert_eq!(found, mode, "{name}");
+        assert_ne!(fs::read_to_string(&real).unwrap(), before, "{name}");
+    }
+}
+
+/// A plugin runs in its folder, and what it kept there may be what it made for somebody.
+#[test]
+fn what_a_plugin_kept_outlives_it() {
+    let world = World::with_demo("v1.0.0");
+    world.add_demo("v1.0.0");
+    world.ok(&["plugin", "install"]);
+    let folder = world.installed("demo");
+    fs::create_dir_all(folder.join("out")).unwrap();
+    fs::write(folder.join("out/hello"), "precious").unwrap();
+    let removed = world.ok(&["plugin", "remove", "demo"]);
+    assert!(removed.stderr().contains("out"), "{}", removed.stderr());
+    let left: Vec<String> = tree(&folder).into_iter().map(|(name, _)| name).collect();
+    assert_eq!(left, ["out/hello"]);
+    // It is no plugin any more, and nothing is in the way of the next one.
+    world.add_demo("v1.0.0");
+    world.ok(&["plugin", "install"]);
+    world.ok(&["plugin", "verify"]);
+    assert_eq!(
+        fs::read_to_string(folder.join("out/hello")).unwrap(),
+        "precious"
+    );
+}
+
 /// Every `plugin` command prints the document that `docs/json.md` describes.
 #[test]
 fn every_plugin_command_prints_one_document() {

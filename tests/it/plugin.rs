@@ -93,6 +93,7 @@ impl Lab {
                 initialize: Duration::from_secs(30),
                 look: Duration::from_secs(30),
                 effect: Duration::from_secs(30),
+                object: Duration::from_secs(30),
                 stop: Duration::from_millis(500),
             },
             _canceller: canceller,

@@ -60,6 +60,7 @@ pub(crate) fn holder(run_id: &str) -> Holder {
         process_id: std::process::id(),
         command: "up".to_owned(),
         run_url: Some(format!("https://forge.test/runs/{run_id}")),
+        job: String::new(),
         since: "2024-01-02T03:04:05Z".to_owned(),
         mark: String::new(),
     }

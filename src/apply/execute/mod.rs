@@ -279,6 +279,8 @@ impl Executor<'_, '_> {
         let mut book = Book::default();
         let mut report = ApplyReport::default();
         let mut stopping = false;
+        // For as long as a lease lasts, the store has not taken a renewal.
+        let mut lapsed = false;
         let mut grace: Pin<Box<dyn Future<Output = ()> + '_>> = Box::pin(std::future::pending());
         let mut renew: Pin<Box<dyn Future<Output = ()> + '_>> =
             Box::pin(engine.clock.sleep(RENEW_EVERY));
@@ -346,10 +348,20 @@ impl Executor<'_, '_> {
                             report.lost_lock = true;
                             break;
                         }
-                        Err(error) => self.note(format!(
-                            "The lock could not be renewed: {error}. Trying again in {} s.",
-                            RENEW_EVERY.as_secs()
-                        )),
+                        Err(error) => {
+                            // Not even a store that says nothing may keep a run going for ever.
+                            let is_over = self.hold.is_over();
+                            self.note(format!(
+                                "The lock could not be renewed: {error}. {}",
+                                if is_over {
+                                    "It has lapsed: no new action starts.".to_owned()
+                                } else {
+                                    format!("Trying again in {} s.", RENEW_EVERY.as_secs())
+                                }
+                            ));
+                            stopping |= is_over;
+                            lapsed |= is_over;
+                        }
                     }
                     renew = Box::pin(engine.clock.sleep(RENEW_EVERY));
                 }
@@ -363,6 +375,10 @@ impl Executor<'_, '_> {
             let failure = Box::new(failure).of_step(&self.actions[&step.address], step);
             self.conclude(&step.address, *failure, &mut book);
         }
+        let is_done = |action: &Action| {
+            action.action == ActionKind::NoOp || book.results.contains_key(&action.address)
+        };
+        report.store_failed |= lapsed && !plan.actions.iter().all(is_done);
         let why = if report.lost_lock {
             "the run lost its lock"
         } else if report.store_failed {

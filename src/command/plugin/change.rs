@@ -118,7 +118,7 @@ pub(super) async fn remove(desk: &Desk, arguments: &RemoveArgs) -> CommandResult
     let after = Manifest::parse(&files.manifest, &text)?;
     // Manifest first: a lock that pins more than is wanted harms nobody.
     desk.disk
-        .write_atomic(&files.manifest, text.as_bytes(), 0o644)
+        .rewrite(&files.manifest, text.as_bytes(), 0o644)
         .map_err(|error| disk_failed(&error))?;
     let mut lock = project.lock.clone().unwrap_or_default();
     lock.plugins
@@ -129,8 +129,12 @@ pub(super) async fn remove(desk: &Desk, arguments: &RemoveArgs) -> CommandResult
         desk.write_lock(&files.lock_file, project.lock.as_ref(), &lock)?;
     }
     let plugin_dir = desk.plugin_dir(&arguments.place)?;
-    let is_gone = !arguments.keep_installed
-        && install::uninstall(&*desk.disk, &plugin_dir, name::folder(name))?;
+    let folder = name::folder(name);
+    let install::Uninstalled { is_gone, kept } = if arguments.keep_installed {
+        install::Uninstalled::default()
+    } else {
+        install::uninstall(&*desk.disk, &plugin_dir, folder)?
+    };
     desk.ui.note(format!(
         "`{}` is out of manifest and lock{}.",
         there.name,
@@ -140,6 +144,13 @@ pub(super) async fn remove(desk: &Desk, arguments: &RemoveArgs) -> CommandResult
             ""
         }
     ));
+    if !kept.is_empty() {
+        desk.ui.note(format!(
+            "What it kept is left in `{}`: {}. Remove it when nothing needs it any more.",
+            plugin_dir.join(folder).display(),
+            kept.join(", ")
+        ));
+    }
     let exit = desk.emit_plugins(
         "plugin remove",
         files,
@@ -286,7 +297,7 @@ pub(in super::super) fn write_both(
     let there = read_text(&*desk.disk, &files.manifest)?;
     if there.as_deref() != Some(text) {
         desk.disk
-            .write_atomic(&files.manifest, text.as_bytes(), 0o644)
+            .rewrite(&files.manifest, text.as_bytes(), 0o644)
             .map_err(|error| disk_failed(&error))?;
         changed = true;
     }

@@ -184,7 +184,7 @@ impl Desk {
             return Ok(false);
         }
         self.disk
-            .write_atomic(path, lock.to_yaml().as_bytes(), 0o644)
+            .rewrite(path, lock.to_yaml().as_bytes(), 0o644)
             .map_err(|error| disk_failed(&error))?;
         Ok(true)
     }

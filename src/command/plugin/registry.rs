@@ -228,7 +228,7 @@ fn write(desk: &Desk, path: &Path, text: &str) -> Result<(), Report> {
             .map_err(|error| disk_failed(&error))?;
     }
     desk.disk
-        .write_atomic(path, text.as_bytes(), 0o644)
+        .rewrite(path, text.as_bytes(), 0o644)
         .map_err(|error| disk_failed(&error))
 }
 

@@ -22,12 +22,12 @@ use crate::state::{Damage, Entry, Keepsake, Lease, Snapshot, StoreError, is_key_
 const DEPOSED: &str = "deposed/";
 
 /// A document that becomes the state.
-struct Back<'a> {
-    file: &'a Path,
+pub(super) struct Back<'a> {
+    pub(super) file: &'a Path,
     /// The key it is sealed with, when it is not the store's.
     key_file: Option<&'a Path>,
     force: bool,
-    title: &'static str,
+    pub(super) title: &'static str,
 }
 
 /// What is to be forgotten of a damaged state.
@@ -297,6 +297,9 @@ impl Room<'_> {
             .exit(Exit::Usage)
             .into());
         }
+        if force && let Some(error) = self.store.beheaded().await.map_err(told)? {
+            return self.put_over_damage(&incoming, &back, change, &error).await;
+        }
         let serial = self
             .locked(change, async |lease| {
                 let (before, damage) = self.before(force).await?;
@@ -332,6 +335,15 @@ impl Room<'_> {
                 Ok(after.serial)
             })
             .await?;
+        self.say_put_back(&incoming, serial, &what)
+    }
+
+    pub(super) fn say_put_back(
+        &self,
+        incoming: &Snapshot,
+        serial: u64,
+        what: &str,
+    ) -> CommandResult {
         self.emit(
             Exit::Done,
             json!({
@@ -350,7 +362,11 @@ impl Room<'_> {
 
     /// What is sealed in a document must open here. Answers the key that has to come along for that;
     /// `None` when the store has it.
-    async fn key_of(&self, incoming: &Snapshot, back: &Back<'_>) -> Result<Option<Key>, Problems> {
+    pub(super) async fn key_of(
+        &self,
+        incoming: &Snapshot,
+        back: &Back<'_>,
+    ) -> Result<Option<Key>, Problems> {
         if incoming.sealed_values() == 0 {
             return Ok(None);
         }
@@ -367,6 +383,15 @@ impl Room<'_> {
         match (self.store.key(false).await, file) {
             (Ok(Some(key)), _) if is_key_of(incoming, &key) => return Ok(None),
             // One that is lost is what the file is for.
+            (Ok(_) | Err(StoreError::Corrupt { .. }), _) if file.is_some() => {}
+            // A damaged state does not tell its own key; one from outside is known all the same.
+            (Err(StoreError::Corrupt { .. }), None) => {
+                let declared = self.desk.declared(&self.config)?;
+                let outside = self.desk.state_key(&self.config, &declared)?;
+                if outside.is_some_and(|key| is_key_of(incoming, &key)) {
+                    return Ok(None);
+                }
+            }
             (Ok(_) | Err(StoreError::Corrupt { .. }), _) => {}
             (Err(error), _) => return Err(told(error)),
         }
@@ -479,10 +504,21 @@ impl Room<'_> {
 
     pub(super) async fn wipe(&self, arguments: &WipeArgs) -> CommandResult {
         let change = &arguments.change;
-        if self.store.head().await.map_err(told)?.is_none() {
-            self.emit(Exit::Done, json!({ "changed": false, "removed": [] }));
-            self.note("Nothing is recorded for this environment.");
-            return Ok(Exit::Done);
+        if arguments.force
+            && let Some(error) = self.store.beheaded().await.map_err(told)?
+        {
+            return self.wipe_beheaded(change, &error).await;
+        }
+        match self.store.head().await {
+            Ok(None) => {
+                self.emit(Exit::Done, json!({ "changed": false, "removed": [] }));
+                self.note("Nothing is recorded for this environment.");
+                return Ok(Exit::Done);
+            }
+            Ok(Some(_)) => {}
+            // A head that is gone is made anew under the lock.
+            Err(StoreError::Corrupt { .. }) if arguments.force => {}
+            Err(error) => return Err(told(error)),
         }
         let lease = self
             .desk
@@ -586,38 +622,48 @@ impl Room<'_> {
         Ok(Exit::Done)
     }
 
-    /// The holder's run id when the holder is this workflow run and attempt.
+    /// The holder's run id when the holder is this job of this workflow run and attempt, and may be dead.
     async fn own_lock(&self) -> Result<Option<String>, Problems> {
-        let ours = actions::Context::from_variables(&self.desk.settings.variables)
-            .and_then(|context| context.run_url())
-            .ok_or_else(|| {
-                Report::error(
-                    "state/not-in-actions",
-                    "`--if-mine` compares workflow runs, and this is none",
-                )
-                .fix("outside GitHub Actions, name the run: `tidegate state unlock RUN-ID`")
-                .exit(Exit::Usage)
-            })?;
-        match self.store.holder().await.map_err(told)? {
-            None => {
-                self.note("The state is not locked.");
-                Ok(None)
-            }
-            Some((holder, _)) if holder.run_url.as_deref() == Some(ours.as_str()) => {
-                Ok(Some(holder.run_id))
-            }
-            Some((holder, _)) => {
-                self.note(format!(
-                    "The lock is that of another run ({}{}); it is left alone.",
-                    holder.who,
-                    holder
-                        .run_url
-                        .map(|url| format!(", {url}"))
-                        .unwrap_or_default()
-                ));
-                Ok(None)
-            }
-        }
+        let context = actions::Context::from_variables(&self.desk.settings.variables);
+        let ours = context
+            .as_ref()
+            .and_then(|context| Some((context.run_url()?, context.own_job())));
+        let (run, job) = ours.ok_or_else(|| {
+            Report::error(
+                "state/not-in-actions",
+                "`--if-mine` compares workflow runs, and this is none",
+            )
+            .fix("outside GitHub Actions, name the run: `tidegate state unlock RUN-ID`")
+            .exit(Exit::Usage)
+        })?;
+        let Some((holder, _)) = self.store.holder().await.map_err(told)? else {
+            self.note("The state is not locked.");
+            return Ok(None);
+        };
+        let processes = &self.desk.processes;
+        let whose = if holder.run_url.as_deref() != Some(run.as_str()) {
+            "another run"
+        // Older programs did not tell the job.
+        } else if !holder.job.is_empty() && holder.job != job {
+            "another job of this run"
+        } else if processes.is_neighbour(&holder.mark) && !processes.is_certainly_gone(&holder.mark)
+        {
+            "a process that still runs on this machine"
+        } else {
+            return Ok(Some(holder.run_id));
+        };
+        let more = [Some(holder.job), holder.run_url];
+        let more: String = more
+            .into_iter()
+            .flatten()
+            .filter(|text| !text.is_empty())
+            .map(|text| format!(", {text}"))
+            .collect();
+        self.note(format!(
+            "The lock is that of {whose} ({}{more}); it is left alone.",
+            holder.who
+        ));
+        Ok(None)
     }
 }
 

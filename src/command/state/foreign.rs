@@ -257,11 +257,21 @@ impl Room<'_> {
     pub(super) async fn import(&self, arguments: &ImportArgs) -> CommandResult {
         let bytes = self.read_document(&arguments.file)?;
         let what = format!("`{}`", arguments.file.display());
-        let records = match arguments.from {
+        let tfstate::Document { records, deposed } = match arguments.from {
             ImportFormat::Tfstate => {
                 tfstate::import(&bytes, &what, &self.now()).map_err(told_of_theirs)?
             }
         };
+        for (name, id) in deposed {
+            let warning = Report::warning(
+                "state/foreign-deposed",
+                format!(
+                    "the old `{name}` (`{id}`), which waits to be deleted there, is not taken over"
+                ),
+            )
+            .fix("delete it with the tool that wrote the document, or at the provider");
+            self.desk.ui.say(Event::Problem(Box::new(warning)));
+        }
         let count = records.len();
         let serial = self
             .locked(&arguments.change, async |lease| {
@@ -276,6 +286,22 @@ impl Room<'_> {
         );
         self.note(format!("Imported {} from {what}.", plural(count, "record")));
         Ok(Exit::Done)
+    }
+
+    /// What lies there already would be taken for part of this export by whoever reads it: a resource
+    /// that was forgotten here would be back.
+    fn refuse_others(&self, others: &[String], place: &str) -> Result<(), Problems> {
+        if others.is_empty() {
+            return Ok(());
+        }
+        Err(Report::error(
+            "state/not-empty",
+            format!("{place} has records of other names: {}", others.join(", ")),
+        )
+        .because("whoever reads it would take them for part of this export; nothing was written")
+        .fix("remove what an earlier export left there, or name another place")
+        .exit(Exit::Usage)
+        .into())
     }
 
     pub(super) async fn export(&self, arguments: &ExportArgs) -> CommandResult {
@@ -300,6 +326,9 @@ impl Room<'_> {
                     let disk = self.desk.disk.as_ref();
                     let files = upstream::write(&snapshot.records).map_err(told)?;
                     disk.create_directories(folder, 0o750).map_err(on_disk)?;
+                    let mut others = disk.list(folder).map_err(on_disk)?;
+                    others.retain(|file| file.ends_with(".json") && !files.contains_key(file));
+                    self.refuse_others(&others, &format!("`{}`", folder.display()))?;
                     for (file, bytes) in files {
                         disk.write_atomic(&folder.join(file), &bytes, 0o600)
                             .map_err(on_disk)?;
@@ -307,9 +336,13 @@ impl Room<'_> {
                 }
                 (None, Some(variable)) => {
                     let server = self.server_of(variable)?;
-                    database::write(&server, &snapshot.records)
+                    let others = database::write(&server, &snapshot.records)
                         .await
                         .map_err(told)?;
+                    self.refuse_others(
+                        &others,
+                        &format!("the table `iac_resources` at `{}`", server.place()),
+                    )?;
                     place = Some(format!("the database in {variable}"));
                 }
                 (None, None) => {

@@ -4,6 +4,7 @@
 
 mod carry;
 mod change;
+mod damage;
 mod foreign;
 mod look;
 mod settle;

@@ -22,6 +22,8 @@ const RESERVED: [&str; 3] = ["memory", "filesystem", "postgres"];
 const BUNDLED_NAMES: [&str; 4] = ["s3", "spaces", "gcs", "azure_blob"];
 /// Slips of the finger within which one name is taken for another.
 const NEAR: usize = 2;
+/// How Go's JSON reader calls what a writer that was killed has left: a file that ends too soon.
+const CUT_SHORT: &str = "unexpected end of JSON input";
 /// The service, as the registry shortens it.
 const SERVICE: &str = "IaCStateBackend";
 
@@ -291,7 +293,7 @@ impl StateBackend {
                 || (code == Some(Code::ResourceExhausted) && class == ErrorClass::Invalid),
             is_answer_too_large: matches!(error, CallError::AnswerTooLarge),
             is_conflict: code == Some(Code::Aborted),
-            is_damaged: code == Some(Code::DataLoss),
+            is_damaged: code == Some(Code::DataLoss) || message.contains(CUT_SHORT),
             is_absent: code == Some(Code::NotFound)
                 || message.contains("not found")
                 || message.contains("does not exist"),
@@ -304,14 +306,14 @@ impl StateBackend {
     /// # Errors
     /// When the plugin cannot tell.
     pub async fn get(&self, id: &str) -> Result<Option<iac::IaCState>, BackendError> {
-        let look = self.connection.tools().deadlines.look;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::GetStateRequest {
             resource_id: id.to_owned(),
         };
         let answer = unary!(
             self.connection,
             IaCStateBackendClient.get_state(request),
-            look
+            object
         )
         .await
         .map_err(|error| self.failed(&error))?;
@@ -339,14 +341,14 @@ impl StateBackend {
     /// # Errors
     /// When it is not sure that it is stored.
     pub async fn save(&self, record: iac::IaCState) -> Result<(), BackendError> {
-        let effect = self.connection.tools().deadlines.effect;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::SaveStateRequest {
             state: Some(record),
         };
         unary!(
             self.connection,
             IaCStateBackendClient.save_state(request),
-            effect
+            object
         )
         .await
         .map(drop)
@@ -380,14 +382,14 @@ impl StateBackend {
     /// # Errors
     /// Also when there was none, with many plugins.
     pub async fn delete(&self, id: &str) -> Result<(), BackendError> {
-        let effect = self.connection.tools().deadlines.effect;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::DeleteStateRequest {
             resource_id: id.to_owned(),
         };
         unary!(
             self.connection,
             IaCStateBackendClient.delete_state(request),
-            effect
+            object
         )
         .await
         .map(drop)
@@ -399,11 +401,11 @@ impl StateBackend {
     /// # Errors
     /// When somebody holds it.
     pub async fn lock(&self, id: &str) -> Result<(), BackendError> {
-        let look = self.connection.tools().deadlines.look;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::LockRequest {
             resource_id: id.to_owned(),
         };
-        unary!(self.connection, IaCStateBackendClient.lock(request), look)
+        unary!(self.connection, IaCStateBackendClient.lock(request), object)
             .await
             .map(drop)
             .map_err(|error| self.failed(&error))
@@ -414,14 +416,18 @@ impl StateBackend {
     /// # Errors
     /// When it is not held.
     pub async fn unlock(&self, id: &str) -> Result<(), BackendError> {
-        let look = self.connection.tools().deadlines.look;
+        let object = self.connection.tools().deadlines.object;
         let request = iac::UnlockRequest {
             resource_id: id.to_owned(),
         };
-        unary!(self.connection, IaCStateBackendClient.unlock(request), look)
-            .await
-            .map(drop)
-            .map_err(|error| self.failed(&error))
+        unary!(
+            self.connection,
+            IaCStateBackendClient.unlock(request),
+            object
+        )
+        .await
+        .map(drop)
+        .map_err(|error| self.failed(&error))
     }
 }
 

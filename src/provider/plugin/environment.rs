@@ -42,8 +42,16 @@ const ALLOWED: &[&str] = &[
 
 /// Never passed on, whoever declares it: the runner's own, ours, and the launch protocol's.
 const NEVER_PREFIXES: &[&str] = &["ACTIONS_", "TIDEGATE_", "PLUGIN_", "RUNNER_", "INPUT_"];
+/// Files through which a step speaks to its runner: a line in one of them decides what later steps run.
+const COMMAND_FILES: &[&str] = &[
+    "GITHUB_ENV",
+    "GITHUB_PATH",
+    "GITHUB_OUTPUT",
+    "GITHUB_STATE",
+    "GITHUB_STEP_SUMMARY",
+];
 /// Passed on only when the config itself declares it.
-const ONLY_BY_CONFIG: &[&str] = &["GITHUB_TOKEN", "GH_TOKEN"];
+const ONLY_BY_CONFIG: &[&str] = &["GITHUB_TOKEN", "GH_TOKEN", "RELEASES_TOKEN"];
 
 /// Key of a provider module's config that declares variables for its plugin.
 pub const CONFIG_KEY: &str = "env";
@@ -85,7 +93,7 @@ pub fn environment(
     for (names, is_secret) in [(&manifest.secrets, true), (&manifest.settings, false)] {
         for name in names {
             // A manifest asks; what it may not have is simply not there.
-            if !is_variable_name(name) || refused(name) || ONLY_BY_CONFIG.contains(&name.as_str()) {
+            if !is_variable_name(name) || is_never_given(name) {
                 continue;
             }
             if let Some(value) = variables.get(name) {
@@ -196,6 +204,7 @@ fn refused(name: &str) -> bool {
         .iter()
         .any(|prefix| upper.starts_with(prefix))
         || upper == "WORKFLOW_PLUGIN"
+        || COMMAND_FILES.contains(&upper.as_str())
         || (forbidden_variable(name).is_some() && !upper.starts_with("GITHUB_"))
 }
 
@@ -243,7 +252,10 @@ mod tests {
                 {"name": "CLOUD_TOKEN"}, {"name": "GITHUB_TOKEN"},
                 {"name": "ACTIONS_RUNTIME_TOKEN"}, {"name": "LD_PRELOAD"},
             ],
-            "required_config": [{"name": "CLOUD_REGION"}, {"name": "CLOUD_API_KEY"}],
+            "required_config": [
+                {"name": "CLOUD_REGION"}, {"name": "CLOUD_API_KEY"}, {"name": "GITHUB_ENV"},
+                {"name": "RELEASES_TOKEN"},
+            ],
         });
         Descriptor::parse(text.to_string().as_bytes()).unwrap()
     }
@@ -259,7 +271,10 @@ mod tests {
             "CLOUD_REGION",
             "CLOUD_API_KEY",
             "OTHER_CLOUD_TOKEN",
+            "GITHUB_ENV",
+            "GITHUB_PATH",
             "GITHUB_TOKEN",
+            "RELEASES_TOKEN",
             "ACTIONS_RUNTIME_TOKEN",
             "ACTIONS_ID_TOKEN_REQUEST_TOKEN",
             "TIDEGATE_STATE_KEY",
@@ -351,6 +366,8 @@ mod tests {
         assert_eq!(text(&given_list["GITHUB_TOKEN"]), "(secret)");
         for name in [
             "ACTIONS_RUNTIME_TOKEN",
+            "GITHUB_ENV",
+            "GITHUB_PATH",
             "PLUGIN_CLIENT_CERT",
             "TIDEGATE_STATE_KEY",
             "LD_PRELOAD",

@@ -35,8 +35,9 @@ const FOLDER_PREFIX: &str = "tidegate-plugin-";
 /// Says, in a socket folder, which host it is of.
 const HOST_FILE: &str = "host";
 const HOST_BYTES_MAX: u64 = 4096;
-/// A socket's whole path has to fit into 107 bytes; plugins add about thirty.
-const FOLDER_PARENT_BYTES_MAX: usize = 40;
+/// A socket's whole path has to fit into 107 bytes: our folder's name has up to 41 of them, and a plugin of
+/// ours adds 27 at most.
+const FOLDER_PARENT_BYTES_MAX: usize = 38;
 /// The code of a plugin that ended before it was ready.
 pub(super) const EXITED: &str = "plugin/exited";
 /// Between two looks whether a process has ended, where nobody says so.

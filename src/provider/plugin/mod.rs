@@ -75,6 +75,9 @@ pub struct Deadlines {
     pub look: Duration,
     /// Each call that makes, changes or removes something.
     pub effect: Duration,
+    /// Each call of a state backend about one object. Longer than a backend repeats its own requests,
+    /// and far shorter than what a provider may take: a lock lapses meanwhile.
+    pub object: Duration,
     /// To end after it was asked to.
     pub stop: Duration,
 }
@@ -87,6 +90,7 @@ impl Default for Deadlines {
             initialize: Duration::from_secs(120),
             look: Duration::from_secs(5 * 60),
             effect: Duration::from_secs(30 * 60),
+            object: Duration::from_secs(75),
             stop: Duration::from_secs(2),
         }
     }

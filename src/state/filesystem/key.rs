@@ -99,9 +99,12 @@ impl Filesystem {
                 }
             },
         };
-        let fits = self
-            .read_head()?
-            .is_none_or(|head| head.key_check.is_empty() || head.key_check == key_check(&key));
+        let fits = match self.read_head() {
+            // It tells nothing of any key, and is an error of its own to whoever needs it.
+            Err(StoreError::Corrupt { .. }) => true,
+            head => head?
+                .is_none_or(|head| head.key_check.is_empty() || head.key_check == key_check(&key)),
+        };
         if !fits && self.sealed_values().await? > 0 {
             return Err(StoreError::Corrupt {
                 what: origin,

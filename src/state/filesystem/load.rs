@@ -24,6 +24,9 @@ const INCOMING: &str = "incoming.json";
 const INCOMING_NAME: &str = "incoming";
 /// The member of it that holds the key which comes along.
 const INCOMING_KEY: &str = "state_key";
+/// How often the folders are read again under another head before what was read is good enough: heads
+/// change for other reasons, too.
+pub(super) const LOOKS: u32 = 10;
 /// Largest document in bytes.
 const INCOMING_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 
@@ -32,6 +35,15 @@ pub(super) struct Incoming {
     pub(super) snapshot: Snapshot,
     /// The key it is sealed with, when that is not the one of before.
     pub(super) key: Option<Key>,
+}
+
+/// Where an environment is read.
+#[derive(PartialEq)]
+pub(super) enum Source {
+    /// In the document that is being taken over.
+    Incoming(Snapshot),
+    /// In the folders, under this head.
+    Folders(Option<Vec<u8>>),
 }
 
 /// The same as it is written.
@@ -51,19 +63,30 @@ impl Filesystem {
         key: Option<&[u8; 32]>,
     ) -> StoreResult<()> {
         snapshot.refuse_stranger(&self.environment, key, self.key.as_ref())?;
-        let digits = key.map(|key| Zeroizing::new(encode_hex(key)));
-        let document = frame::close(&Document {
-            snapshot,
-            state_key: digits.as_ref().map(|digits| digits.as_str()),
-        })
-        .map_err(|reason| StoreError::Storage(format!("cannot write the state: {reason}")))?;
-        let document = Zeroizing::new(self.codec.encode_document(INCOMING_NAME, document));
+        let document = self.document(snapshot, key)?;
         let guard = self.enter_with(lease).await?;
         // All at once: whatever is cut off after this write is finished by the next holder.
         self.write(&self.path(INCOMING), &document)?;
         self.finish_load(lease.fence)?;
         drop(guard);
         Ok(())
+    }
+
+    /// A state that is taken over, as it is written.
+    fn document(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<Zeroizing<Vec<u8>>> {
+        let digits = key.map(|key| Zeroizing::new(encode_hex(key)));
+        let document = frame::close(&Document {
+            snapshot,
+            state_key: digits.as_ref().map(|digits| digits.as_str()),
+        })
+        .map_err(|reason| StoreError::Storage(format!("cannot write the state: {reason}")))?;
+        Ok(Zeroizing::new(
+            self.codec.encode_document(INCOMING_NAME, document),
+        ))
     }
 
     /// The state that is being taken over, if one is. It is decided, and whole; what is in the folders
@@ -96,16 +119,72 @@ impl Filesystem {
         Ok(Some(Incoming { snapshot, key }))
     }
 
-    /// What was read from the folders, unless a state was taken over meanwhile.
+    /// Where this environment is to be read at this moment.
+    pub(super) fn source(&self) -> StoreResult<Source> {
+        // The document before the head: one that is gone by now has written the head.
+        Ok(match self.incoming()? {
+            Some(incoming) => Source::Incoming(incoming.snapshot),
+            None => Source::Folders(self.read(&self.path(HEAD), super::SMALL_BYTES_MAX)?),
+        })
+    }
+
+    /// What is read from the folders, or the answer of the state that is being taken over. One that was
+    /// taken over while the folders were read leaves another head: then they are read again, because
+    /// what was read may be half of either.
     pub(super) fn unless_incoming<T>(
         &self,
-        answer: impl FnOnce(Snapshot) -> T,
-        read: impl FnOnce() -> StoreResult<T>,
+        answer: impl Fn(Snapshot) -> T,
+        read: impl Fn() -> StoreResult<T>,
     ) -> StoreResult<T> {
-        let found = read();
-        match self.incoming()? {
-            Some(incoming) => Ok(answer(incoming.snapshot)),
-            None => found,
+        let mut looks = 0;
+        let mut before = self.source()?;
+        loop {
+            if let Source::Incoming(snapshot) = before {
+                return Ok(answer(snapshot));
+            }
+            let found = read();
+            let after = self.source()?;
+            looks += 1;
+            if after == before || looks > LOOKS && !matches!(after, Source::Incoming(_)) {
+                return found;
+            }
+            before = after;
+        }
+    }
+
+    /// Makes `snapshot` the state although the head cannot be read.
+    pub(super) async fn load_over_head(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        snapshot.refuse_stranger(&self.environment, key, self.key.as_ref())?;
+        let document = self.document(snapshot, key)?;
+        let guard = self.enter().await?;
+        if self.damaged_head()?.is_none() {
+            return Err(StoreError::Conflict {
+                what: format!("the state head (`{}`)", self.path(HEAD).display()),
+                expected: "one that cannot be read".to_owned(),
+                found: "one that can".to_owned(),
+            });
+        }
+        let fence = self.refuse_held()?;
+        self.write(&self.path(INCOMING), &document)?;
+        // From here on the document is the state; who is cut off now leaves the rest to the next holder.
+        self.disk
+            .remove_file(&self.path(HEAD))
+            .and_then(|()| self.disk.sync_directory(&self.directory))
+            .map_err(storage)?;
+        self.finish_load(fence)?;
+        drop(guard);
+        Ok(())
+    }
+
+    /// Why the head cannot be read, if it is there.
+    pub(super) fn damaged_head(&self) -> StoreResult<Option<StoreError>> {
+        match self.read_head() {
+            Err(error @ StoreError::Corrupt { .. }) => Ok(Some(error)),
+            other => other.map(|_| None),
         }
     }
 
@@ -155,7 +234,10 @@ impl Filesystem {
             self.take_key(key)?;
         }
         // The head last: until then it tells the lineage and serial of before.
-        let check_of_before = self.read_head()?.map(|head| head.key_check);
+        let (check_of_before, config) = match self.read_head()? {
+            Some(head) => (Some(head.key_check), head.config),
+            None => (None, self.config.clone()),
+        };
         let key_check = key.map(|key| key_check(&key)).or(check_of_before);
         self.write_own(
             &self.path(HEAD),
@@ -166,6 +248,7 @@ impl Filesystem {
                 fence,
                 key_check: key_check.unwrap_or_default(),
                 environment: self.environment.clone(),
+                config,
             },
         )?;
         self.disk
@@ -204,11 +287,11 @@ impl Filesystem {
             let Some(bytes) = self.read(&path, super::SMALL_BYTES_MAX)? else {
                 continue;
             };
-            let head: HeadFile = parse_own(&bytes, &what)?;
-            let environment = if head.environment.is_empty() {
-                name::decode(&folder)
-            } else {
-                Some(head.environment)
+            let environment = match parse_own::<HeadFile>(&bytes, &what) {
+                Ok(head) if !head.environment.is_empty() => Some(head.environment),
+                // Older heads do not tell it. Of one that cannot be read, its own environment complains.
+                Ok(_) | Err(StoreError::Corrupt { .. }) => name::decode(&folder),
+                Err(error) => return Err(error),
             };
             environments.push(
                 environment

@@ -166,6 +166,19 @@ impl Filesystem {
         })
     }
 
+    /// Under the guard: the fence, when nobody holds the lock.
+    pub(super) fn refuse_held(&self) -> StoreResult<u64> {
+        let lock = self.read_lock()?;
+        match self.judge(lock.as_ref())? {
+            Answer::Free { .. } => Ok(lock.map_or(0, |lock| lock.file.fence)),
+            Answer::Held { holder, expires_in } => Err(StoreError::Locked {
+                environment: self.environment.clone(),
+                holder,
+                expires_in,
+            }),
+        }
+    }
+
     /// For how long we have seen the lock just as it is now, on our own monotonic clock.
     fn watch(&self, lock: &ReadLock) -> Duration {
         let now = self.clock.monotonic();
@@ -191,18 +204,33 @@ impl Filesystem {
         self.sweep()?;
         let head = self.read_head()?;
         let fence = fence.max(head.as_ref().map_or(0, |head| head.fence)) + 1;
-        if head.is_none() {
-            self.write_own(
-                &self.path(HEAD),
-                &HeadFile {
+        match head {
+            None => {
+                let head = HeadFile {
                     format: FORMAT,
                     lineage: hex_of::<16>(&*self.random),
                     serial: 0,
                     fence,
                     key_check: String::new(),
                     environment: self.environment.clone(),
-                },
-            )?;
+                    config: self.config.clone(),
+                };
+                self.write_own(&self.path(HEAD), &head)?;
+            }
+            Some(mut head) => {
+                // Another config may have come first since we looked.
+                if let Some(other) = self.claimant(&head)? {
+                    return Err(StoreError::Invalid(format!(
+                        "the state in `{}` is that of `{other}`, not of `{}`",
+                        self.directory.display(),
+                        self.config
+                    )));
+                }
+                if !self.config.is_empty() && head.config != self.config {
+                    head.config.clone_from(&self.config);
+                    self.write_own(&self.path(HEAD), &head)?;
+                }
+            }
         }
         let alive_path = self.path(&alive_name(fence));
         let alive = self

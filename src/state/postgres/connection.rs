@@ -137,7 +137,7 @@ impl Server {
     }
 
     /// Host, port and database, for messages.
-    pub(super) fn place(&self) -> &str {
+    pub fn place(&self) -> &str {
         &self.place
     }
 

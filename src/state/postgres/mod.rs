@@ -167,6 +167,9 @@ impl Postgres {
             ))));
         }
         let stands = version == SCHEMA_VERSION;
+        if stands {
+            schema.refuse_policies(client).await?;
+        }
         self.is_ready.store(stands, Ordering::Relaxed);
         Ok(stands)
     }

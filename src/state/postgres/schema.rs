@@ -18,6 +18,11 @@ pub const VERSION: usize = STEPS.len();
 /// and the server changes nothing about it. The number is `tidegate` in ASCII.
 const LOCK: &str = "SELECT pg_advisory_xact_lock(8388351763240150117)";
 
+/// The tables of a schema of which this user may not see every row.
+const POLICIES: &str = "SELECT coalesce(string_agg(c.relname::text, ', ' ORDER BY c.relname), '') \
+    FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE n.nspname = $1 AND c.relkind = 'r' AND row_security_active(c.oid)";
+
 /// A name that needs no quotes, so that it can stand in a statement as it is.
 pub(super) fn is_plain_name(name: &str) -> bool {
     let mut bytes = name.bytes();
@@ -54,6 +59,23 @@ impl Schema<'_> {
             .await
             .map_err(|error| (self.failed)(&error))?;
         self.check(rows.first().map_or(0, |row| row.get(0)))
+    }
+
+    /// Rows that a policy hides would count as absent.
+    pub(super) async fn refuse_policies(&self, client: &Client) -> Result<(), Failure> {
+        let row = client
+            .query_typed_one(POLICIES, &[(&self.name, Type::TEXT)])
+            .await
+            .map_err(|error| (self.failed)(&error))?;
+        let tables: String = row.get(0);
+        if tables.is_empty() {
+            return Ok(());
+        }
+        Err(Failure::Store(StoreError::Invalid(format!(
+            "row level security hides what is in the database schema `{}` from this user ({tables}); \
+             take it off these tables, or let the user bypass it",
+            self.name
+        ))))
     }
 
     fn check(&self, found: i32) -> Result<usize, Failure> {

@@ -47,6 +47,8 @@ const WRITE: &str = "INSERT INTO iac_resources (name, type, provider, provider_r
     applied_config = excluded.applied_config, outputs = excluded.outputs, \
     dependencies = excluded.dependencies, updated_at = excluded.updated_at";
 
+const OTHERS: &str = "SELECT name FROM iac_resources WHERE NOT (name = ANY ($1)) ORDER BY name";
+
 fn told(failure: Failure) -> StoreError {
     match failure {
         Failure::Lost(why) => StoreError::Storage(why),
@@ -89,16 +91,28 @@ pub async fn read(server: &Server) -> StoreResult<Vec<Record>> {
         .collect()
 }
 
-/// Writes these records into their table, all or none. Rows of other names stay.
+/// Writes these records into their table, all or none. Rows of other names are in the way: they are
+/// answered, and nothing is written.
 ///
 /// # Errors
 /// The server's answer.
-pub async fn write(server: &Server, records: &[Record]) -> StoreResult<()> {
+pub async fn write(server: &Server, records: &[Record]) -> StoreResult<Vec<String>> {
     let mut session = server.connect().await.map_err(told)?;
     let failed = |error: tokio_postgres::Error| told(server.failed(&error));
     let transaction = session.client.transaction().await.map_err(failed)?;
     for statement in [TABLE, MISSING] {
         transaction.batch_execute(statement).await.map_err(failed)?;
+    }
+    let names: Vec<&str> = records
+        .iter()
+        .map(|record| record.resource_id.as_str())
+        .collect();
+    let rows = transaction
+        .query_typed(OTHERS, &[(&names, Type::TEXT_ARRAY)])
+        .await
+        .map_err(failed)?;
+    if !rows.is_empty() {
+        return Ok(rows.iter().map(|row| row.get(0)).collect());
     }
     for record in records {
         let form = public_form(record);
@@ -142,5 +156,6 @@ pub async fn write(server: &Server, records: &[Record]) -> StoreResult<()> {
             .await
             .map_err(failed)?;
     }
-    transaction.commit().await.map_err(failed)
+    transaction.commit().await.map_err(failed)?;
+    Ok(Vec::new())
 }

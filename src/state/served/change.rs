@@ -10,7 +10,9 @@ use crate::resource::Address;
 use crate::state::frame::to_text;
 use crate::state::journal;
 use crate::state::own::{KeepsakeFile, key_check};
-use crate::state::{Expected, Holder, Lease, Record, Snapshot, StoreError, StoreResult};
+use crate::state::{
+    Expected, Holder, Lease, Record, Snapshot, Store as _, StoreError, StoreResult,
+};
 
 use super::census::Census;
 use super::head::{HeadFile, Held, Pending};
@@ -327,36 +329,13 @@ impl Served {
         key: Option<&[u8; 32]>,
     ) -> StoreResult<()> {
         let room = crate::random::hex_of::<8>(self.random.as_ref());
-        let mut objects = Vec::new();
-        for record in &snapshot.records {
-            let content = to_text(&self.codec.encode(record)?);
-            objects.push(self.object(self.record_id(&room, &record.resource_id), Some(content)));
-        }
-        for (key, keepsake) in &snapshot.keepsakes {
-            let content = to_text(&KeepsakeFile::new(key, keepsake).encode()?);
-            objects.push(self.object(self.keepsake_id(&room, key), Some(content)));
-        }
-        if !snapshot.journal.is_empty() {
-            let mut lines = String::new();
-            for entry in &snapshot.journal {
-                journal::write_line(&mut lines, lease.fence, entry)
-                    .map_err(|error| StoreError::Storage(error.to_string()))?;
-            }
-            objects.push(self.object(self.journal_id(&room, 0), Some(lines)));
-        }
+        let objects = self.furnished(&room, snapshot, lease.fence)?;
         let census = Census::of(&objects);
         // Said first: what a run that dies over it leaves is found and removed.
         self.change(lease, Change::Prepare(&room)).await?;
-        let writes = objects.into_iter().map(|object| {
-            let shelf = Arc::clone(&self.guarded.shelf);
-            async move { shelf.save(&object).await }
-        });
-        let written = stream::iter(writes)
-            .buffer_unordered(PARALLEL)
-            .try_collect::<Vec<()>>()
-            .await;
+        let written = self.save_all(objects).await;
         let moved = match written {
-            Ok(_) => {
+            Ok(()) => {
                 let change = Change::Move {
                     room: &room,
                     snapshot,
@@ -381,5 +360,75 @@ impl Served {
             }
         }
         moved.map(drop)
+    }
+
+    /// Everything of `snapshot`, as the objects of a room.
+    fn furnished(&self, room: &str, snapshot: &Snapshot, fence: u64) -> StoreResult<Vec<Object>> {
+        let mut objects = Vec::new();
+        for record in &snapshot.records {
+            let content = to_text(&self.codec.encode(record)?);
+            objects.push(self.object(self.record_id(room, &record.resource_id), Some(content)));
+        }
+        for (key, keepsake) in &snapshot.keepsakes {
+            let content = to_text(&KeepsakeFile::new(key, keepsake).encode()?);
+            objects.push(self.object(self.keepsake_id(room, key), Some(content)));
+        }
+        if !snapshot.journal.is_empty() {
+            let mut lines = String::new();
+            for entry in &snapshot.journal {
+                journal::write_line(&mut lines, fence, entry)
+                    .map_err(|error| StoreError::Storage(error.to_string()))?;
+            }
+            objects.push(self.object(self.journal_id(room, 0), Some(lines)));
+        }
+        Ok(objects)
+    }
+
+    async fn save_all(&self, objects: Vec<Object>) -> StoreResult<()> {
+        let writes = objects.into_iter().map(|object| {
+            let shelf = Arc::clone(&self.guarded.shelf);
+            async move { shelf.save(&object).await }
+        });
+        stream::iter(writes)
+            .buffer_unordered(PARALLEL)
+            .try_collect::<Vec<()>>()
+            .await
+            .map(drop)
+    }
+
+    /// The same without a lease, because there is no head that could tell of one. What was there before
+    /// stays in rooms that nobody knows of, until the environment goes.
+    pub(super) async fn replace_head(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        let mut head = HeadFile::new(&self.environment, self.random.as_ref());
+        let objects = self.furnished(&head.room, snapshot, head.fence)?;
+        head.census = Some(Census::of(&objects));
+        head.lineage.clone_from(&snapshot.lineage);
+        head.serial = snapshot.serial;
+        head.journal_end = u64::from(!snapshot.journal.is_empty());
+        let kept = key.filter(|_| self.key.is_none());
+        head.key = kept.map(|key| encode_hex(key));
+        if let Some(key) = key.or(self.key.as_deref()) {
+            head.key_check = key_check(key);
+        }
+        self.save_all(objects).await?;
+        let object = self.object(self.head_id().to_owned(), Some(head.encode()?));
+        let mut turn = self.turn.lock().await;
+        *turn = None;
+        let is_replaced = self
+            .guarded
+            .save_over(&object, async { Ok(self.beheaded().await?.is_some()) })
+            .await?;
+        if is_replaced {
+            return Ok(());
+        }
+        Err(StoreError::Conflict {
+            what: format!("the head of environment `{}`", self.environment),
+            expected: "one that cannot be read".to_owned(),
+            found: "one that can".to_owned(),
+        })
     }
 }

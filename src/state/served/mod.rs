@@ -189,10 +189,8 @@ impl Served {
             ),
             reason: format!(
                 "it is gone, and {left} objects of the environment are there: put an older version \
-                 of `{}` back; to begin anew, or before a backup is restored, remove what is below \
-                 `{}{SEPARATOR}`",
-                self.head_id(),
-                self.rooms_id()
+                 of `{}` back",
+                self.head_id()
             ),
         }
     }
@@ -300,6 +298,12 @@ impl Served {
             format!(
                 "its {} {kind}s are not the ones that were written",
                 counted.count
+            )
+        } else if found.count > counted.count {
+            format!(
+                "it has {} {kind}s, and {} can be found: what is too many was put into the storage \
+                 behind its back",
+                counted.count, found.count
             )
         } else {
             format!(

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 
-use crate::state::own::KeepsakeFile;
+use crate::state::own::{KeepsakeFile, parse_own};
 use crate::state::{Each, Keepsake, Record, StoreError, StoreResult, name};
 
 use super::census::Tally;
@@ -82,12 +82,43 @@ impl Served {
         Ok(found.into_iter().flatten().collect())
     }
 
+    /// Every environment below `parent`, of which not all heads can be read.
+    pub(super) async fn environments_by_name(&self, parent: &str) -> StoreResult<Vec<String>> {
+        let mut ids = self.shelf().under(parent).await?;
+        ids.retain(|id| Object::parent(id) == parent);
+        let names = ids.into_iter().map(|id| async move {
+            match self.shelf().get(&id).await {
+                Ok(None) => Ok(None),
+                Ok(Some(head)) => Ok(environment_of(&id, Some(&head))),
+                Err(StoreError::Corrupt { .. }) => Ok(environment_of(&id, None)),
+                Err(error) => Err(error),
+            }
+        });
+        let found: Vec<Option<String>> =
+            stream::iter(names).buffered(PARALLEL).try_collect().await?;
+        let mut names: Vec<String> = found.into_iter().flatten().collect();
+        names.sort();
+        Ok(names)
+    }
+
     fn record_in(&self, object: StoreResult<Object>) -> StoreResult<Option<Record>> {
         let object = object?;
         match &object.content {
             Some(text) => self.decode_listed(&object, text).map(Some),
             None => Ok(None),
         }
+    }
+}
+
+/// The environment whose head this is; `None` when it is being removed. Of a head that cannot be read
+/// the id tells it: that is for those to complain of who ask for that environment.
+pub(super) fn environment_of(id: &str, head: Option<&Object>) -> Option<String> {
+    let last = id.rsplit(SEPARATOR).next().unwrap_or_default();
+    let text = head.and_then(|head| head.content.as_deref());
+    let read = text.map(|text| parse_own::<HeadFile>(text.as_bytes(), &last));
+    match read {
+        Some(Ok(head)) => (!head.is_leaving).then_some(head.environment),
+        _ => Some(name::decode(last).unwrap_or_else(|| last.to_owned())),
     }
 }
 

@@ -144,6 +144,33 @@ impl Guarded {
         }
     }
 
+    /// Writes over what cannot be read, and so cannot be compared, if that `is_damaged` still.
+    pub(super) async fn save_over(
+        &self,
+        object: &Object,
+        is_damaged: impl Future<Output = StoreResult<bool>>,
+    ) -> StoreResult<bool> {
+        let mut holding = self.holding.lock().await;
+        if !self.shelf.compares() {
+            // Whoever was writing when it was damaged may be dead, and keeps it for ever.
+            drop(self.shelf.unlock(&self.guard).await);
+            self.take_guard(&mut holding).await?;
+        }
+        let written = async {
+            if !is_damaged.await? {
+                return Ok(false);
+            }
+            self.shelf.save(object).await?;
+            Ok(true)
+        }
+        .await;
+        if *holding {
+            drop(self.shelf.unlock(&self.guard).await);
+            *holding = false;
+        }
+        written
+    }
+
     /// Frees the storage's lock, whoever took it: he is known to be dead, or was named. What he may
     /// still write is refused, or looked at again by whoever writes next.
     pub(super) async fn break_guard(&self) {

@@ -10,7 +10,7 @@ use crate::random::encode_hex;
 use crate::resource::Address;
 use crate::state::journal::{self, Entry};
 use crate::state::lease::{Process, Verdict};
-use crate::state::own::{KeepsakeFile, Key, key_check, parse_own};
+use crate::state::own::{KeepsakeFile, Key, key_check};
 use crate::state::{
     Each, Expected, Head, Holder, Keepsake, Lease, Record, Snapshot, Store, StoreError,
     StoreResult, frame, name,
@@ -18,6 +18,7 @@ use crate::state::{
 
 use super::change::Change;
 use super::head::HeadFile;
+use super::salvage::environment_of;
 use super::{Before, LOCK_POLL, SEPARATOR, Served, TRIES};
 
 #[async_trait]
@@ -36,16 +37,15 @@ impl Store for Served {
 
     async fn environments(&self) -> StoreResult<Vec<String>> {
         let parent = format!("{}{SEPARATOR}head", self.root);
-        let mut names = Vec::new();
-        for object in self.shelf().children(&parent).await? {
-            let last = object.id.rsplit(SEPARATOR).next().unwrap_or_default();
-            let what = format!("the head of environment `{last}`");
-            let text = object.content.as_deref().unwrap_or_default();
-            let head: HeadFile = parse_own(text.as_bytes(), &what)?;
-            if !head.is_leaving {
-                names.push(head.environment);
-            }
-        }
+        let heads = match self.shelf().children(&parent).await {
+            Ok(heads) => heads.into_iter().map(|head| (head.id.clone(), Some(head))),
+            // One of them cannot be read, which is no reason to hide the others.
+            Err(StoreError::Corrupt { .. }) => return self.environments_by_name(&parent).await,
+            Err(error) => return Err(error),
+        };
+        let mut names: Vec<String> = heads
+            .filter_map(|(id, head)| environment_of(&id, head.as_ref()))
+            .collect();
         names.sort();
         Ok(names)
     }
@@ -343,6 +343,22 @@ impl Store for Served {
 
     async fn wipe_damaged(&self, lease: Lease) -> StoreResult<()> {
         self.leave(&lease).await
+    }
+
+    async fn beheaded(&self) -> StoreResult<Option<StoreError>> {
+        match self.read_head().await {
+            Err(error @ StoreError::Corrupt { .. }) => Ok(Some(error)),
+            other => other.map(|_| None),
+        }
+    }
+
+    async fn load_over_damage(
+        &self,
+        snapshot: &Snapshot,
+        key: Option<&[u8; 32]>,
+    ) -> StoreResult<()> {
+        snapshot.refuse_stranger(&self.environment, key, self.key.as_ref())?;
+        self.replace_head(snapshot, key).await
     }
 
     async fn load(

@@ -270,6 +270,7 @@ impl Life {
                 process_id: 1,
                 command: "test".to_owned(),
                 run_url: None,
+                job: String::new(),
                 since: String::new(),
                 mark: String::new(),
             };

@@ -273,6 +273,22 @@ fn whoever_finalizes_is_told_once_after_a_failure_and_its_own_failure_is_told_to
     assert!(!world.cloud.calls().contains(&"finalize this".to_owned()));
 }
 
+/// A store that hangs answers nothing, not even that it is down. What is under way comes to its end.
+#[test]
+fn a_lock_that_nobody_renews_for_a_whole_lease_ends_the_run() {
+    let mut world = World::new(&[("db", ""), ("web", "")]);
+    world.parallelism = 1;
+    // The one before the first call is answered.
+    *world.store.renewals.lock().unwrap() = Some(1);
+    let minutes = std::time::Duration::from_secs(120);
+    world.cloud.act("create", "db", Act::Take(minutes));
+    let report = world.apply();
+    assert_eq!(endings(&report), ["db success", "web skipped"]);
+    assert!(report.store_failed && !report.lost_lock);
+    assert_eq!(world.cloud.names(), ["db"]);
+    assert!(world.records().contains_key("db"));
+}
+
 #[test]
 fn an_output_that_the_state_cannot_take_costs_the_output_and_not_the_resource() {
     let world = World::new(&[("db", "")]);

@@ -315,6 +315,15 @@ fn a_plugin_that_only_knows_the_older_flag_is_believed() {
     }
 }
 
+/// Older plugins cannot import, and can read what has the id.
+#[test]
+fn an_id_is_read_where_it_cannot_be_imported() {
+    let project = mode(json!({"imports": "unimplemented", "reads": "web"}));
+    let arguments = ["infra", "import", "--json", "--name", "web", "--id", "id-1"];
+    let said = document(&project.run(&arguments).output().expect_code(0));
+    assert_eq!(said["resource"]["provider_id"], "id-1", "{said:#}");
+}
+
 /// One resource has one record: two would change, and delete, each other's.
 #[test]
 fn what_is_on_record_is_not_imported_under_another_name() {

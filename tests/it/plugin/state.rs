@@ -118,7 +118,10 @@ async fn h34_configure_comes_first_and_its_lack_is_an_old_plugin() {
 
 #[tokio::test]
 async fn h35_a_record_that_is_not_there_is_no_error() {
-    for executable in [go::executable(), Some(go::own_executable())] {
+    for (executable, is_own) in [
+        (go::executable(), false),
+        (Some(go::own_executable()), true),
+    ] {
         let Some(executable) = executable else {
             harness::skip_without("go");
             continue;
@@ -151,6 +154,14 @@ async fn h35_a_record_that_is_not_there_is_no_error() {
         };
         backend.save(record.clone()).await.unwrap();
         assert_eq!(backend.get("web").await.unwrap(), Some(record));
+        if !is_own {
+            // As a writer leaves it that is killed in the middle.
+            for entry in fs::read_dir(&shelf).unwrap() {
+                fs::write(entry.unwrap().path(), "").unwrap();
+            }
+            let damaged = backend.get("web").await.unwrap_err();
+            assert!(damaged.is_damaged && !damaged.is_absent, "{damaged:?}");
+        }
         backend.delete("web").await.unwrap();
         assert!(backend.get("web").await.unwrap().is_none());
         assert!(backend.delete("web").await.unwrap_err().is_absent);

@@ -246,6 +246,7 @@ impl World {
                 process_id: 1,
                 command: "test".to_owned(),
                 run_url: None,
+                job: String::new(),
                 since: String::new(),
                 mark: String::new(),
             };

@@ -290,6 +290,8 @@ fn a_lock_is_freed_by_its_id_or_by_its_own_workflow_run() {
             .env("GITHUB_SERVER_URL", "https://forge.test")
             .env("GITHUB_REPOSITORY", "o/r")
             .env("GITHUB_RUN_ID", "77")
+            .env("GITHUB_JOB", "deploy")
+            .env("RUNNER_NAME", "runner-1")
             .env("GITHUB_RUN_ATTEMPT", attempt)
             .output()
             .expect_code(0)
@@ -302,6 +304,33 @@ fn a_lock_is_freed_by_its_id_or_by_its_own_workflow_run() {
     );
     in_run("2");
     assert_eq!(lab.json("state list --env dev")["lock"], json!(null));
+
+    // Jobs of one run stand beside each other: each frees its own lock alone, and not while the process
+    // that took it lives.
+    let of_job = |job: &str, mark: String| {
+        let store = super::system_store(&lab.path(".tidegate/state"), "dev").with_machine("there");
+        let holder = super::Holder {
+            run_url: Some(URL.to_owned()),
+            job: job.to_owned(),
+            mark,
+            ..super::holder("r-4712")
+        };
+        super::run(super::Store::lock(&store, &holder, super::NO_WAIT)).unwrap();
+    };
+    let is_held = || !lab.json("state list --env dev")["lock"].is_null();
+    of_job("deploy on runner-2", String::new());
+    let other = in_run("2").stderr();
+    assert!(is_held() && other.contains("another job"), "{other}");
+    lab.run("state unlock r-4712 --env dev").expect_code(0);
+    let processes = tidegate::process::SystemProcesses::default();
+    let alive = tidegate::process::Processes::own_mark(&processes);
+    of_job("deploy on runner-1", alive);
+    let other = in_run("2").stderr();
+    assert!(is_held() && other.contains("still runs"), "{other}");
+    lab.run("state unlock r-4712 --env dev").expect_code(0);
+    of_job("deploy on runner-1", String::new());
+    in_run("2");
+    assert!(!is_held());
     lab.run("state unlock --if-mine --env dev").expect_code(2);
     lab.run("state unlock --env dev").expect_code(2);
 }
@@ -486,6 +515,14 @@ fn their_records_are_adopted_and_written_back() {
     let back: Value =
         serde_json::from_slice(&std::fs::read(lab.path("out/orders-db.json")).unwrap()).unwrap();
     assert_eq!(back, record);
+    // What an earlier export left there would be back with this one.
+    std::fs::copy(lab.path("out/cache.json"), lab.path("out/gone.json")).unwrap();
+    std::fs::remove_file(lab.path("out/cache.json")).unwrap();
+    let full = lab
+        .run("state export --format upstream -o out --env dev")
+        .expect_code(2);
+    assert!(full.stderr().contains("gone.json"), "{}", full.stderr());
+    assert!(!lab.path("out/cache.json").exists());
     // A folder above them is not an empty one of theirs.
     std::fs::create_dir_all(lab.path("bucket/iac-state")).unwrap();
     let above = lab

@@ -1,10 +1,14 @@
 //! Damaged files: cut at every length, every bit flipped, moved, edited, written by others.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use futures_util::FutureExt as _;
+use tidegate::random::SystemRandom;
 use tidegate::state::{Filesystem, Keepsake, Record, Store, StoreError};
 
-use super::{NO_WAIT, address, holder, record, run, system_store};
+use super::disks::MemoryDisk;
+use super::{NO_WAIT, address, holder, manual_clock, record, run, system_store};
 
 /// One of everything, released and whole.
 fn filled(root: &Path) -> Filesystem {
@@ -440,5 +444,107 @@ fn a_state_that_is_being_taken_over_is_read_as_a_whole() {
         let after = store.snapshot().await.unwrap().unwrap();
         assert_eq!(after.digest().unwrap(), next.digest().unwrap());
         reader.unlock(&lease).await.unwrap();
+    });
+}
+
+/// A read that began while a whole state was taken over, and ends after it, saw half of either.
+#[test]
+fn a_read_that_outlives_a_take_over_begins_anew() {
+    let disk = MemoryDisk::default();
+    let open = || {
+        Filesystem::open(
+            PathBuf::from("/state"),
+            "dev",
+            Arc::new(disk.clone()),
+            Arc::new(manual_clock()),
+            Arc::new(SystemRandom),
+        )
+        .unwrap()
+    };
+    let (writer, reader) = (open(), open());
+    run(async {
+        let lease = writer.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        for name in ["a", "b"] {
+            writer.put(&lease, &record(name, "one")).await.unwrap();
+        }
+        let mut next = writer.snapshot().await.unwrap().unwrap();
+        next.serial += 1;
+        next.records = vec![record("b", "three"), record("c", "three")];
+        // After the names of the files, and before the files themselves.
+        disk.after_next_list(move || {
+            let loaded = writer.load(&lease, &next, None).now_or_never();
+            loaded.expect("nobody is in the way").unwrap();
+        });
+        let read = reader.list().await.unwrap();
+        let names: Vec<&str> = read.iter().map(|one| one.resource_id.as_str()).collect();
+        assert_eq!(names, ["b", "c"]);
+    });
+}
+
+/// Without its head nothing is known of what is there, and it is there all the same.
+#[test]
+fn records_without_a_head_are_not_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    let head = folder.path().join("dev/head.json");
+    std::fs::remove_file(&head).unwrap();
+    run(async {
+        for answer in [
+            store.head().await.map(drop),
+            store.snapshot().await.map(drop),
+            store.has_remains().await.map(drop),
+        ] {
+            let Err(StoreError::Corrupt { what, reason }) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(
+                what.contains("head.json") && reason.contains("2 records"),
+                "{reason}"
+            );
+        }
+        // The next holder makes one, of what is there.
+        let lease = store.lock(&holder("r2"), NO_WAIT).await.unwrap();
+        let seen = store.snapshot().await.unwrap().unwrap();
+        assert_eq!((seen.records.len(), seen.keepsakes.len()), (1, 1));
+        assert_eq!(store.wipe(lease).await.unwrap(), [address("a")]);
+        assert_eq!(store.head().await.unwrap(), None);
+    });
+}
+
+/// A head that cannot be read gives way to a whole state, to nothing else, and to nobody while a run
+/// lives.
+#[test]
+fn a_damaged_head_gives_way_to_a_whole_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    let head = folder.path().join("dev/head.json");
+    run(async {
+        let mut next = store.snapshot().await.unwrap().unwrap();
+        next.serial += 1;
+        next.records = vec![record("b", "three")];
+        assert!(store.beheaded().await.unwrap().is_none());
+        assert!(matches!(
+            store.load_over_damage(&next, None).await,
+            Err(StoreError::Conflict { .. })
+        ));
+        let lease = store.lock(&holder("r2"), NO_WAIT).await.unwrap();
+        std::fs::write(&head, b"{").unwrap();
+        assert!(store.beheaded().await.unwrap().is_some());
+        let other = system_store(folder.path(), "dev");
+        assert!(matches!(
+            other.load_over_damage(&next, None).await,
+            Err(StoreError::Locked { .. })
+        ));
+        store.unlock(&lease).await.unwrap();
+        other.load_over_damage(&next, None).await.unwrap();
+        let seen = other.snapshot().await.unwrap().unwrap();
+        assert_eq!(seen.digest().unwrap(), next.digest().unwrap());
+        assert!(other.beheaded().await.unwrap().is_none());
+        // Whoever held the lock before may not write into it.
+        assert!(other.put(&lease, &record("late", "x")).await.is_err());
+        // Its neighbours are named whether or not it can be read.
+        std::fs::write(&head, b"{").unwrap();
+        let beside = other.beside("prod").unwrap().unwrap();
+        assert_eq!(beside.environments().await.unwrap(), ["dev"]);
     });
 }

@@ -29,6 +29,17 @@ struct Contents {
     durable_bytes: BTreeMap<u64, Vec<u8>>,
     locked: BTreeSet<u64>,
     next: u64,
+    after_list: Hook,
+}
+
+/// What somebody else does at that moment, once.
+#[derive(Default)]
+struct Hook(Option<Box<dyn FnOnce() + Send>>);
+
+impl std::fmt::Debug for Hook {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Hook({})", self.0.is_some())
+    }
 }
 
 /// A disk in memory. File contents become durable when flushed, directory entries when their
@@ -115,7 +126,13 @@ impl MemoryDisk {
             durable_bytes: bytes,
             locked: BTreeSet::new(),
             next: contents.next,
+            after_list: Hook::default(),
         })))
+    }
+
+    /// Between the next list of a directory and its answer, somebody else does this.
+    pub(crate) fn after_next_list(&self, meanwhile: impl FnOnce() + Send + 'static) {
+        self.contents().after_list = Hook(Some(Box::new(meanwhile)));
     }
 
     /// Every path that exists.
@@ -196,15 +213,21 @@ impl Disk for MemoryDisk {
     }
 
     fn list(&self, directory: &Path) -> DiskResult<Vec<String>> {
-        let contents = self.contents();
+        let mut contents = self.contents();
         if contents.seen.get(directory) != Some(&Node::Directory) {
             return Err(kind("list", directory, io::ErrorKind::NotFound));
         }
-        Ok(contents
+        let names = contents
             .children(directory)
             .iter()
             .filter_map(|path| Some(path.file_name()?.to_str()?.to_owned()))
-            .collect())
+            .collect();
+        let meanwhile = contents.after_list.0.take();
+        drop(contents);
+        if let Some(meanwhile) = meanwhile {
+            meanwhile();
+        }
+        Ok(names)
     }
 
     fn create_directories(&self, directory: &Path, _mode: u32) -> DiskResult<()> {

@@ -212,6 +212,65 @@ fn a_lost_key_comes_back_with_a_backup() {
     }
 }
 
+/// Without its head a state can be neither read nor locked; a backup takes its place all the same, or
+/// nothing does.
+#[test]
+fn a_state_whose_head_is_damaged_is_replaced_or_removed() {
+    let lab = Lab::applied();
+    let whole = lab.json("state pull --env dev");
+    lab.run("state backup --env dev -o copy.json")
+        .expect_code(0);
+    let head = lab.path(".tidegate/state/dev/head.json");
+    let cut = || std::fs::write(&head, "{").unwrap();
+    cut();
+    for line in [
+        "state pull --env dev",
+        "state rm db --force --env dev --yes",
+        "state push copy.json --env dev --yes",
+        "state wipe --env dev --yes",
+    ] {
+        let refused = lab.run(line).expect_code(1);
+        let text = refused.stderr();
+        assert!(text.contains("state wipe --force"), "{line}: {text}");
+    }
+    let restored = lab
+        .run("state restore copy.json --env dev --yes")
+        .expect_code(0);
+    assert!(restored.stderr().contains("nobody can read any more"));
+    lab.run("state verify --env dev").expect_code(0);
+    assert_eq!(lab.json("state pull --env dev")["digest"], whole["digest"]);
+    lab.run("infra plan --env dev --detailed-exitcode")
+        .expect_code(0);
+    // What is wrong with one environment is told to those who ask for that one.
+    cut();
+    assert_eq!(
+        lab.json("state list --env staging")["environments"],
+        serde_json::json!(["dev"])
+    );
+    lab.run("state wipe --force --env dev --yes").expect_code(0);
+    assert!(!lab.path(".tidegate/state").exists());
+}
+
+/// A head that is gone is no proof that nothing is recorded.
+#[test]
+fn records_without_a_head_are_not_passed_over() {
+    let lab = Lab::applied();
+    let head = lab.path(".tidegate/state/dev/head.json");
+    std::fs::remove_file(&head).unwrap();
+    for line in ["state verify --env dev", "infra destroy --env dev --yes"] {
+        let refused = lab.run(line).expect_code(1);
+        assert!(
+            refused.stderr().contains("head.json"),
+            "{}",
+            refused.stderr()
+        );
+    }
+    lab.run("infra apply --env dev --yes").expect_code(0);
+    lab.run("state verify --env dev").expect_code(0);
+    lab.run("infra destroy --env dev --yes").expect_code(0);
+    assert!(!lab.path(".tidegate/state").exists());
+}
+
 /// A key that is given from outside does not lie beside what it opens any more.
 #[test]
 fn a_key_that_moves_outside_leaves_the_folder() {
@@ -343,4 +402,63 @@ fn a_wait_for_the_store_ends_with_a_signal() {
         assert!(signal.success());
         assert_eq!(child.wait().unwrap().code(), Some(130), "{line}");
     }
+}
+
+/// A link to the state's folder is its owner's, and stays.
+#[test]
+fn a_state_folder_behind_a_link_is_emptied_and_the_link_left() {
+    let lab = Lab::new();
+    let config = CONFIG.replace(
+        "modules:\n",
+        "modules:\n  - name: state\n    type: iac.state\n    config: {backend: filesystem, directory: ./linked}\n",
+    );
+    std::fs::write(lab.path("infra.yaml"), config).unwrap();
+    std::fs::create_dir(lab.path("real")).unwrap();
+    std::os::unix::fs::symlink("real", lab.path("linked")).unwrap();
+    lab.run("infra apply --env dev --yes").expect_code(0);
+    lab.run("infra destroy --env dev --yes").expect_code(0);
+    assert!(lab.path("linked").is_symlink());
+    assert_eq!(std::fs::read_dir(lab.path("real")).unwrap().count(), 0);
+}
+
+/// What a config does not mention is deleted: two of them do not share a state unless somebody says so.
+#[test]
+fn a_config_beside_another_one_has_no_state_of_it() {
+    let lab = Lab::applied();
+    let records = lab.names("dev");
+    let blog = CONFIG.replace("db", "blog");
+    std::fs::write(lab.path("blog.yaml"), &blog).unwrap();
+    for line in [
+        "infra plan -c blog.yaml --env dev",
+        "infra destroy -c blog.yaml --env dev --yes",
+        "infra apply -c blog.yaml --env dev --yes",
+        "state list -c blog.yaml --env dev",
+    ] {
+        let refused = lab.run(line).expect_code(2);
+        let text = refused.stderr();
+        assert!(
+            text.contains("state/other-config") && text.contains("`infra.yaml`"),
+            "{line}: {text}"
+        );
+    }
+    assert_eq!(lab.names("dev"), records);
+    // A config with a new name says which state it means.
+    std::fs::rename(lab.path("infra.yaml"), lab.path("shop.yaml")).unwrap();
+    lab.run("infra plan -c shop.yaml --env dev").expect_code(2);
+    let meant = CONFIG.replace(
+        "modules:\n",
+        "modules:\n  - name: state\n    type: iac.state\n    config: {backend: filesystem, directory: ./.tidegate/state}\n",
+    );
+    std::fs::write(lab.path("shop.yaml"), meant).unwrap();
+    lab.run("infra plan -c shop.yaml --env dev --detailed-exitcode")
+        .expect_code(0);
+    // Where nothing is recorded any more, anybody may begin.
+    lab.run("infra destroy -c shop.yaml --env dev --yes")
+        .expect_code(0);
+    lab.run("infra apply -c blog.yaml --env dev --yes")
+        .expect_code(0);
+    assert_eq!(
+        lab.json("state list -c blog.yaml --env dev")["environments"],
+        serde_json::json!(["dev"])
+    );
 }

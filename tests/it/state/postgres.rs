@@ -320,6 +320,53 @@ fn a_connection_ended_at_any_statement_loses_and_doubles_nothing() {
     });
 }
 
+/// A row that a policy hides is there all the same, and must not count as absent.
+#[test]
+fn rows_that_a_policy_hides_are_not_absent() {
+    let Some(bench) = Database::new() else { return };
+    run(async {
+        let owner = system_store(bench.server(), &bench.schema);
+        let lease = owner.lock(&holder("r1"), NO_WAIT).await.unwrap();
+        owner.put(&lease, &record("a", "x")).await.unwrap();
+        let admin = Cluster::admin_at(bench.cluster.port).await;
+        let (role, schema) = (format!("reader_of_{}", bench.schema), &bench.schema);
+        let grant = format!(
+            "CREATE ROLE {role} LOGIN PASSWORD 'p4ssw0rd-of-a-reader'; \
+             GRANT USAGE ON SCHEMA {schema} TO {role}; \
+             GRANT ALL ON ALL TABLES IN SCHEMA {schema} TO {role}"
+        );
+        admin.client.batch_execute(&grant).await.unwrap();
+        let reader = || {
+            let masker = Masker::default();
+            let port = bench.cluster.port;
+            let text = format!(
+                "host=127.0.0.1 port={port} user={role} password=p4ssw0rd-of-a-reader \
+                 dbname=postgres sslmode=disable"
+            );
+            let text = masker.admit("test", text);
+            let here = std::path::Path::new("/");
+            let server =
+                Server::from_connection_string(&text, None, here, &SystemDisk, &masker).unwrap();
+            system_store(server, schema)
+        };
+        assert_eq!(reader().list().await.unwrap().len(), 1);
+        let hide = format!("ALTER TABLE {schema}.records ENABLE ROW LEVEL SECURITY");
+        admin.client.batch_execute(&hide).await.unwrap();
+        for answer in [
+            reader().list().await.map(drop),
+            reader().head().await.map(drop),
+            reader().lock(&holder("r2"), NO_WAIT).await.map(drop),
+        ] {
+            let Err(StoreError::Invalid(why)) = answer else {
+                panic!("{answer:?}");
+            };
+            assert!(why.contains("row level security"), "{why}");
+        }
+        // Whom it does not bind sees everything.
+        assert_eq!(owner.list().await.unwrap().len(), 1);
+    });
+}
+
 #[test]
 fn what_the_server_logs_holds_no_key_and_no_password() {
     let Some(bench) = Database::new() else { return };

@@ -572,6 +572,57 @@ fn a_head_that_is_gone_is_damage() {
     });
 }
 
+/// A head that was torn by a writer that was killed can be neither read nor locked: a whole state takes
+/// its place, with its key, and the next removal takes what lies beside it.
+#[test]
+fn a_torn_head_gives_way_to_a_whole_state() {
+    for compares in [true, false] {
+        run(async {
+            let bench = OnShelf::new(compares);
+            let store = bench.store("dev");
+            let lease = store.lock(&holder("r1"), NO_WAIT).await.unwrap();
+            store.put(&lease, &record("a", "first")).await.unwrap();
+            let mut next = store.snapshot().await.unwrap().unwrap();
+            next.records[0].provider_id = "next".to_owned();
+            let refused = store.load_over_damage(&next, None).await;
+            assert!(matches!(refused, Err(StoreError::Conflict { .. })));
+            for is_gone in [false, true] {
+                {
+                    let mut objects = open(&bench.fake.objects);
+                    let head = objects.get_mut("tidegate!shop!head!dev").unwrap();
+                    head.content = Some(String::new());
+                    if is_gone {
+                        objects.remove("tidegate!shop!head!dev");
+                    }
+                }
+                // A storage lock that the one who was killed has kept.
+                open(&bench.fake.locked).insert("tidegate!shop!head!dev".to_owned());
+                let other = bench.store("dev");
+                assert!(other.beheaded().await.unwrap().is_some());
+                assert!(other.lock(&holder("r2"), NO_WAIT).await.is_err());
+                assert_eq!(
+                    bench.store("prod").environments().await.unwrap(),
+                    match is_gone {
+                        true => vec![],
+                        false => vec!["dev".to_owned()],
+                    }
+                );
+                other.load_over_damage(&next, Some(&[9; 32])).await.unwrap();
+                assert!(other.beheaded().await.unwrap().is_none());
+                let found = other.snapshot().await.unwrap().unwrap();
+                assert_eq!(found.digest().unwrap(), next.digest().unwrap());
+                assert_eq!(*other.key(false).await.unwrap().unwrap(), [9; 32]);
+                let late = store.put(&lease, &record("a", "late")).await;
+                assert!(matches!(late, Err(StoreError::LostLock { .. })), "{late:?}");
+            }
+            let last = bench.store("dev");
+            let lease = last.lock(&holder("r3"), NO_WAIT).await.unwrap();
+            last.wipe(lease).await.unwrap();
+            assert!(bench.is_gone());
+        });
+    }
+}
+
 /// Somebody who takes the key out of the bucket finds it nowhere in it afterwards.
 #[test]
 fn a_key_that_is_given_from_outside_leaves_the_shelf() {
@@ -806,6 +857,21 @@ fn damage_in_a_bucket_is_named_and_put_right() {
     let key = key_of("/record/more.json");
     moto.put(&key, "{");
     assert!(run("state verify", 1).contains(&key));
+    run("state wipe -y", 1);
+    run("state restore copy.json -y", 0);
+    // The head itself, and with it the key: a backup has to bring that along.
+    run("state backup --with-key -o both.json", 0);
+    let keys = moto.keys();
+    let head = keys.iter().find(|key| key.contains("/head/")).unwrap();
+    for text in ["", "{}"] {
+        moto.put(head, text);
+        run("up -y", 1);
+        assert!(run("state restore copy.json -y", 1).contains("state/other-key"));
+        run("state restore both.json -y", 0);
+        run("state verify", 0);
+        run("infra plan --detailed-exitcode", 0);
+    }
+    moto.put(head, "");
     run("state wipe -y", 1);
     run("state wipe --force -y", 0);
     assert_eq!(moto.keys(), Vec::<String>::new());

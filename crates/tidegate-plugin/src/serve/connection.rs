@@ -35,6 +35,8 @@ const GRACE: Duration = Duration::from_millis(500);
 const ADMISSION: Duration = Duration::from_secs(10);
 /// A state record of a megabyte goes through without waiting for anybody's permission.
 const WINDOW: u32 = 8 << 20;
+/// As much as a Go server takes.
+const HEADER_BYTES_MAX: u32 = 16 << 20;
 const FRAME: u32 = 1 << 20;
 const SEND_BUFFER: usize = 4 << 20;
 /// The largest message the launch library of existing hosts sends.
@@ -128,6 +130,7 @@ async fn converse(stream: Connection, router: Router, mut ending: watch::Receive
         .initial_connection_window_size(WINDOW)
         .max_frame_size(FRAME)
         .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_BYTES_MAX)
         // Nobody at the other end of a socket asks when it was.
         .auto_date_header(false);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), router));
