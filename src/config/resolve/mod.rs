@@ -12,6 +12,7 @@ pub(super) mod sensitive;
 mod sinks;
 mod sizes;
 mod values;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -173,7 +174,9 @@ pub(super) fn resolve(
         keeps_unset: false,
         no_providers: HashMap::new(),
     };
+    resolver.publish_words();
     let prepared = resolver.prepare();
+    resolver.publish_places(&prepared);
     let secret_sets = resolver.declare(&prepared);
     let state = resolver.state(&prepared);
     resolver.keeps_unset = !needs.values;

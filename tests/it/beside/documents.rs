@@ -143,3 +143,67 @@ fn a_sink_that_nothing_leads_to_any_more_is_named() {
     let again = project.json("infra apply --yes", 0);
     assert_eq!(again["sinks"].as_array().unwrap().len(), 1, "{again:#}");
 }
+
+/// Names, types and places that a provider also answers as outputs, which somebody calls secret.
+#[test]
+fn a_secret_that_is_a_public_word_hides_no_name() {
+    let project = Project::new(
+        "\
+modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: ./resources}}
+  - {name: state, type: iac.state, config: {backend: filesystem, directory: ./state}}
+  - name: orders-files
+    type: infra.storage
+    config: {provider: here}
+    outputs: {name: {sensitive: true}}
+  - name: orders-logs
+    type: infra.storage
+    config: {provider: here, depends_on: [orders-files]}
+    outputs: {name: {sensitive: true}}
+environments:
+  dev: {}
+",
+    );
+    let applied = project.run("infra apply --yes").expect_code(0);
+    let said = applied.stderr();
+    assert!(said.contains("secret/unmaskable"), "{said}");
+    assert!(said.contains("`orders-files.name`"), "{said}");
+    assert!(!(applied.stdout() + &said).contains("***"), "{said}");
+    for line in [
+        "infra status",
+        "infra plan",
+        "infra drift",
+        "infra destroy --dry-run",
+        "infra outputs",
+        "state list",
+    ] {
+        let run = project.run(line).expect_code(0);
+        let all = run.stdout() + &run.stderr();
+        assert!(!all.contains("***"), "{line}: {all}");
+        let names_it = all.contains("orders-files") || all.contains("No changes");
+        assert!(names_it, "{line}: {all}");
+    }
+    let outputs = project.json("infra outputs", 0);
+    for name in ["orders-files", "orders-logs"] {
+        assert!(
+            outputs.to_string().contains(&format!("\"{name}\":")),
+            "{outputs}"
+        );
+    }
+    // What is secret stays out of sight where it is an output.
+    let listed = project.run("infra outputs").stdout();
+    assert!(listed.contains("(sensitive)"), "{listed}");
+    // Names that the config has no more are names still.
+    let config = std::fs::read_to_string(project.path("infra.yaml")).unwrap();
+    let (head, rest) = config.split_once("  - name: orders-files").unwrap();
+    let (_, tail) = rest.split_once("environments:").unwrap();
+    project.write("infra.yaml", &format!("{head}environments:{tail}"));
+    for line in ["infra status", "infra plan", "infra destroy --dry-run"] {
+        let run = project.run(line).expect_code(0);
+        let all = run.stdout() + &run.stderr();
+        assert!(
+            all.contains("orders-files") && !all.contains("***"),
+            "{line}: {all}"
+        );
+    }
+}
