@@ -175,6 +175,7 @@ impl Desk {
     ) -> Sinks {
         let tools = SinkTools {
             disk: Arc::clone(&self.disk),
+            clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             variables: Arc::clone(variables),
             github: Arc::clone(access),
@@ -216,6 +217,7 @@ impl Desk {
             .collect();
         let tools = source::StoreTools {
             disk: Arc::clone(&self.disk),
+            clock: Arc::clone(&self.clock),
             variables: Arc::clone(variables),
             masker: self.masker.clone(),
             github: Arc::clone(access),

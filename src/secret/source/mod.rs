@@ -15,6 +15,7 @@ use async_trait::async_trait;
 
 use self::github::GithubStore;
 use super::{Masker, Secret};
+use crate::clock::Clock;
 use crate::config::{self, Fault};
 use crate::disk::SharedDisk;
 use crate::github::{Access, NameError, Scope};
@@ -48,6 +49,8 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
 pub struct StoreTools {
     /// Files.
     pub disk: SharedDisk,
+    /// Waits for another run that writes to the same store.
+    pub clock: Arc<dyn Clock>,
     /// The environment at start.
     pub variables: Arc<Variables>,
     /// Whatever is read is registered here first.
@@ -147,6 +150,7 @@ pub fn open(
                 directory: tools.config_directory.join(&path),
                 shown: path,
                 disk: Arc::clone(&tools.disk),
+                clock: Arc::clone(&tools.clock),
                 masker: tools.masker.clone(),
             })
         }
@@ -262,6 +266,7 @@ mod tests {
         let masker = Masker::default();
         StoreTools {
             disk: Arc::new(SystemDisk),
+            clock: Arc::new(SystemClock::new()),
             variables: Arc::clone(&variables),
             masker: masker.clone(),
             github: Arc::new(Access::new(
