@@ -6,27 +6,22 @@ use super::{DEFAULT_ENVIRONMENT, Resolver, environments};
 use crate::config::yaml::{Entry, Node, NodeKind};
 
 /// Settings that say where something is or how large: every provider repeats them in its answers.
-const PLACES: [&str; 22] = [
+const PLACES: [&str; 17] = [
     "availability_zone",
     "availability_zones",
-    "class",
-    "cluster",
     "datacenter",
-    "engine",
     "instance_class",
     "instance_size",
     "instance_type",
     "location",
     "machine_type",
     "plan",
-    "project",
     "region",
     "region_slug",
     "regions",
     "size",
     "size_slug",
     "tier",
-    "type",
     "zone",
     "zones",
 ];

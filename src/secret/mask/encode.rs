@@ -11,6 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
+use super::common::COMMON;
 use crate::report::text::{Limits, lines, neutralise};
 use tidegate_matcher::PATTERN_BYTES_MIN;
 
@@ -37,99 +38,6 @@ const WRAP_WIDTHS: [usize; 2] = [64, 76];
 
 /// A wrapped line shorter than this is left to the filter, which looks through line breaks.
 const WRAPPED_LINE_BYTES_MIN: usize = 8;
-
-/// Words that are too common to hide: masking them would destroy the log and tell everyone which
-/// word it was. Among them how things stand (`running`), which providers answer about everything.
-/// Compared without regard to case.
-const COMMON: &[&str] = &[
-    "active",
-    "admin",
-    "administrator",
-    "available",
-    "changeit",
-    "changeme",
-    "complete",
-    "completed",
-    "created",
-    "creating",
-    "credentials",
-    "data",
-    "database",
-    "debug",
-    "default",
-    "degraded",
-    "deleted",
-    "deleting",
-    "demo",
-    "deployed",
-    "dev",
-    "develop",
-    "development",
-    "disabled",
-    "docker",
-    "enabled",
-    "error",
-    "example",
-    "exited",
-    "failed",
-    "failing",
-    "false",
-    "github",
-    "guest",
-    "healthy",
-    "http",
-    "https",
-    "inactive",
-    "info",
-    "latest",
-    "localhost",
-    "main",
-    "master",
-    "nobody",
-    "none",
-    "null",
-    "offline",
-    "online",
-    "passwd",
-    "password",
-    "pending",
-    "plain",
-    "postgres",
-    "postgresql",
-    "prod",
-    "production",
-    "provisioning",
-    "public",
-    "ready",
-    "root",
-    "running",
-    "secret",
-    "secrets",
-    "service",
-    "staging",
-    "started",
-    "starting",
-    "stopped",
-    "stopping",
-    "string",
-    "succeeded",
-    "success",
-    "system",
-    "terminated",
-    "test",
-    "testing",
-    "token",
-    "true",
-    "undefined",
-    "unhealthy",
-    "unknown",
-    "updated",
-    "updating",
-    "user",
-    "username",
-    "value",
-    "warning",
-];
 
 /// Why a value cannot be masked without destroying the log; `None` when it can.
 pub(super) fn unmaskable(value: &str) -> Option<&'static str> {
