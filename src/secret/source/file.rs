@@ -119,6 +119,11 @@ impl SecretStore for FileStore {
         format!("store `{}` (file {})", self.name, self.shown)
     }
 
+    fn place_of(&self, key: &str) -> Option<String> {
+        let path = self.path(key).ok()?;
+        Some(format!("the file `{}`", path.display()))
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Secret>, Report> {
         let path = self.path(key)?;
         let bytes = match self.disk.read(&path, FILE_BYTES_MAX) {

@@ -33,6 +33,10 @@ const READY: &str = "`env`, `file` and `github` (write only)";
 pub trait SecretStore: Send + Sync + fmt::Debug {
     /// Name and kind, for messages: `store \`ci\` (github acme/shop)`.
     fn place(&self) -> String;
+    /// Where the value of `key` would be: a variable, a file.
+    fn place_of(&self, _key: &str) -> Option<String> {
+        None
+    }
     /// The value of `key`; `None` when the store can be read and has no such key. The value is
     /// known to the masker before it is returned.
     async fn get(&self, key: &str) -> Result<Option<Secret>, Report>;

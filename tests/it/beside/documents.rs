@@ -178,7 +178,8 @@ environments:
         "state list",
     ] {
         let run = project.run(line).expect_code(0);
-        let all = run.stdout() + &run.stderr();
+        // This much of what is hidden is meant: the value of the output.
+        let all = (run.stdout() + &run.stderr()).replace("***MASKED***", "");
         assert!(!all.contains("***"), "{line}: {all}");
         let names_it = all.contains("orders-files") || all.contains("No changes");
         assert!(names_it, "{line}: {all}");
@@ -192,7 +193,10 @@ environments:
     }
     // What is secret stays out of sight where it is an output.
     let listed = project.run("infra outputs").stdout();
-    assert!(listed.contains("(sensitive)"), "{listed}");
+    assert!(
+        listed.contains("orders-files.name: ***MASKED***"),
+        "{listed}"
+    );
     // Names that the config has no more are names still.
     let config = std::fs::read_to_string(project.path("infra.yaml")).unwrap();
     let (head, rest) = config.split_once("  - name: orders-files").unwrap();
@@ -206,4 +210,28 @@ environments:
             "{line}: {all}"
         );
     }
+}
+
+/// Of a plugin nobody knows before what it will answer.
+#[test]
+fn an_output_that_a_plugin_does_not_give_is_told_when_it_is_missed() {
+    let config = "\
+modules:
+  - {name: state, type: iac.state, config: {backend: filesystem, directory: ./state}}
+  - {name: cloud, type: iac.provider, config: {provider: files, root: ./cloud, region: here1}}
+  - {name: site, type: infra.storage, config: {provider: cloud}@OUTPUTS@}
+pipelines: {p: {steps: [{name: g, type: step.deploy_verify, config: {timeout: 1s, url: '${site.live_ulr}/x'}}]}}
+environments: {dev: {}}
+";
+    let gate = Project::with_plugin(&config.replace("@OUTPUTS@", ""));
+    let closed = gate.run("up --yes").expect_code(4).stderr();
+    assert!(closed.contains("verify/unknown-value"), "{closed}");
+    let sinks = ", outputs: {live_ulr: {sensitive: true, sinks: [{type: dotenv, name: U}]}}";
+    let sink = Project::with_plugin(&config.replace("@OUTPUTS@", sinks));
+    let failed = sink.run("up --yes").expect_code(6).stderr();
+    let told = "`site` has no output `live_ulr`; it has";
+    assert!(
+        failed.contains(told) && failed.contains("`live_url`"),
+        "{failed}"
+    );
 }
