@@ -6,6 +6,9 @@ use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::clock::Clock;
 
 /// A failed file operation: what, which path, why.
 #[derive(Debug, thiserror::Error)]
@@ -123,6 +126,11 @@ pub trait Disk: Send + Sync + fmt::Debug {
     /// `None` when it is held already, by another process or by this one. The lock is on the file
     /// that stands at `path` when this returns: one that was removed meanwhile locks nothing.
     fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn FileLock>>>;
+    /// Takes the advisory lock of a folder without waiting; `None` when it is held already. Nothing is
+    /// made in the folder. `Unsupported` (or what the system answers) where folders have no locks.
+    fn try_lock_folder(&self, folder: &Path) -> DiskResult<Option<Box<dyn FileLock>>> {
+        Err(failed("lock", folder)(io::ErrorKind::Unsupported.into()))
+    }
     /// The path with links and `..` resolved; it must exist.
     fn canonical(&self, path: &Path) -> DiskResult<PathBuf>;
     /// Who may do what with a file, as the nine bits of its mode; `None` where there is no such thing.
@@ -273,8 +281,21 @@ pub trait DiskExt: Disk {
         self.sync_directory(directory)
     }
 
+    /// Finds out whether [`DiskExt::write_atomic`] could make its file beside `path`, with an empty one.
+    fn try_beside(&self, path: &Path, mode: u32) -> DiskResult<()> {
+        let directory = path.parent().unwrap_or_else(|| Path::new("."));
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned())
+            .unwrap_or_default();
+        let temporary = directory.join(TemporaryName::new(name).to_string());
+        self.create_new(&temporary, b"", mode)?;
+        self.remove_file(&temporary)
+    }
+
     /// Removes what [`DiskExt::write_atomic`] of `path` left behind in processes that were killed
-    /// in the middle of it. For callers that know nobody else writes `path` now.
+    /// in the middle of it. For callers that know nobody else writes `path` now: those who hold its
+    /// folder ([`folder_turn`]), or whose lock covers it.
     fn sweep_temporaries(&self, path: &Path) -> DiskResult<()> {
         let directory = match path.parent() {
             Some(directory) if !directory.as_os_str().is_empty() => directory,
@@ -296,6 +317,40 @@ pub trait DiskExt: Disk {
 }
 
 impl<D: Disk + ?Sized> DiskExt for D {}
+
+/// The longest wait for a folder. Whoever holds one replaces a file in it, which takes milliseconds.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(30);
+
+/// How often a folder that is held is looked at again.
+const TURN_LOOK: Duration = Duration::from_millis(10);
+
+/// Waits for the turn to read, change and replace files of a folder that other runs change, too, and
+/// holds it until dropped. The folder itself is locked, so that nothing is left lying in it. `None` where
+/// it cannot be locked: whatever keeps it from that (no such folder, no right to read it) is said by what
+/// is done in it, and a file system without locks has nobody to wait for.
+pub async fn folder_turn(
+    disk: &dyn Disk,
+    clock: &dyn Clock,
+    folder: &Path,
+) -> DiskResult<Option<Box<dyn FileLock>>> {
+    let started = clock.monotonic();
+    loop {
+        match disk.try_lock_folder(folder) {
+            Ok(Some(turn)) => return Ok(Some(turn)),
+            Err(_) => return Ok(None),
+            Ok(None) if clock.monotonic().saturating_sub(started) >= TURN_WAIT_MAX => {
+                return Err(failed("change files in", folder)(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!(
+                        "another program has kept it locked for {} seconds",
+                        TURN_WAIT_MAX.as_secs()
+                    ),
+                )));
+            }
+            Ok(None) => clock.sleep(TURN_LOOK).await,
+        }
+    }
+}
 
 /// Shared handle to a disk.
 pub type SharedDisk = Arc<dyn Disk>;
@@ -343,6 +398,35 @@ mod system {
     /// Two looks at one file.
     fn is_same(one: &fs::Metadata, other: &fs::Metadata) -> bool {
         (one.dev(), one.ino()) == (other.dev(), other.ino())
+    }
+
+    /// The lock of what `open` opens at `path`, unless somebody holds it.
+    fn locked(
+        path: &Path,
+        open: &dyn Fn() -> io::Result<fs::File>,
+    ) -> DiskResult<Option<Box<dyn FileLock>>> {
+        for _ in 0..LOCK_ATTEMPTS_MAX {
+            let file = open().map_err(failed("lock", path))?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(fs::TryLockError::WouldBlock) => return Ok(None),
+                Err(fs::TryLockError::Error(error)) => {
+                    return Err(failed("lock", path)(error));
+                }
+            }
+            let locked = file.metadata().map_err(failed("lock", path))?;
+            match fs::metadata(path) {
+                Ok(standing) if is_same(&standing, &locked) => {
+                    let path = path.to_path_buf();
+                    return Ok(Some(Box::new(SystemLock { file, path })));
+                }
+                // Removed or replaced between our open and our lock: try the new one.
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed("lock", path)(error)),
+            }
+        }
+        Ok(None)
     }
 
     fn too_large(limit_bytes: u64) -> io::Error {
@@ -574,35 +658,23 @@ mod system {
         }
 
         fn try_lock(&self, path: &Path) -> DiskResult<Option<Box<dyn FileLock>>> {
-            for _ in 0..LOCK_ATTEMPTS_MAX {
-                let file = OpenOptions::new()
+            locked(path, &|| {
+                OpenOptions::new()
                     .read(true)
                     .write(true)
                     .create(true)
                     .truncate(false)
                     .mode(0o600)
                     .open(path)
-                    .map_err(failed("lock", path))?;
-                match file.try_lock() {
-                    Ok(()) => {}
-                    Err(fs::TryLockError::WouldBlock) => return Ok(None),
-                    Err(fs::TryLockError::Error(error)) => {
-                        return Err(failed("lock", path)(error));
-                    }
-                }
-                let locked = file.metadata().map_err(failed("lock", path))?;
-                match fs::metadata(path) {
-                    Ok(standing) if is_same(&standing, &locked) => {
-                        let path = path.to_path_buf();
-                        return Ok(Some(Box::new(SystemLock { file, path })));
-                    }
-                    // Removed or replaced between our open and our lock: try the new one.
-                    Ok(_) => {}
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(failed("lock", path)(error)),
-                }
-            }
-            Ok(None)
+            })
+        }
+
+        fn try_lock_folder(&self, folder: &Path) -> DiskResult<Option<Box<dyn FileLock>>> {
+            let folder = match folder.as_os_str().is_empty() {
+                true => Path::new("."),
+                false => folder,
+            };
+            locked(folder, &|| fs::File::open(folder))
         }
 
         fn canonical(&self, path: &Path) -> DiskResult<PathBuf> {

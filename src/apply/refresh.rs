@@ -17,7 +17,7 @@ use crate::report::Report;
 use crate::resource::{Address, Kind, Observed, Outputs, Recorded, merged};
 use crate::secret::Keyring;
 use crate::state::Record;
-use crate::state::record::{observe, to_recorded};
+use crate::state::record::{observe, publish, to_recorded};
 
 /// What a look at one record's resource found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,6 +90,7 @@ impl Refreshed {
 /// Only when the state cannot be read.
 pub async fn read_all(engine: &Engine<'_>) -> Result<Vec<Refreshed>, Report> {
     let records = engine.store.list().await.map_err(Report::from)?;
+    publish(&engine.masker, &records);
     let resources = by_address(engine);
     let id_of = |record: &Record| (record.resource_type.clone(), record.provider_id.clone());
     let ids = records

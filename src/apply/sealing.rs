@@ -112,9 +112,23 @@ impl Rule<'_> {
         }
     }
 
+    /// True when the config or the driver says that it is a secret; else it is only not known to be none.
+    fn is_called_secret(&self, name: &str) -> bool {
+        let declared = self
+            .resource
+            .and_then(|resource| resource.outputs.get(name));
+        declared.is_some_and(|declared| declared.sensitive)
+            || self.driver.and_then(|driver| driver.is_sensitive(name)) == Some(true)
+    }
+
     fn sort(&self, address: &Address, outputs: Outputs) -> Outputs {
         let admit = |name: &str, value: Json| {
-            Output::Sensitive(self.masker.admit(&format!("{address}.{name}"), text(value)))
+            let label = format!("{address}.{name}");
+            Output::Sensitive(if self.is_called_secret(name) {
+                self.masker.admit(&label, text(value))
+            } else {
+                self.masker.suspect(&label, text(value))
+            })
         };
         // Whatever is a secret by itself is known before the others are asked whether they repeat one.
         let judged: Vec<(String, Output, Verdict)> = outputs

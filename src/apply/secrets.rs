@@ -87,7 +87,17 @@ pub async fn known(engine: &Engine<'_>, stores: &SecretStores) -> Result<Values,
                     ),
                 )
                 .at(entry.at.clone())
-                .fix("put it there, or take the entry out of the config")
+                .fix(
+                    match stores
+                        .get(&entry.store)
+                        .and_then(|store| store.place_of(&entry.name))
+                    {
+                        Some(place) => {
+                            format!("give it in {place}, or take the entry out of the config")
+                        }
+                        None => "put it there, or take the entry out of the config".to_owned(),
+                    },
+                )
                 .exit(Exit::Usage),
             ),
             Err(problem) => problems.push(problem.at_maybe(Some(entry.at.clone()))),

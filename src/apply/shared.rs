@@ -135,6 +135,7 @@ fn listed(environments: &[&str]) -> String {
 pub(super) struct Sharing {
     shared: BTreeMap<String, (Vec<String>, Vec<String>)>,
     replaced: BTreeMap<String, Vec<String>>,
+    put_back: BTreeMap<String, Vec<String>>,
 }
 
 impl Sharing {
@@ -152,6 +153,14 @@ impl Sharing {
     /// A value that nobody we know of wrote was replaced.
     pub(super) fn replaces(&mut self, destination: &str, name: &str) {
         self.replaced
+            .entry(destination.to_owned())
+            .or_default()
+            .push(name.to_owned());
+    }
+
+    /// A value that an earlier run wrote was gone, and is there again.
+    pub(super) fn puts_back(&mut self, destination: &str, name: &str) {
+        self.put_back
             .entry(destination.to_owned())
             .or_default()
             .push(name.to_owned());
@@ -183,6 +192,17 @@ impl Sharing {
                 ),
             )
             .fix("if somebody else needs the old value, give this sink another `name` or place");
+            engine.reporter.say(Event::Problem(Box::new(report)));
+        }
+        for (destination, names) in self.put_back {
+            let report = Report::warning(
+                "sink/gone",
+                format!(
+                    "{destination} had lost {}, which an earlier run wrote; it was written again",
+                    quoted(&names)
+                ),
+            )
+            .fix("if it was meant to be gone, take the sink out of the config");
             engine.reporter.say(Event::Problem(Box::new(report)));
         }
     }

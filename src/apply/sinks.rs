@@ -3,8 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Engine;
 use super::hold::{GivenUp, attended};
@@ -19,7 +22,7 @@ use crate::config::{
 use crate::plan::Scope;
 use crate::report::{Event, Report, SinkOutcome};
 use crate::secret::Secret;
-use crate::sink::{Put, Sink, Standing};
+use crate::sink::{LastWritten, Put, Sink, Standing};
 use crate::state::{Keepsake, Lease};
 
 /// Opened sinks by what the config asked for.
@@ -125,6 +128,30 @@ pub(super) fn is_within(item: &Generate, scope: &Scope) -> bool {
         | GenerateSource::RandomBase64 { .. }
         | GenerateSource::RandomAlphanumeric { .. }
         | GenerateSource::ProviderCredential { .. } => true,
+    }
+}
+
+/// What became of a value that an earlier run wrote, as its destination tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Loss {
+    /// Somebody removed it.
+    Gone,
+    /// Somebody wrote another one over it.
+    Replaced,
+}
+
+impl Loss {
+    /// Clocks, and the time between a write and the note of it, differ by less.
+    const SLACK: Duration = Duration::from_secs(60);
+
+    fn since(before: &Keepsake, there: LastWritten) -> Option<Self> {
+        match there {
+            LastWritten::Untold => None,
+            LastWritten::Never => Some(Self::Gone),
+            LastWritten::At(at) => OffsetDateTime::parse(&before.written_at, &Rfc3339)
+                .is_ok_and(|ours| at > ours + Self::SLACK)
+                .then_some(Self::Replaced),
+        }
     }
 }
 
@@ -243,9 +270,28 @@ async fn write_one(
     let known = before.as_ref().is_some_and(|before| {
         before.fingerprint == fingerprint && !others.wrote_since(&key, before)
     });
-    if known && target.remembers() && !looks_itself(&declaration.target) {
-        result.outcome = SinkOutcome::Unchanged;
-        return result;
+    let mut loss = None;
+    if let Some(before) = before.as_ref().filter(|_| known)
+        && target.remembers()
+        && !looks_itself(&declaration.target)
+    {
+        let asked = target.last_written(&declaration.name);
+        loss = match attended(engine, lease, asked).await {
+            Ok(there) => Loss::since(before, there),
+            Err(GivenUp::Stopped) => {
+                "the run was stopped".clone_into(&mut result.message);
+                return result;
+            }
+            Err(GivenUp::Lost(error)) => {
+                result.outcome = SinkOutcome::Failed;
+                result.message = error.to_string();
+                return result;
+            }
+        };
+        if loss.is_none() {
+            result.outcome = SinkOutcome::Unchanged;
+            return result;
+        }
     }
     let is_ours = |value: &str| {
         let there = engine.keyring.fingerprint_text(value);
@@ -272,17 +318,19 @@ async fn write_one(
     };
     match put {
         Ok(put) => {
-            if put == Put::Written
-                && writers.is_empty()
-                && matches!(standing, Ok(Standing::Foreign))
-            {
+            let is_replaced =
+                matches!(standing, Ok(Standing::Foreign)) || loss == Some(Loss::Replaced);
+            if put == Put::Written && writers.is_empty() && is_replaced {
                 sharing.replaces(&result.destination, &declaration.name);
+            }
+            if loss == Some(Loss::Gone) {
+                sharing.puts_back(&result.destination, &declaration.name);
             }
             result.outcome = match put {
                 Put::Written => SinkOutcome::Written,
                 Put::Unchanged => SinkOutcome::Unchanged,
             };
-            if !known && target.remembers() {
+            if (!known || loss.is_some()) && target.remembers() {
                 let keepsake = Keepsake {
                     fingerprint,
                     sealed: None,

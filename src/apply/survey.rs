@@ -25,7 +25,7 @@ use crate::resource::{
     ActionKind, Address, Kind, Output, Outputs, ProviderId, Recorded, Resolver, Spec, Value,
     public_map, resolve_map,
 };
-use crate::state::record::{RecordError, kept_elsewhere, to_recorded};
+use crate::state::record::{RecordError, kept_elsewhere, publish, to_recorded};
 use crate::state::{Record, Records};
 
 /// What the look found.
@@ -293,6 +293,7 @@ pub async fn look_within(
         .list()
         .await
         .map_err(|error| vec![Report::from(error)])?;
+    publish(&engine.masker, &stored);
     let records = Arc::new(Records::from(stored));
     let mut problems = Vec::new();
     let mut priors = BTreeMap::new();

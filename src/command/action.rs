@@ -16,21 +16,22 @@ const CAUSES_MAX: usize = 6;
 
 /// The command line the inputs ask for, program name included.
 pub fn command_line(variables: &Variables) -> Result<Vec<OsString>, Report> {
-    let split = |name: &str, text: &str| {
+    let split = |input: &str, text: &str| {
         shlex::split(text).ok_or_else(|| {
             Report::error(
                 "action/quoting",
-                format!("the input behind {name} has an unfinished quote"),
+                format!("the input `{input}` has an unfinished quote"),
             )
             .fix("quote it as in a shell; nothing is expanded in it")
             .exit(Exit::Usage)
         })
     };
     let mut words = vec!["tidegate".to_owned()];
-    words.extend(split(
-        INPUT_COMMAND,
-        variables.non_empty(INPUT_COMMAND).unwrap_or("up"),
-    )?);
+    let command = variables.non_empty(INPUT_COMMAND).unwrap_or_default();
+    words.extend(match command.trim() {
+        "" => vec!["up".to_owned()],
+        command => split("command", command)?,
+    });
     for (name, flag) in [(INPUT_CONFIG, "--config"), (INPUT_ENV, "--env")] {
         if let Some(value) = variables.non_empty(name) {
             // One word with `=`: a value that starts with a dash stays a value.
@@ -38,7 +39,7 @@ pub fn command_line(variables: &Variables) -> Result<Vec<OsString>, Report> {
         }
     }
     if let Some(text) = variables.non_empty(INPUT_ARGS) {
-        words.extend(split(INPUT_ARGS, text)?);
+        words.extend(split("args", text)?);
     }
     Ok(words.into_iter().map(OsString::from).collect())
 }

@@ -247,6 +247,7 @@ async fn hand_on(desk: &Desk, config: &Config, made: &BootstrappedState) -> Resu
     }
     let tools = SinkTools {
         disk: Arc::clone(&desk.disk),
+        clock: Arc::clone(&desk.clock),
         random: Arc::clone(&desk.random),
         variables: Arc::clone(&variables),
         github: Arc::new(crate::github::Access::new(

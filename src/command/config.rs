@@ -164,6 +164,7 @@ pub fn validate(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
                 },
                 state: &|state| Declared::written(state).faults(),
                 store: &source::faults,
+                outputs: &local::outputs_of,
                 gate: &foresee,
             },
         )
@@ -208,6 +209,10 @@ pub fn resolve(desk: &Desk, arguments: &ConfigArgs) -> CommandResult {
 
 /// `config schema`
 pub fn schema(desk: &Desk) -> CommandResult {
-    desk.ui.json(&config::schema());
+    let schema = config::schema();
+    desk.emit(&schema);
+    if !desk.global.json {
+        desk.ui.json(&schema);
+    }
     Ok(Exit::Done)
 }

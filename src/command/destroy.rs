@@ -122,7 +122,9 @@ async fn survey(engine: &Engine<'_>) -> Result<Survey, Problems> {
     let mut records = Vec::new();
     let mut actions = Vec::new();
     let mut problems = Vec::new();
-    for record in engine.store.list().await.map_err(Report::from)? {
+    let stored = engine.store.list().await.map_err(Report::from)?;
+    crate::state::record::publish(&engine.masker, &stored);
+    for record in stored {
         let address = record.resource_id.clone();
         match crate::state::record::to_recorded(
             &record,

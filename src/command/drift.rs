@@ -12,7 +12,7 @@ use crate::apply::drift::{Finding, Verdict, look};
 use crate::apply::secrets;
 use crate::apply::values::Values;
 use crate::cli::infra::DriftArgs;
-use crate::config::Config;
+use crate::config::{Config, Needs};
 use crate::face;
 use crate::report::text::{Limits, one_line};
 use crate::report::{Event, Exit, Report, Reporter as _};
@@ -20,7 +20,7 @@ use crate::secret::Masker;
 
 /// Runs the command.
 pub async fn run(desk: &Desk, arguments: &DriftArgs) -> CommandResult {
-    let config = desk.load(&arguments.config)?;
+    let config = desk.load_for(Needs::LOOK, &arguments.config)?;
     let opened = desk.open(&config).await?;
     let result = opened_run(desk, arguments, &config, &opened).await;
     opened.close().await;
@@ -150,18 +150,26 @@ fn render(findings: &[Finding], masker: &Masker) -> String {
             text.push('\n');
         }
     };
+    let widest = |text: &dyn Fn(&Finding) -> String| {
+        const COLUMN_MAX: usize = 48;
+        let widths = findings.iter().map(|finding| text(finding).chars().count());
+        widths.max().unwrap_or(0).min(COLUMN_MAX)
+    };
+    let name_width = widest(&|finding| shown(finding.address.as_str()));
+    let kind_width = widest(&|finding| shown(finding.kind.as_str()));
     for finding in findings {
         let why = if finding.reason.is_empty() {
             String::new()
         } else {
             format!("  ({})", shown(&finding.reason))
         };
-        line(format_args!(
-            "{:<15}  {}  {}{why}",
+        let row = format!(
+            "{:<15}  {:<name_width$}  {:<kind_width$}{why}",
             finding.verdict.word().to_ascii_uppercase(),
             shown(finding.address.as_str()),
             shown(finding.kind.as_str()),
-        ));
+        );
+        line(format_args!("{}", row.trim_end()));
         for field in &finding.fields {
             let (expected, found) = face::plan::values(&field.expected, &field.actual, masker);
             line(format_args!(

@@ -11,6 +11,7 @@ use crate::provider::DriverError;
 use crate::provider::ability::{LogKind, LogWish};
 use crate::report::text::{Limits, neutralise};
 use crate::report::{Event, Exit, Report, Reporter as _};
+use crate::resource::Output;
 use crate::ui::Ui;
 
 /// How much of a log a JSON document holds.
@@ -108,9 +109,15 @@ async fn read(
     let ended = provider.logs(&prior, &wish, &mut take).await;
     let log = printer.finish();
     // What came before it broke off is kept.
-    let problem = ended
-        .err()
-        .map(|error| failed(&format!("hand out the log of `{}`", prior.address), &error));
+    let problem = ended.err().map(|error| {
+        let problem = failed(&format!("hand out the log of `{}`", prior.address), &error);
+        match prior.outputs.get("log_path") {
+            Some(Output::Public(serde_json::Value::String(path))) if log.is_empty() => {
+                problem.fix(format!("read it yourself: `tail -f {path}`"))
+            }
+            _ => problem,
+        }
+    });
     Ok((log, problem))
 }
 

@@ -237,10 +237,8 @@ pub fn problem_json(report: &Report) -> serde_json::Value {
 }
 
 fn version(desk: &Desk) -> CommandResult {
-    if desk.global.json {
-        desk.ui
-            .json(&json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION") }));
-    } else {
+    desk.emit(&json!({ "name": "tidegate", "version": env!("CARGO_PKG_VERSION") }));
+    if !desk.global.json {
         desk.ui.data(&version_line());
     }
     Ok(Exit::Done)

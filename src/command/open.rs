@@ -60,6 +60,7 @@ impl Desk {
         let loaded = self.with_files(|files| {
             config::load_for(
                 needs,
+                &crate::provider::local::outputs_of,
                 path,
                 self.global.env.as_deref(),
                 files,
@@ -105,6 +106,16 @@ impl Desk {
             .into());
         }
         let named = arguments.file.as_ref().or(self.global.config.as_ref());
+        if named.is_some_and(|path| path.as_os_str() == "-") {
+            return Err(Report::error(
+                "cli/config-from-stdin",
+                "a config is not read from standard input",
+            )
+            .because("what it imports, and the paths in it, begin at the folder of a file")
+            .fix("write it to a file first; a file that is called `-` is `./-`")
+            .exit(Exit::Usage)
+            .into());
+        }
         Ok(config::discover(
             named.map(PathBuf::as_path),
             &|path: &Path| matches!(self.disk.entry(path), Ok(Some(_))),
@@ -177,6 +188,7 @@ impl Desk {
     ) -> Sinks {
         let tools = SinkTools {
             disk: Arc::clone(&self.disk),
+            clock: Arc::clone(&self.clock),
             random: Arc::clone(&self.random),
             variables: Arc::clone(variables),
             github: Arc::clone(access),
@@ -218,6 +230,7 @@ impl Desk {
             .collect();
         let tools = source::StoreTools {
             disk: Arc::clone(&self.disk),
+            clock: Arc::clone(&self.clock),
             variables: Arc::clone(variables),
             masker: self.masker.clone(),
             github: Arc::clone(access),

@@ -26,7 +26,9 @@ pub async fn run(desk: &Desk, arguments: &OutputsArgs) -> CommandResult {
     let engine = opened.engine(desk, &config, 1, false).await?;
     let resources = by_address(&engine);
     let mut all: BTreeMap<Address, Outputs> = BTreeMap::new();
-    for record in engine.store.list().await.map_err(Report::from)? {
+    let records = engine.store.list().await.map_err(Report::from)?;
+    crate::state::record::publish(&engine.masker, &records);
+    for record in records {
         let recorded = crate::state::record::to_recorded(
             &record,
             &config.environment,

@@ -39,6 +39,8 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
         ui.data(&version_line());
         return end(&ui, Exit::Done);
     }
+    let asked = help_asked(arguments);
+    let arguments = asked.as_deref().unwrap_or(arguments);
     let is_action = arguments.get(1).is_some_and(|word| word == "action");
     let parsed = if is_action {
         match action::command_line(&settings.variables) {
@@ -56,12 +58,12 @@ pub fn start(arguments: &[OsString]) -> ExitCode {
         Err(error) if is_action && error.use_stderr() => {
             return refuse_step(&settings, action::refusal(&error));
         }
-        Err(error) => return misuse(&settings, &error),
+        Err(error) => return misuse(&settings, &error, arguments),
     };
     let (ui, masker) = face(&settings, &cli.global);
     if let Command::Completions { shell } = &cli.command {
         let mut script = Vec::new();
-        clap_complete::generate(*shell, &mut Cli::command(), "tidegate", &mut script);
+        clap_complete::generate(*shell, &mut offered(), "tidegate", &mut script);
         ui.data(&String::from_utf8_lossy(&script));
         return end(&ui, Exit::Done);
     }
@@ -243,6 +245,57 @@ fn face(settings: &Settings, global: &GlobalArgs) -> (Ui, Masker) {
     (ui, masker)
 }
 
+/// The command line without what is not for people.
+fn offered() -> clap::Command {
+    let all = Cli::command();
+    clap::Command::new("tidegate")
+        .args(all.get_arguments().cloned())
+        .subcommands(
+            all.get_subcommands()
+                .filter(|command| !command.is_hide_set())
+                .cloned(),
+        )
+        .disable_help_subcommand(true)
+        .version(env!("CARGO_PKG_VERSION"))
+}
+
+/// `help infra plan`, as many programs take it, in the words that ours has for it.
+fn help_asked(arguments: &[OsString]) -> Option<Vec<OsString>> {
+    let (program, rest) = arguments.split_first()?;
+    let (_, command) = rest.split_first().filter(|(word, _)| *word == "help")?;
+    let mut line = vec![program.clone()];
+    line.extend(command.iter().cloned());
+    line.push("--help".into());
+    Some(line)
+}
+
+/// What is said of a flag that no command has: the nearest one of the command that was typed. The
+/// library's own advice is to pass it as a value, which for a slip of the fingers makes a file of it.
+fn misspelt_flag(error: &clap::Error, arguments: &[OsString]) -> Option<String> {
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
+    let (ErrorKind::UnknownArgument, Some(ContextValue::String(typed))) =
+        (error.kind(), error.get(ContextKind::InvalidArg))
+    else {
+        return None;
+    };
+    let typed = typed.strip_prefix("--")?;
+    let mut command = Cli::command();
+    command.build();
+    let mut command = &command;
+    for word in arguments.iter().skip(1) {
+        if let Some(inner) = word.to_str().and_then(|word| command.find_subcommand(word)) {
+            command = inner;
+        }
+    }
+    command
+        .get_arguments()
+        .filter_map(|argument| argument.get_long())
+        .map(|long| (strsim::damerau_levenshtein(typed, long), long))
+        .filter(|(distance, long)| *distance <= (long.len() / 3).max(1))
+        .min()
+        .map(|(_, long)| format!("--{long}"))
+}
+
 /// The whole name of a command that was typed without its first word, and the way to ask for help.
 fn elsewhere(error: &clap::Error) -> Option<&'static str> {
     use clap::error::{ContextKind, ContextValue};
@@ -255,7 +308,6 @@ fn elsewhere(error: &clap::Error) -> Option<&'static str> {
             "status" => Some("tidegate infra status"),
             "verify" => Some("tidegate deploy verify"),
             "validate" => Some("tidegate config validate"),
-            "help" => Some("tidegate --help"),
             _ => None,
         },
         _ => None,
@@ -266,17 +318,28 @@ fn elsewhere(error: &clap::Error) -> Option<&'static str> {
 fn refuse_step(settings: &Settings, problem: Report) -> ExitCode {
     let (ui, _) = face(settings, &GlobalArgs::default());
     let exit = problem.exit;
+    let document = serde_json::json!({
+        "command": "action",
+        "exit_code": exit as u8,
+        "failed": true,
+        "problems": [super::problem_json(&problem)],
+    });
     ui.say(Event::Problem(Box::new(problem)));
-    let exit = action::write_outputs(&ui, None, exit);
+    let exit = action::write_outputs(&ui, Some(document), exit);
     end(&ui, exit)
 }
 
 /// Help and version are data; a wrong command line is an error with exit code 2.
-fn misuse(settings: &Settings, error: &clap::Error) -> ExitCode {
+fn misuse(settings: &Settings, error: &clap::Error, arguments: &[OsString]) -> ExitCode {
     use clap::error::ErrorKind;
     let (ui, _) = face(settings, &GlobalArgs::default());
     let mut text = error.render().to_string();
-    if let Some(better) = elsewhere(error) {
+    if error.kind() == ErrorKind::UnknownArgument {
+        let kept = text.lines().filter(|line| !line.contains("tip: to pass "));
+        text = kept.map(|line| format!("{line}\n")).collect();
+    }
+    let better = elsewhere(error).map(str::to_owned);
+    if let Some(better) = better.or_else(|| misspelt_flag(error, arguments)) {
         text.push_str(&format!("\nDid you mean `{better}`?\n"));
     }
     let exit = match error.kind() {

@@ -30,6 +30,7 @@ pub async fn run(desk: &Desk, arguments: &StatusArgs) -> CommandResult {
     let mut opened = desk.open_records(&config).await?;
     opened.knows_environment(desk, &config).await?;
     let records = opened.store.list().await.map_err(Report::from)?;
+    crate::state::record::publish(&desk.masker, &records);
     let silent = {
         let engine = opened.engine(desk, &config, AT_ONCE, false).await?;
         let owners: BTreeSet<ProviderId> = records

@@ -251,7 +251,10 @@ impl<T: Decode> Decode for Vec<T> {
             NodeKind::List(items) => Some(
                 items
                     .into_iter()
-                    .filter_map(|item| T::decode(item, what, problems))
+                    .enumerate()
+                    .filter_map(|(index, item)| {
+                        T::decode(item, &format!("{what}[{index}]"), problems)
+                    })
                     .collect(),
             ),
             _ => {

@@ -47,6 +47,8 @@ pub(super) struct Merged {
     pub(super) pipelines: Vec<(Text, Pipeline)>,
     /// Of the bytes of all files; empty when nobody asked for it.
     pub(super) digest: String,
+    /// The folder of the main file, from the root; empty where that is not known.
+    pub(super) home: PathBuf,
 }
 
 struct Reader<'a> {
@@ -104,6 +106,11 @@ fn read_all(
         ..
     } = reader;
     let mut merged = merge(documents, problems);
+    merged.home = (files.canonical)(path)
+        .ok()
+        .and_then(|path| path.parent().map(Path::to_path_buf))
+        .filter(|home| home.is_absolute() && home.parent().is_some())
+        .unwrap_or_default();
     if let Some(digest) = digest {
         merged.digest = encode_hex(&digest.finalize());
     }

@@ -45,6 +45,10 @@ pub enum Shape {
 /// when nobody knows before the provider runs.
 pub type KeyRules<'a> = &'a dyn Fn(&str, Option<&str>) -> Option<Keys>;
 
+/// Every output that a resource has once it is made, by the type of its provider; `None` when nobody
+/// knows before.
+pub type OutputRules<'a> = &'a dyn Fn(&str, &Resource) -> Option<&'static [&'static str]>;
+
 /// Something wrong with a setting, found by the room that reads it.
 #[derive(Clone, Debug)]
 pub struct Fault {
@@ -65,6 +69,8 @@ pub struct Rules<'a> {
     pub state: &'a dyn Fn(&StateDeclaration) -> Vec<Fault>,
     /// What a secret store (with its name) has against its options.
     pub store: &'a dyn Fn(&str, &SecretStore) -> Vec<Fault>,
+    /// The outputs of a resource.
+    pub outputs: OutputRules<'a>,
     /// What is wrong with a gate, each with its place.
     pub gate: &'a dyn Fn(&Gate) -> Vec<Report>,
 }
@@ -83,6 +89,7 @@ impl<'a> Rules<'a> {
             resource: &|_, _| Vec::new(),
             state: &|_| Vec::new(),
             store: &|_, _| Vec::new(),
+            outputs: &|_, _| None,
             gate: &|_| Vec::new(),
         }
     }

@@ -38,7 +38,7 @@ use crate::variables::Variables;
 
 pub use document::{Document, Field, Tree, TreeKind};
 pub use files::{FILE_BYTES_MAX, Files};
-pub use keys::{Fault, KeyRules, Keys, Rules, Shape};
+pub use keys::{Fault, KeyRules, Keys, OutputRules, Rules, Shape};
 pub use loose::from_yaml;
 pub use public::{to_public_json, to_public_yaml};
 pub use resolve::DEFAULT_ENVIRONMENT as NO_ENVIRONMENT;
@@ -82,6 +82,14 @@ impl Needs {
         environment: false,
         secrets: false,
         gates: false,
+    };
+
+    /// Also the secrets that it was made with, as far as they are at hand: what is on record is compared
+    /// with what is there.
+    pub const LOOK: Self = Self {
+        environment: true,
+        secrets: true,
+        ..Self::RECORDS
     };
 
     /// Also what was handed on: what is on record goes.
@@ -157,6 +165,7 @@ pub fn load(
 ) -> Result<Loaded, Vec<Report>> {
     load_for(
         Needs::EVERYTHING,
+        &|_, _| None,
         path,
         environment,
         files,
@@ -165,9 +174,10 @@ pub fn load(
     )
 }
 
-/// The same, for whoever needs less.
+/// The same, for whoever needs less, and with `outputs` to hold references to.
 pub fn load_for(
     needs: Needs,
+    outputs: OutputRules<'_>,
     path: &Path,
     environment: Option<&str>,
     files: Files<'_>,
@@ -190,7 +200,7 @@ pub fn load_for(
         environment,
         variables,
         masker,
-        resolve::Scope::For(needs),
+        resolve::Scope::For(needs, outputs),
         &mut problems,
     );
     config.unknown_environment = unknown.map(Box::new);

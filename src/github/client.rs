@@ -212,10 +212,10 @@ impl Client {
                 }
                 Ok(answer) if answer.status.is_server_error() => {
                     let pause = limit::retry_after(&answer.headers, clock.now());
-                    (answer_error(&request, &answer, failures + 1), pause)
+                    (self.answer_error(&request, &answer, failures + 1), pause)
                 }
                 Ok(answer) => {
-                    let message = message_of(&answer.body);
+                    let message = self.message_of(&answer.body);
                     let Some(wait) = limit::rate_limit(
                         answer.status,
                         &answer.headers,
@@ -360,7 +360,7 @@ impl Client {
         let header = |name: &str| {
             headers
                 .get(name)
-                .map(|value| shown(&String::from_utf8_lossy(value.as_bytes())))
+                .map(|value| self.shown(&String::from_utf8_lossy(value.as_bytes())))
         };
         let (deprecation, sunset) = (header("deprecation"), header("sunset"));
         let (Some(reporter), true) = (
@@ -391,13 +391,35 @@ impl Client {
         }
     }
 
+    /// Text of the server as an error may show it. What is hidden is hidden before it is cut.
+    fn shown(&self, text: &str) -> String {
+        shown(&self.shared.masker.mask(text))
+    }
+
+    /// The `message` of an error answer, made fit to show; empty when the body is something else
+    /// (a proxy's HTML page says nothing that the status does not).
+    fn message_of(&self, body: &[u8]) -> String {
+        serde_json::from_slice::<Message>(body)
+            .map(|message| self.shown(&message.message))
+            .unwrap_or_default()
+    }
+
+    fn answer_error(&self, request: &Request<'_>, answer: &Answer, tries: u32) -> GithubError {
+        GithubError::Broken {
+            request: request.name(),
+            status: answer.status.as_u16(),
+            tries,
+            message: self.message_of(&answer.body),
+        }
+    }
+
     fn refused(&self, request: &Request<'_>, answer: &Answer, message: String) -> GithubError {
         let header = |name: &str| {
             answer
                 .headers
                 .get(name)
                 .and_then(|value| value.to_str().ok())
-                .map(shown)
+                .map(|text| self.shown(text))
                 .filter(|text| !text.is_empty())
         };
         GithubError::Refused(Box::new(Refusal {
@@ -434,23 +456,6 @@ impl Failure {
         text.dedup();
         Self::Transport(shown(&text.join(": ")))
     }
-}
-
-fn answer_error(request: &Request<'_>, answer: &Answer, tries: u32) -> GithubError {
-    GithubError::Broken {
-        request: request.name(),
-        status: answer.status.as_u16(),
-        tries,
-        message: message_of(&answer.body),
-    }
-}
-
-/// The `message` of an error answer, made fit to show; empty when the body is something else
-/// (a proxy's HTML page says nothing that the status does not).
-fn message_of(body: &[u8]) -> String {
-    serde_json::from_slice::<Message>(body)
-        .map(|message| shown(&message.message))
-        .unwrap_or_default()
 }
 
 fn same_server(a: &Url, b: &Url) -> bool {

@@ -74,7 +74,7 @@ pub(super) fn retry_after(headers: &HeaderMap, now: OffsetDateTime) -> Option<Du
 }
 
 /// The server's own clock when it says it, so that a skewed clock of ours does not matter.
-fn servers_now(headers: &HeaderMap, ours: OffsetDateTime) -> OffsetDateTime {
+pub(super) fn servers_now(headers: &HeaderMap, ours: OffsetDateTime) -> OffsetDateTime {
     text(headers, "date").and_then(date).unwrap_or(ours)
 }
 

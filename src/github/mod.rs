@@ -71,6 +71,8 @@ struct Shared {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     settings: Settings,
+    /// Hides secrets in what GitHub says, before it is cut to size.
+    masker: Masker,
     writes: Arc<TurnMutex<Bucket>>,
     retries: Arc<Mutex<RetryBudget>>,
     /// Told when GitHub announces the end of what we call.
@@ -105,16 +107,17 @@ impl Access {
     ) -> Self {
         Self {
             variables,
-            masker,
             shared: Shared {
                 clock,
                 random,
                 settings,
+                masker: masker.clone(),
                 writes: Arc::default(),
                 retries: Arc::default(),
                 reporter: None,
                 ends_said: Arc::default(),
             },
+            masker,
             clients: Mutex::default(),
         }
     }

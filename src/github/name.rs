@@ -174,7 +174,7 @@ impl SecretName {
     }
 
     /// The spelling GitHub stores.
-    pub(super) fn stored(&self) -> String {
+    pub(crate) fn stored(&self) -> String {
         self.0.to_ascii_uppercase()
     }
 }

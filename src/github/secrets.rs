@@ -1,15 +1,16 @@
 //! Actions secrets: public keys, writing, listing, removing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use http::header::LINK;
 use http::{HeaderMap, Method, StatusCode};
 use octocrab::models::PublicKey;
 use octocrab::models::repos::secrets::{CreateRepositorySecret, RepositorySecrets};
+use time::OffsetDateTime;
 
 use super::client::{Answer, Client, Request};
 use super::error::GithubError;
-use super::limit::Bucket;
+use super::limit::{self, Bucket};
 use super::name::{Scope, SecretName};
 use crate::secret::seal::{RecipientKey, SealError, Sealed};
 
@@ -122,10 +123,13 @@ impl Client {
         }
     }
 
-    /// The names of all secrets of a scope, as GitHub stores them (upper case). Values can never
-    /// be read back.
-    pub async fn secret_names(&self, scope: &Scope) -> Result<BTreeSet<String>, GithubError> {
-        let mut names = BTreeSet::new();
+    /// The names of all secrets of a scope, as GitHub stores them (upper case), and when each was last
+    /// written, by our clock. Values can never be read back.
+    pub async fn secrets(
+        &self,
+        scope: &Scope,
+    ) -> Result<BTreeMap<String, OffsetDateTime>, GithubError> {
+        let mut found = BTreeMap::new();
         let mut visited = BTreeSet::new();
         let mut next = Some(format!("{}?per_page=100", scope.secrets_path()));
         while let Some(page) = next {
@@ -149,12 +153,13 @@ impl Client {
                 return Err(fail("its list of secrets does not end"));
             }
             let secrets: RepositorySecrets = decode(&format!("GET {page}"), &answer)?;
-            names.extend(
-                secrets
-                    .secrets
-                    .iter()
-                    .map(|secret| secret.name.to_ascii_uppercase()),
-            );
+            let now = self.shared.clock.now();
+            let ahead = limit::servers_now(&answer.headers, now) - now;
+            found.extend(secrets.secrets.iter().map(|secret| {
+                let updated = OffsetDateTime::from_unix_timestamp(secret.updated_at.timestamp())
+                    .unwrap_or(OffsetDateTime::UNIX_EPOCH);
+                (secret.name.to_ascii_uppercase(), updated - ahead)
+            }));
             next = match next_page(&answer.headers) {
                 None => None,
                 Some(link) => Some(
@@ -166,7 +171,7 @@ impl Client {
                 ),
             };
         }
-        Ok(names)
+        Ok(found)
     }
 
     /// True when the scope has a secret of that name, in whatever case.
@@ -175,7 +180,7 @@ impl Client {
         scope: &Scope,
         name: &SecretName,
     ) -> Result<bool, GithubError> {
-        Ok(self.secret_names(scope).await?.contains(&name.stored()))
+        Ok(self.secrets(scope).await?.contains_key(&name.stored()))
     }
 
     /// Removes a secret; absent is success.

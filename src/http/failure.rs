@@ -19,6 +19,14 @@ pub enum Failure {
     /// Nobody listens there.
     #[error("the connection was refused: nothing listens on that port")]
     Refused,
+    /// Not even the proxy was reached, which is asked in the host's place.
+    #[error("the proxy {proxy}, which is asked in its place, was not reached: {reason}")]
+    Proxy {
+        /// Host and port.
+        proxy: String,
+        /// Why.
+        reason: Box<Self>,
+    },
     /// There is no route to it.
     #[error("the host cannot be reached: the network has no route to it")]
     Unreachable,
@@ -101,6 +109,7 @@ impl Failure {
         match self {
             Self::UnknownHost { .. } => "dns",
             Self::Refused => "refused",
+            Self::Proxy { reason, .. } => reason.word(),
             Self::Unreachable => "unreachable",
             Self::ConnectTimeout { .. } => "connect-timeout",
             Self::Certificate { .. } => "certificate",
@@ -118,10 +127,38 @@ impl Failure {
 
     /// True when the time ran out, in whatever phase.
     pub fn is_timeout(&self) -> bool {
-        matches!(
-            self,
-            Self::ConnectTimeout { .. } | Self::NoAnswer { .. } | Self::AnswerUnfinished { .. }
-        )
+        match self {
+            Self::Proxy { reason, .. } => reason.is_timeout(),
+            other => matches!(
+                other,
+                Self::ConnectTimeout { .. } | Self::NoAnswer { .. } | Self::AnswerUnfinished { .. }
+            ),
+        }
+    }
+
+    /// The same of a request that goes through a proxy: what kept it from getting anywhere is the proxy's.
+    pub(super) fn through(self, proxy: Option<String>) -> Self {
+        match (self, proxy) {
+            (
+                reason @ (Self::UnknownHost { .. }
+                | Self::Refused
+                | Self::Unreachable
+                | Self::ConnectTimeout { .. }),
+                Some(proxy),
+            ) => Self::Proxy {
+                reason: Box::new(match reason {
+                    Self::UnknownHost { .. } => Self::UnknownHost {
+                        host: proxy
+                            .rsplit_once(':')
+                            .map_or("", |(host, _)| host)
+                            .to_owned(),
+                    },
+                    other => other,
+                }),
+                proxy,
+            },
+            (failure, _) => failure,
+        }
     }
 
     /// The status of the answer, when at least that much of it arrived.

@@ -190,6 +190,7 @@ impl Http {
             (_, false) => Trust::Unverified,
         };
         let host = url.host().to_owned();
+        let proxy = self.proxies.place_for(url.as_url());
         let mut builder = self
             .client(trust)?
             .request(method, url.into_url())
@@ -202,7 +203,9 @@ impl Http {
         })?;
         match timeout_at(deadline, self.client(trust)?.execute(request)).await {
             Err(_) => Err(Failure::NoAnswer { within: budget }),
-            Ok(Err(error)) => Err(failure::before_answer(&error, &host, started.elapsed())),
+            Ok(Err(error)) => {
+                Err(failure::before_answer(&error, &host, started.elapsed()).through(proxy))
+            }
             Ok(Ok(answer)) => Ok(answer),
         }
     }

@@ -69,6 +69,15 @@ impl Proxies {
         self.choose(url).is_some()
     }
 
+    /// Where the proxy of such a request is, without its credentials.
+    pub(super) fn place_for(&self, url: &Url) -> Option<String> {
+        let proxy = self.choose(url)?;
+        let port = proxy
+            .port_or_known_default()
+            .map_or_else(String::new, |port| format!(":{port}"));
+        Some(format!("{}{port}", proxy.host_str()?))
+    }
+
     pub(super) fn install(&self, builder: reqwest::ClientBuilder) -> reqwest::ClientBuilder {
         let builder = builder.no_proxy();
         if self.http.is_none() && self.https.is_none() {

@@ -108,7 +108,7 @@ impl Hidden<'_> {
         match value {
             Json::String(text) if !text.starts_with(PLACEHOLDER) => {
                 let label = format!("{}.{name}", self.prior.address);
-                drop(self.masker.admit(&label, text));
+                drop(self.masker.suspect(&label, text));
             }
             Json::Array(items) => items.into_iter().for_each(|item| self.admit(name, item)),
             Json::Object(members) => members

@@ -175,7 +175,8 @@ impl Report {
         let mut cause = Some(error);
         while let Some(error) = cause {
             let text = error.to_string();
-            if self.because.last() != Some(&text) {
+            // Many an error says its own cause already.
+            if !(self.because.last()).is_some_and(|last| last.ends_with(&text)) {
                 self.because.push(text);
             }
             cause = error.source();

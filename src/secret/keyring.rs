@@ -151,9 +151,25 @@ impl Keyring {
         place: &str,
         sealed: &str,
     ) -> Result<Secret, SealedValueError> {
+        self.opened(place, sealed)
+            .map(|text| masker.admit(place, text))
+    }
+
+    /// The same of an output on record, which may be sealed only because nobody knew what it is.
+    pub fn open_output(
+        &self,
+        masker: &Masker,
+        place: &str,
+        sealed: &str,
+    ) -> Result<Secret, SealedValueError> {
+        self.opened(place, sealed)
+            .map(|text| masker.suspect(place, text))
+    }
+
+    fn opened(&self, place: &str, sealed: &str) -> Result<String, SealedValueError> {
         let bytes = self.open_bytes(place, sealed)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| SealedValueError)?;
-        Ok(masker.admit(place, text.to_owned()))
+        Ok(text.to_owned())
     }
 }
 

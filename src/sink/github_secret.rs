@@ -1,20 +1,31 @@
 //! GitHub Actions secrets, of a repository or of one of its environments.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
+use tokio::sync::OnceCell;
 
-use super::{Put, Sink, SinkError, SinkTools, refuse_empty};
+use super::{LastWritten, Put, Sink, SinkError, SinkTools, refuse_empty};
 use crate::github::{Access, Client, NameError, Scope, SecretName};
-use crate::report::Report;
+use crate::report::{Event, Report, Reporter};
 use crate::secret::{Secret, seal};
 
 /// One scope's secrets, written with one token.
-#[derive(Debug)]
 pub(super) struct GithubSecret {
     scope: Scope,
     token_env: Option<String>,
     github: Arc<Access>,
+    reporter: Arc<dyn Reporter>,
+    /// What stood there when it was first asked; `None` when that may not be looked at.
+    listed: OnceCell<Option<BTreeMap<String, OffsetDateTime>>>,
+}
+
+impl std::fmt::Debug for GithubSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GithubSecret({})", self.scope)
+    }
 }
 
 impl GithubSecret {
@@ -30,7 +41,31 @@ impl GithubSecret {
             scope: Scope::parse(repo, environment).map_err(|error| Report::from(&error))?,
             token_env,
             github: Arc::clone(&tools.github),
+            reporter: Arc::clone(&tools.reporter),
+            listed: OnceCell::new(),
         })
+    }
+
+    /// One listing tells of every secret of the scope.
+    async fn list(&self) -> Option<BTreeMap<String, OffsetDateTime>> {
+        let listed = match self.client() {
+            Ok(client) => client.secrets(&self.scope).await.map_err(SinkError::from),
+            Err(error) => Err(error),
+        };
+        listed
+            .map_err(|error| {
+                let report = Report::warning(
+                    "sink/unlisted",
+                    format!(
+                        "the secrets of {} cannot be listed: one that was removed or replaced there is not noticed",
+                        self.scope
+                    ),
+                )
+                .because(error.message)
+                .fix("let the token read secrets, too (writing them includes it)");
+                self.reporter.say(Event::Problem(Box::new(report)));
+            })
+            .ok()
     }
 
     fn client(&self) -> Result<Arc<Client>, SinkError> {
@@ -58,6 +93,16 @@ impl Sink for GithubSecret {
         }
         self.client()?.recipient_key(&self.scope).await?;
         Ok(())
+    }
+
+    async fn last_written(&self, name: &str) -> LastWritten {
+        let (Ok(name), Some(listed)) = (legal(name), self.listed.get_or_init(|| self.list()).await)
+        else {
+            return LastWritten::Untold;
+        };
+        listed
+            .get(&name.stored())
+            .map_or(LastWritten::Never, |at| LastWritten::At(*at))
     }
 
     async fn put(&self, name: &str, value: &Secret) -> Result<Put, SinkError> {

@@ -10,7 +10,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use time::OffsetDateTime;
 
+use crate::clock::Clock;
 use crate::config::SinkTarget;
 use crate::disk::SharedDisk;
 use crate::github::{self, GithubError};
@@ -39,6 +41,17 @@ pub enum Standing {
     Foreign,
     /// The destination does not give values back.
     Untold,
+}
+
+/// What a destination that gives no values back says of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastWritten {
+    /// It does not say, or may not be asked.
+    Untold,
+    /// There is none of that name.
+    Never,
+    /// Then, by our clock, give or take a minute.
+    At(OffsetDateTime),
 }
 
 /// Recognises the values that this state wrote.
@@ -111,6 +124,11 @@ pub trait Sink: Send + Sync + fmt::Debug {
     async fn standing(&self, _name: &str, _is_ours: IsOurs<'_>) -> Result<Standing, SinkError> {
         Ok(Standing::Untold)
     }
+    /// When the value that stands there was written, where the destination tells no more than that. What
+    /// keeps it from telling is said once, by the sink.
+    async fn last_written(&self, _name: &str) -> LastWritten {
+        LastWritten::Untold
+    }
     /// Writes one value. Idempotent.
     async fn put(&self, name: &str, value: &Secret) -> Result<Put, SinkError>;
     /// Removes one value, as destroy does; absent is success. Sinks that cannot remove say so.
@@ -122,6 +140,8 @@ pub trait Sink: Send + Sync + fmt::Debug {
 pub struct SinkTools {
     /// Files.
     pub disk: SharedDisk,
+    /// Waits for another run that writes to the same file.
+    pub clock: Arc<dyn Clock>,
     /// Delimiters and ephemeral keys.
     pub random: Arc<dyn Random>,
     /// The environment at start: `GITHUB_ENV`.

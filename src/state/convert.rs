@@ -220,6 +220,19 @@ pub fn kept_elsewhere(record: &Record) -> impl Iterator<Item = &str> {
         .map(|(name, _)| name.as_str())
 }
 
+/// What records are shown by is public, whatever is sealed in them: to be said before any of them is
+/// opened.
+pub fn publish<'r>(masker: &Masker, records: impl IntoIterator<Item = &'r Record>) {
+    for record in records {
+        masker.publish("the name of a resource", [record.resource_id.as_str()]);
+        masker.publish("a type of resource", [record.resource_type.as_str()]);
+        masker.publish(
+            "the name of a provider",
+            [record.provider.as_str(), record.provider_ref.as_str()],
+        );
+    }
+}
+
 /// The record as drivers see it, sealed parts opened and known to the masker.
 ///
 /// # Errors
@@ -232,6 +245,7 @@ pub fn to_recorded(
     masker: &Masker,
 ) -> Result<Recorded, RecordError> {
     let address = &record.resource_id;
+    publish(masker, [record]);
     let mut outputs = Outputs::new();
     for (name, value) in &record.outputs {
         let output = match record.tidegate.sealed.get(name) {
@@ -243,7 +257,7 @@ pub fn to_recorded(
                     });
                 }
                 let secret = keyring
-                    .open(
+                    .open_output(
                         masker,
                         &output_place(environment, address, name),
                         &sealed.sealed,

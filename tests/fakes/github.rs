@@ -36,6 +36,8 @@ pub(crate) struct Options {
     pub(crate) token: Option<String>,
     /// The token may write repository secrets.
     pub(crate) may_write_secrets: bool,
+    /// The token may list secrets.
+    pub(crate) may_list: bool,
     /// The token may write environment secrets.
     pub(crate) may_write_environments: bool,
     /// Repositories that exist; `None` for all.
@@ -59,6 +61,7 @@ impl Default for Options {
         Self {
             token: None,
             may_write_secrets: true,
+            may_list: true,
             may_write_environments: true,
             repositories: None,
             environments: None,
@@ -127,6 +130,8 @@ struct Vault {
     keys: Vec<KeyPair>,
     /// Plaintext by stored (upper-case) name.
     secrets: BTreeMap<String, Vec<u8>>,
+    /// When they were last written, where a test says so.
+    updated: BTreeMap<String, String>,
     writes: usize,
 }
 
@@ -238,6 +243,22 @@ impl Fake {
             .vault(scope)
             .secrets
             .insert(name.to_uppercase(), value.to_vec());
+    }
+
+    /// Takes a secret away, as somebody does in the settings of the repository.
+    pub(crate) fn forget(&self, scope: &str, name: &str) {
+        lock(&self.state)
+            .vault(scope)
+            .secrets
+            .remove(&name.to_uppercase());
+    }
+
+    /// Says when a secret was last written, as listings tell it from now on.
+    pub(crate) fn touch(&self, scope: &str, name: &str, updated_at: &str) {
+        lock(&self.state)
+            .vault(scope)
+            .updated
+            .insert(name.to_uppercase(), updated_at.to_owned());
     }
 
     /// The plaintext of a stored secret.
@@ -627,6 +648,10 @@ impl State {
                         .to_string(),
                 )
             }
+            ("GET", []) if !self.options.may_list => {
+                Answer::message(403, "Resource not accessible by personal access token")
+                    .header("X-Accepted-GitHub-Permissions", "secrets=read")
+            }
             ("GET", []) => self.list(&route, path, query),
             ("PUT", [name]) => self.put(&route, name, &request.body),
             ("DELETE", [name]) => {
@@ -709,6 +734,7 @@ impl State {
         if !vault.secrets.contains_key(&stored) && vault.secrets.len() >= secrets_max {
             return Answer::message(422, "Too many secrets");
         }
+        vault.updated.remove(&stored);
         let created = vault.secrets.insert(stored, plain).is_none();
         vault.writes += 1;
         if rotate_every.is_some_and(|every| vault.writes.is_multiple_of(every)) {
@@ -744,7 +770,10 @@ impl State {
                 json!({
                     "name": name,
                     "created_at": "2026-01-02T03:04:05Z",
-                    "updated_at": "2026-01-02T03:04:05Z",
+                    "updated_at": vault
+                        .updated
+                        .get(name)
+                        .map_or("2026-01-02T03:04:05Z", String::as_str),
                 })
             })
             .collect();

@@ -595,7 +595,7 @@ async fn listing_misses_none_of_a_thousand() {
             .seed("acme/shop", &format!("KEY_{index:04}"), b"x");
     }
     let client = world.client();
-    let names = client.secret_names(&repository()).await.unwrap();
+    let names = client.secrets(&repository()).await.unwrap();
     assert_eq!(names.len(), 1_000);
     assert_eq!(world.fake.seen().len(), 10);
     for (name, there) in [("key_0999", true), ("KEY_1000", false)] {
@@ -640,11 +640,7 @@ async fn hostile_links_end_the_listing_with_an_error() {
         ),
     ] {
         world.fake.script(pages);
-        let error = world
-            .client()
-            .secret_names(&repository())
-            .await
-            .unwrap_err();
+        let error = world.client().secrets(&repository()).await.unwrap_err();
         assert!(error.to_string().contains(needle), "{error}");
     }
     assert_eq!(other.seen().len(), 0);
@@ -755,6 +751,7 @@ async fn a_github_store_writes_and_finds_beyond_the_first_page() {
     let folder = tempfile::tempdir().unwrap();
     let tools = StoreTools {
         disk: Arc::new(SystemDisk),
+        clock: Arc::new(tidegate::clock::SystemClock::new()),
         variables: Arc::default(),
         masker: Masker::default(),
         github: Arc::clone(&world.access),

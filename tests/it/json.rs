@@ -238,14 +238,10 @@ fn a_sink_of_an_output_that_does_not_exist_fails() {
     std::fs::write(directory.path().join("infra.yaml"), config).unwrap();
     let finished = Run::new(directory.path(), &["up", "--env", "dev", "--json"])
         .output()
-        .expect_code(6);
+        .expect_code(2);
     let document: Value = serde_json::from_str(&finished.stdout()).unwrap();
-    let sink = &document["sinks"][0];
-    assert_eq!(sink["status"], "failed");
-    let error = sink["error"].as_str().unwrap();
-    assert!(
-        error.contains("`db` has no output `conection_url`"),
-        "{error}"
-    );
-    assert!(error.contains("`connection_url`"), "{error}");
+    let problem = &document["problems"][0];
+    assert_eq!(problem["code"], "config/unknown-output");
+    assert_eq!(problem["message"], "`db` has no output `conection_url`");
+    assert_eq!(problem["hint"], "did you mean `connection_url`?");
 }

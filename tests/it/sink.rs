@@ -51,6 +51,7 @@ impl Bench {
     fn tools(&self, variables: &[(&str, &str)]) -> SinkTools {
         SinkTools {
             disk: Arc::new(SystemDisk),
+            clock: Arc::new(tidegate::clock::SystemClock::new()),
             random: Arc::new(SystemRandom),
             variables: Arc::new(
                 variables
@@ -384,7 +385,7 @@ async fn dotenv_makes_a_private_file_and_takes_it_away_again() {
 #[tokio::test]
 async fn dotenv_sweeps_up_after_a_run_that_was_killed() {
     let bench = Bench::new();
-    for leftover in ["..env.1.2.tmp", ".env.tidegate-check"] {
+    for leftover in ["..env.1.2.tmp", "..env.77.0.tmp"] {
         std::fs::write(bench.path(leftover), "A='secret'\n").unwrap();
     }
     for kept in ["..env.x.tmp", "..env.tmp", ".env.1.tmp"] {

@@ -28,7 +28,7 @@ use crate::provider::ability::Ability;
 use crate::report::{Report, Span};
 use crate::resource::{Address, Kind, Observed, ProviderId, Recorded};
 use crate::state::Record;
-use crate::state::record::to_recorded;
+use crate::state::record::{publish, to_recorded};
 
 /// Records whose config is ours say so with this word (`applied_config_source`).
 const OURS: &str = "apply";
@@ -157,6 +157,7 @@ struct Case {
 /// Only when the state cannot be read. Everything else is a finding of its own.
 pub async fn look(engine: &Engine<'_>, values: &Values) -> Result<Vec<Finding>, Report> {
     let records = engine.store.list().await.map_err(Report::from)?;
+    publish(&engine.masker, &records);
     let declared = by_address(engine);
     let mut findings = Vec::new();
     let mut cases = Vec::new();

@@ -189,17 +189,23 @@ impl<'a> Resolver<'a> {
             }
             let report = Report::error("config/unknown-key", no_setting());
             let names = || keys.allowed.iter().map(String::as_str);
-            let report = match self
+            let near = self
                 .problems
                 .nearest(key, names().chain(common.iter().copied()))
-            {
+                .or_else(|| {
+                    // `port` for `http_port`.
+                    let mut longer = names().filter(|name| name.split('_').any(|part| part == key));
+                    longer.next().filter(|_| longer.next().is_none())
+                });
+            let report = match near {
                 Some(near) => report.label(format!("did you mean `{}`?", printable(near))),
                 None => {
                     let all: Vec<&str> = names().collect();
                     if all.is_empty() {
                         report.fix("it has none of its own; remove this one")
                     } else {
-                        report.fix(format!("it takes {}", printable(&all.join(", "))))
+                        let all: Vec<_> = all.into_iter().map(printable).collect();
+                        report.fix(format!("it takes {}", all.join(", ")))
                     }
                 }
             };

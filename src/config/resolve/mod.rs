@@ -6,12 +6,14 @@ pub(super) mod gates;
 mod keys;
 mod modules;
 mod names;
+mod outputs;
 mod resources;
 pub(super) mod secrets;
 pub(super) mod sensitive;
 mod sinks;
 mod sizes;
 mod values;
+mod words;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::path::Path;
@@ -23,7 +25,7 @@ pub(super) use modules::OWN_TYPES;
 use super::Needs;
 use super::decode::printable;
 use super::files::Merged;
-use super::keys::Rules;
+use super::keys::{OutputRules, Rules};
 use super::problems::Problems;
 use super::resolved::Config;
 use super::source::Mark;
@@ -53,6 +55,8 @@ struct Resolver<'a> {
     used: BTreeSet<String>,
     /// References met in the resource in hand.
     links: Vec<(Address, Mark)>,
+    /// Outputs that something refers to, and where.
+    named_outputs: Vec<(Address, String, Mark)>,
     /// The first `$NAME` kept as it is, and how many there are.
     bare: Option<Bare>,
     /// Destinations of sinks, and where each was first named.
@@ -135,8 +139,8 @@ pub(super) fn unknown_environment(
 /// What is resolved, and how strictly.
 #[derive(Clone, Copy)]
 pub(super) enum Scope<'a> {
-    /// What a command needs.
-    For(Needs),
+    /// What a command needs, and what is known of outputs.
+    For(Needs, OutputRules<'a>),
     /// Everything, and what others have against it.
     Check(Rules<'a>),
 }
@@ -151,9 +155,9 @@ pub(super) fn resolve(
     scope: Scope<'_>,
     problems: &mut Problems,
 ) -> Config {
-    let (needs, rules) = match scope {
-        Scope::For(needs) => (needs, None),
-        Scope::Check(rules) => (Needs::EVERYTHING, Some(rules)),
+    let (needs, rules, known_outputs) = match scope {
+        Scope::For(needs, outputs) => (needs, None, outputs),
+        Scope::Check(rules) => (Needs::EVERYTHING, Some(rules), rules.outputs),
     };
     let mut resolver = Resolver {
         merged,
@@ -167,13 +171,16 @@ pub(super) fn resolve(
         in_plain_sight: Vec::new(),
         used: BTreeSet::new(),
         links: Vec::new(),
+        named_outputs: Vec::new(),
         bare: None,
         destinations: BTreeMap::new(),
         needs,
         keeps_unset: false,
         no_providers: HashMap::new(),
     };
+    resolver.publish_words();
     let prepared = resolver.prepare();
+    resolver.publish_places(&prepared);
     let secret_sets = resolver.declare(&prepared);
     let state = resolver.state(&prepared);
     resolver.keeps_unset = !needs.values;
@@ -195,6 +202,9 @@ pub(super) fn resolve(
     } else {
         Vec::new()
     };
+    if needs.values {
+        resolver.check_outputs(&prepared, &providers, &resources, known_outputs);
+    }
     if let Some(rules) = rules {
         resolver.check_state(&prepared, state.as_ref(), rules);
         resolver.check_stores(&secrets, rules);

@@ -419,8 +419,18 @@ impl<'a> Resolver<'a> {
             let sinks = shape
                 .and_then(|shape| shape.sinks.as_deref())
                 .unwrap_or(&[]);
+            // One that is there and cannot be read is reported where it stands.
+            let is_misread = sensitive.is_none()
+                && sinks.first().is_some_and(|sink| {
+                    let before = Mark {
+                        end: sink.at.start,
+                        ..name.at
+                    };
+                    self.problems.has_error_within(before)
+                });
             if let Some(first) = sinks.first()
                 && !sensitive.is_some_and(|flag| flag.value)
+                && !is_misread
             {
                 self.problems.error(
                     sensitive.map_or(first.at, |flag| flag.at),

@@ -580,6 +580,8 @@ impl<'a> Resolver<'a> {
         let at = self.problems.sources.within(source.at, module);
         let who = format!("the secret `{}` copies an output of", printable(name));
         let address = self.resource_named(module, at, &who)?;
+        self.named_outputs
+            .push((address.clone(), field.to_owned(), source.at));
         Some(GenerateSource::InfraOutput {
             address,
             field: field.to_owned(),

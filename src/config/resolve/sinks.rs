@@ -209,11 +209,14 @@ impl Resolver<'_> {
             } => format!(
                 "github_secret\n{}\n{}\n{}",
                 repo.to_ascii_lowercase(),
-                environment.as_deref().unwrap_or(""),
+                // GitHub tells neither by the case of its letters.
+                environment.as_deref().unwrap_or("").to_lowercase(),
                 name.to_ascii_uppercase()
             ),
             SinkTarget::GithubEnv => format!("github_env\n{name}"),
             SinkTarget::Dotenv { path } => {
+                // The same file, said from the root.
+                let path = path.strip_prefix(&self.merged.home).unwrap_or(path);
                 let tidy: PathBuf = path
                     .components()
                     .filter(|component| !matches!(component, Component::CurDir))

@@ -488,6 +488,8 @@ impl Resolver<'_> {
             return None;
         }
         self.links.push((address.clone(), within));
+        self.named_outputs
+            .push((address.clone(), field.to_owned(), within));
         Some(Reference {
             address,
             field: field.to_owned(),

@@ -39,6 +39,32 @@ fn parse(word: &str) -> Option<Engine> {
     }
 }
 
+/// Every output a database of this config has; with an engine that is not known yet, of any.
+pub(super) fn outputs(config: &Map) -> &'static [&'static str] {
+    match wanted(config) {
+        Some(Engine::Sqlite) => &["connection_url", "engine", "path"],
+        Some(Engine::Postgres) => &[
+            "connection_url",
+            "database",
+            "engine",
+            "host",
+            "password",
+            "port",
+            "user",
+        ],
+        None => &[
+            "connection_url",
+            "database",
+            "engine",
+            "host",
+            "password",
+            "path",
+            "port",
+            "user",
+        ],
+    }
+}
+
 /// The engine a config asks for; `None` when it is wrong or not known yet.
 fn wanted(config: &Map) -> Option<Engine> {
     match config.get("engine") {

@@ -29,7 +29,7 @@ use self::storage::Storage;
 use super::ability::{Ability, Found};
 use super::{Driver, DriverResult, Provider};
 use crate::clock::Clock;
-use crate::config::{Keys, Shape};
+use crate::config::{Keys, Resource, Shape};
 use crate::disk::SharedDisk;
 use crate::process::Processes;
 use crate::random::Random;
@@ -90,6 +90,20 @@ pub fn keys(kind: Option<&str>) -> Option<Keys> {
             )),
             ..Keys::default()
         }),
+    }
+}
+
+/// The outputs of a resource that this provider makes; `None` when it is another provider's, or has none
+/// of ours for other reasons.
+pub fn outputs_of(provider: &str, resource: &Resource) -> Option<&'static [&'static str]> {
+    if provider != "local" {
+        return None;
+    }
+    match resource.kind.as_str() {
+        "infra.storage" => Some(storage::OUTPUTS),
+        "infra.database" => Some(database::outputs(&resource.config)),
+        "infra.container_service" => Some(service::OUTPUTS),
+        _ => None,
     }
 }
 
@@ -188,7 +202,7 @@ impl Local {
                 server,
                 &tools.environment,
                 Arc::clone(&tools.random),
-                tools.masker,
+                tools.masker.clone(),
             ),
             service: Service {
                 folders,
@@ -198,6 +212,7 @@ impl Local {
                 processes: tools.processes,
                 executable: tools.executable,
                 variables: tools.variables,
+                masker: tools.masker,
                 ports: Mutex::new(BTreeSet::new()),
             },
         })

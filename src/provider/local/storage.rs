@@ -8,6 +8,9 @@ use super::folder::{Folders, Located};
 use crate::provider::{Driver, DriverResult, Health, Operation, config_changes};
 use crate::resource::{Diff, FieldChange, Observed, Output, Outputs, Recorded, Spec};
 
+/// Every output there is; none is a secret.
+pub(super) const OUTPUTS: &[&str] = &["name", "path", "url"];
+
 /// Characters that stay as they are in the path of a URL.
 const PATH_KEEPS: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'/')
@@ -164,7 +167,7 @@ impl Driver for Storage {
     }
 
     fn is_sensitive(&self, output: &str) -> Option<bool> {
-        matches!(output, "name" | "path" | "url").then_some(false)
+        OUTPUTS.contains(&output).then_some(false)
     }
 
     fn check(&self, desired: &Spec) -> Problems {

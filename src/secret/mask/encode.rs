@@ -11,6 +11,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::percent_decode_str;
 use zeroize::Zeroizing;
 
+use super::common::COMMON;
 use crate::report::text::{Limits, lines, neutralise};
 use tidegate_matcher::PATTERN_BYTES_MIN;
 
@@ -37,66 +38,6 @@ const WRAP_WIDTHS: [usize; 2] = [64, 76];
 
 /// A wrapped line shorter than this is left to the filter, which looks through line breaks.
 const WRAPPED_LINE_BYTES_MIN: usize = 8;
-
-/// Words that are too common to hide: masking them would destroy the log and tell everyone which
-/// word it was. Compared without regard to case.
-const COMMON: &[&str] = &[
-    "admin",
-    "administrator",
-    "changeme",
-    "changeit",
-    "credentials",
-    "data",
-    "database",
-    "debug",
-    "default",
-    "demo",
-    "develop",
-    "development",
-    "dev",
-    "disabled",
-    "docker",
-    "enabled",
-    "error",
-    "example",
-    "false",
-    "github",
-    "guest",
-    "http",
-    "https",
-    "info",
-    "latest",
-    "localhost",
-    "main",
-    "master",
-    "nobody",
-    "none",
-    "null",
-    "passwd",
-    "password",
-    "plain",
-    "postgres",
-    "postgresql",
-    "prod",
-    "production",
-    "public",
-    "root",
-    "secret",
-    "secrets",
-    "service",
-    "staging",
-    "string",
-    "system",
-    "test",
-    "testing",
-    "token",
-    "true",
-    "undefined",
-    "user",
-    "username",
-    "value",
-    "warning",
-];
 
 /// Why a value cannot be masked without destroying the log; `None` when it can.
 pub(super) fn unmaskable(value: &str) -> Option<&'static str> {

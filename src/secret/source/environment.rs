@@ -40,6 +40,10 @@ impl SecretStore for EnvironmentStore {
         format!("store `{}` (env)", self.name)
     }
 
+    fn place_of(&self, key: &str) -> Option<String> {
+        Some(format!("the variable `{}`", self.variable(key)))
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Secret>, Report> {
         let variable = self.variable(key);
         // An empty variable is how Actions passes a secret that does not exist.

@@ -1,12 +1,14 @@
 //! A folder as a store: one private file per key.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::{SecretStore, unsupported};
-use crate::disk::{DiskError, DiskExt as _, EntryKind, SharedDisk};
+use crate::clock::Clock;
+use crate::disk::{DiskError, DiskExt as _, EntryKind, FileLock, SharedDisk, folder_turn};
 use crate::report::{Exit, Report};
 use crate::secret::{Masker, Secret};
 
@@ -23,6 +25,7 @@ pub(super) struct FileStore {
     pub(super) shown: String,
     pub(super) directory: PathBuf,
     pub(super) disk: SharedDisk,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) masker: Masker,
 }
 
@@ -51,6 +54,21 @@ impl FileStore {
             .fix("choose another key"));
         }
         Ok(self.directory.join(file))
+    }
+
+    /// Two runs may write to one store, and sweep up after a third.
+    async fn turn(&self, key: &str) -> Result<Option<Box<dyn FileLock>>, Report> {
+        folder_turn(&*self.disk, &*self.clock, &self.directory)
+            .await
+            .map_err(|error| self.failed(key, &error))
+    }
+
+    /// A run killed while writing left the value in a temporary file, which only who holds the folder can
+    /// tell from one at work. Best effort: a leftover is as private as the value itself.
+    fn sweep(&self, path: &Path, turn: Option<&dyn FileLock>) {
+        if turn.is_some() {
+            drop(self.disk.sweep_temporaries(path));
+        }
     }
 
     fn failed(&self, key: &str, error: &DiskError) -> Report {
@@ -101,6 +119,11 @@ impl SecretStore for FileStore {
         format!("store `{}` (file {})", self.name, self.shown)
     }
 
+    fn place_of(&self, key: &str) -> Option<String> {
+        let path = self.path(key).ok()?;
+        Some(format!("the file `{}`", path.display()))
+    }
+
     async fn get(&self, key: &str) -> Result<Option<Secret>, Report> {
         let path = self.path(key)?;
         let bytes = match self.disk.read(&path, FILE_BYTES_MAX) {
@@ -130,11 +153,6 @@ impl SecretStore for FileStore {
 
     async fn set(&self, key: &str, value: &Secret) -> Result<(), Report> {
         let path = self.path(key)?;
-        let write = |directory: &Path| {
-            self.disk.create_directories(directory, 0o700)?;
-            self.disk
-                .write_atomic(&path, with_line_end(value.expose()).as_bytes(), 0o600)
-        };
         if self
             .disk
             .entry(&path)
@@ -149,17 +167,21 @@ impl SecretStore for FileStore {
             )
             .fix("remove it"));
         }
-        write(&self.directory).map_err(|error| self.failed(key, &error))?;
-        // Best effort: a leftover is as private as the value itself.
-        drop(self.disk.sweep_temporaries(&path));
+        self.disk
+            .create_directories(&self.directory, 0o700)
+            .map_err(|error| self.failed(key, &error))?;
+        let turn = self.turn(key).await?;
+        self.disk
+            .write_atomic(&path, with_line_end(value.expose()).as_bytes(), 0o600)
+            .map_err(|error| self.failed(key, &error))?;
+        self.sweep(&path, turn.as_deref());
         Ok(())
     }
 
     async fn remove(&self, key: &str) -> Result<(), Report> {
         let path = self.path(key)?;
-        // A run killed while writing left the value in a temporary file. Best effort: there may be
-        // no folder at all.
-        drop(self.disk.sweep_temporaries(&path));
+        let turn = self.turn(key).await?;
+        self.sweep(&path, turn.as_deref());
         self.disk
             .remove_file(&path)
             .and_then(|()| self.disk.remove_if_empty(&self.directory))
@@ -175,7 +197,6 @@ impl SecretStore for FileStore {
 mod tests {
     use std::collections::BTreeSet;
     use std::os::unix::fs::PermissionsExt as _;
-    use std::sync::Arc;
 
     use proptest::prelude::*;
 
@@ -195,6 +216,7 @@ mod tests {
             shown: "secrets".to_owned(),
             directory: directory.join("secrets"),
             disk: Arc::new(SystemDisk),
+            clock: Arc::new(crate::clock::SystemClock::new()),
             masker: Masker::default(),
         }
     }

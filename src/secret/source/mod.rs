@@ -15,6 +15,7 @@ use async_trait::async_trait;
 
 use self::github::GithubStore;
 use super::{Masker, Secret};
+use crate::clock::Clock;
 use crate::config::{self, Fault};
 use crate::disk::SharedDisk;
 use crate::github::{Access, NameError, Scope};
@@ -32,6 +33,10 @@ const READY: &str = "`env`, `file` and `github` (write only)";
 pub trait SecretStore: Send + Sync + fmt::Debug {
     /// Name and kind, for messages: `store \`ci\` (github acme/shop)`.
     fn place(&self) -> String;
+    /// Where the value of `key` would be: a variable, a file.
+    fn place_of(&self, _key: &str) -> Option<String> {
+        None
+    }
     /// The value of `key`; `None` when the store can be read and has no such key. The value is
     /// known to the masker before it is returned.
     async fn get(&self, key: &str) -> Result<Option<Secret>, Report>;
@@ -48,6 +53,8 @@ pub trait SecretStore: Send + Sync + fmt::Debug {
 pub struct StoreTools {
     /// Files.
     pub disk: SharedDisk,
+    /// Waits for another run that writes to the same store.
+    pub clock: Arc<dyn Clock>,
     /// The environment at start.
     pub variables: Arc<Variables>,
     /// Whatever is read is registered here first.
@@ -147,6 +154,7 @@ pub fn open(
                 directory: tools.config_directory.join(&path),
                 shown: path,
                 disk: Arc::clone(&tools.disk),
+                clock: Arc::clone(&tools.clock),
                 masker: tools.masker.clone(),
             })
         }
@@ -262,6 +270,7 @@ mod tests {
         let masker = Masker::default();
         StoreTools {
             disk: Arc::new(SystemDisk),
+            clock: Arc::new(SystemClock::new()),
             variables: Arc::clone(&variables),
             masker: masker.clone(),
             github: Arc::new(Access::new(

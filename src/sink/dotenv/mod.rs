@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use zeroize::Zeroizing;
 
 use super::{IsOurs, Put, Sink, SinkError, SinkTools, Standing, refuse_empty};
-use crate::disk::{DiskError, DiskExt as _, EntryKind, SharedDisk};
+use crate::clock::Clock;
+use crate::disk::{DiskError, DiskExt as _, EntryKind, FileLock, SharedDisk, folder_turn};
 use crate::report::{Event, Report, Reporter};
 use crate::secret::Secret;
 use crate::variables::is_variable_name;
@@ -28,8 +29,9 @@ pub(super) struct Dotenv {
     /// The config's folder.
     home: PathBuf,
     disk: SharedDisk,
+    clock: Arc<dyn Clock>,
     reporter: Arc<dyn Reporter>,
-    /// Reading, changing and replacing is one step for everyone in this process.
+    /// Where folders have no locks, reading, changing and replacing is one step for this process at least.
     turn: Mutex<()>,
 }
 
@@ -49,6 +51,7 @@ impl Dotenv {
                 false => tools.config_directory.clone(),
             },
             disk: Arc::clone(&tools.disk),
+            clock: Arc::clone(&tools.clock),
             reporter: Arc::clone(&tools.reporter),
             turn: Mutex::new(()),
         }
@@ -103,10 +106,23 @@ impl Dotenv {
             .map_err(failed)
     }
 
-    /// A run killed while replacing the file left its values in a temporary one. Best effort: what
-    /// cannot be swept stops nothing.
-    fn sweep(&self) {
-        drop(self.disk.sweep_temporaries(&self.path));
+    /// Reading, changing and replacing the file is one step for every run on this machine: other
+    /// environments, and other configs, may write to the same file now.
+    async fn folder_turn(&self) -> Result<Option<Box<dyn FileLock>>, SinkError> {
+        folder_turn(&*self.disk, &*self.clock, self.directory())
+            .await
+            .map_err(|error| {
+                SinkError::new(error.to_string(), "let it finish, then run this again")
+            })
+    }
+
+    /// A run killed while replacing the file left its values in a temporary one. Only who holds the
+    /// folder can tell such a one from that of a run which is at work. Best effort: what cannot be
+    /// swept stops nothing.
+    fn sweep(&self, turn: Option<&dyn FileLock>) {
+        if turn.is_some() {
+            drop(self.disk.sweep_temporaries(&self.path));
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, ()> {
@@ -154,26 +170,23 @@ impl Sink for Dotenv {
                 "give the sink's `path` a file name, such as `.env`",
             ));
         }
+        let folder = self.folder_turn().await?;
         let _turn = self.lock();
         self.read()?;
-        self.sweep();
-        // Replacing takes the right to make a file beside it; find out with an empty one. Its name
-        // is always the same, so that one left by a killed run goes with the next check.
-        let mut probe = self.path.clone().into_os_string();
-        probe.push(".tidegate-check");
-        let probe = PathBuf::from(probe);
-        self.disk.remove_file(&probe).map_err(failed)?;
-        self.disk.create_new(&probe, b"", MODE).map_err(failed)?;
-        self.disk.remove_file(&probe).map_err(failed)
+        self.sweep(folder.as_deref());
+        // Replacing takes the right to make a file beside it.
+        self.disk.try_beside(&self.path, MODE).map_err(failed)
     }
 
     fn clean_up(&self) {
+        // Whoever is at work there sweeps, or the next run does.
+        let folder = self.disk.try_lock_folder(self.directory()).ok().flatten();
         let _turn = self.lock();
-        self.sweep();
+        self.sweep(folder.as_deref());
     }
 
     async fn standing(&self, name: &str, is_ours: IsOurs<'_>) -> Result<Standing, SinkError> {
-        let _turn = self.lock();
+        // The file is only ever replaced as a whole, so that reading it takes no turn.
         let values = self.read()?.unwrap_or_default().values(name);
         // The last one is the one that readers obey.
         Ok(match values.last() {
@@ -206,6 +219,7 @@ impl Sink for Dotenv {
                 .fix("read the file with `set -a; . FILE`, or use a value without such characters"),
             )));
         }
+        let _folder = self.folder_turn().await?;
         let _turn = self.lock();
         let mut file = self.read()?.unwrap_or_default();
         if !file.set(name, &line) {
@@ -217,8 +231,9 @@ impl Sink for Dotenv {
 
     async fn remove(&self, name: &str) -> Result<(), SinkError> {
         legal(name)?;
+        let folder = self.folder_turn().await?;
         let _turn = self.lock();
-        self.sweep();
+        self.sweep(folder.as_deref());
         let Some(mut file) = self.read()? else {
             return Ok(());
         };

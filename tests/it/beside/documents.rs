@@ -54,6 +54,7 @@ fn documents_are_as_their_schemas_say() {
     let project = Project::new(&TWO.replace("@OLD@", ".env"));
     check("plan", &project.json("infra plan", 0));
     check("plan", &project.json("infra plan -o plan.json", 0));
+    check("apply", &project.json("infra apply --dry-run", 0));
     let done = project.json("infra apply --yes", 0);
     assert_eq!(done["sinks"][0]["status"], "written");
     check("apply", &done);
@@ -142,4 +143,92 @@ fn a_sink_that_nothing_leads_to_any_more_is_named() {
     assert!(said.contains("take `OLD_URL` out of it"), "{said}");
     let again = project.json("infra apply --yes", 0);
     assert_eq!(again["sinks"].as_array().unwrap().len(), 1, "{again:#}");
+}
+
+/// Names, types and places that a provider also answers as outputs, which somebody calls secret.
+#[test]
+fn a_secret_that_is_a_public_word_hides_no_name() {
+    let project = Project::new(
+        "\
+modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: ./resources}}
+  - {name: state, type: iac.state, config: {backend: filesystem, directory: ./state}}
+  - name: orders-files
+    type: infra.storage
+    config: {provider: here}
+    outputs: {name: {sensitive: true}}
+  - name: orders-logs
+    type: infra.storage
+    config: {provider: here, depends_on: [orders-files]}
+    outputs: {name: {sensitive: true}}
+environments:
+  dev: {}
+",
+    );
+    let applied = project.run("infra apply --yes").expect_code(0);
+    let said = applied.stderr();
+    assert!(said.contains("secret/unmaskable"), "{said}");
+    assert!(said.contains("`orders-files.name`"), "{said}");
+    assert!(!(applied.stdout() + &said).contains("***"), "{said}");
+    for line in [
+        "infra status",
+        "infra plan",
+        "infra drift",
+        "infra destroy --dry-run",
+        "infra outputs",
+        "state list",
+    ] {
+        let run = project.run(line).expect_code(0);
+        // This much of what is hidden is meant: the value of the output.
+        let all = (run.stdout() + &run.stderr()).replace("***MASKED***", "");
+        assert!(!all.contains("***"), "{line}: {all}");
+        let names_it = all.contains("orders-files") || all.contains("No changes");
+        assert!(names_it, "{line}: {all}");
+    }
+    let outputs = project.json("infra outputs", 0);
+    for name in ["orders-files", "orders-logs"] {
+        assert!(
+            outputs.to_string().contains(&format!("\"{name}\":")),
+            "{outputs}"
+        );
+    }
+    // What is secret stays out of sight where it is an output.
+    let listed = project.run("infra outputs").stdout();
+    assert!(
+        listed.contains("orders-files.name: ***MASKED***"),
+        "{listed}"
+    );
+    // Names that the config has no more are names still.
+    let config = std::fs::read_to_string(project.path("infra.yaml")).unwrap();
+    let (head, rest) = config.split_once("  - name: orders-files").unwrap();
+    let (_, tail) = rest.split_once("environments:").unwrap();
+    project.write("infra.yaml", &format!("{head}environments:{tail}"));
+    for line in ["infra status", "infra plan", "infra destroy --dry-run"] {
+        let run = project.run(line).expect_code(0);
+        let all = run.stdout() + &run.stderr();
+        assert!(
+            all.contains("orders-files") && !all.contains("***"),
+            "{line}: {all}"
+        );
+    }
+}
+
+/// Of a plugin nobody knows before what it will answer.
+#[test]
+fn an_output_that_a_plugin_does_not_give_is_told_when_it_is_missed() {
+    let config = "\
+modules:
+  - {name: state, type: iac.state, config: {backend: filesystem, directory: ./state}}
+  - {name: cloud, type: iac.provider, config: {provider: files, root: ./cloud, region: here1}}
+  - {name: site, type: infra.storage, config: {provider: cloud}@OUTPUTS@}
+pipelines: {p: {steps: [{name: g, type: step.deploy_verify, config: {timeout: 1s, url: '${site.live_ulr}/x'}}]}}
+environments: {dev: {}}
+";
+    let sinks = ", outputs: {live_ulr: {sensitive: true, sinks: [{type: dotenv, name: U}]}}";
+    let project = Project::with_plugin(&config.replace("@OUTPUTS@", sinks));
+    let failed = project.run("up --yes").expect_code(4).stderr();
+    assert!(failed.contains("verify/unknown-value"), "{failed}");
+    let told = "`site` has no output `live_ulr`; it has";
+    assert_eq!(failed.matches(told).count(), 2, "{failed}");
+    assert!(failed.contains("`live_url`"), "{failed}");
 }

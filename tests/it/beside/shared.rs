@@ -269,3 +269,124 @@ secrets:
     let line = "Removes `SESSION` from github_secret acme/shop.";
     assert!(preview.stderr().contains(line), "{}", preview.stderr());
 }
+
+/// Environments have locks of their own; what they write to one file is nobody's to lose.
+#[test]
+fn runs_that_write_one_dotenv_file_at_the_same_time_lose_nothing() {
+    const RUNS: usize = 4;
+    const KEYS: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    for run in 0..RUNS {
+        let keys: String = (0..KEYS)
+            .map(|key| {
+                format!(
+                    "    - {{key: R{run}_K{key}, type: random_hex, sinks: [{{type: dotenv, name: R{run}_K{key}}}]}}\n"
+                )
+            })
+            .collect();
+        let config = format!(
+            "modules:\n  - {{name: here, type: iac.provider, config: {{provider: local, root: ./r{run}}}}}\n  \
+             - {{name: state, type: iac.state, config: {{backend: filesystem, directory: ./s{run}}}}}\n\
+             secrets:\n  generate:\n{keys}"
+        );
+        fs::write(folder.path().join(format!("c{run}.yaml")), config).unwrap();
+    }
+    // What a killed run left goes, what a living one is about to rename does not.
+    fs::write(folder.path().join("..env.1.0.tmp"), "OLD='secret'\n").unwrap();
+    for _ in 0..3 {
+        drop(fs::remove_file(folder.path().join(".env")));
+        let children: Vec<_> = (0..RUNS)
+            .map(|run| {
+                let config = format!("c{run}.yaml");
+                Run::new(folder.path(), &["up", "--yes", "-c", &config])
+                    .into_command()
+                    .stdout(Stdio::null())
+                    .stderr(Stdio::piped())
+                    .spawn()
+                    .unwrap()
+            })
+            .collect();
+        for child in children {
+            let output = child.wait_with_output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(0), "{said}");
+        }
+        let text = fs::read_to_string(folder.path().join(".env")).unwrap();
+        assert_eq!(text.lines().count(), RUNS * KEYS, "{text}");
+    }
+    let mut left: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    left.sort();
+    assert_eq!(left, [".env"]);
+}
+
+const TO_GITHUB: &str = "\
+modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: ./resources}}
+  - {name: state, type: iac.state, config: {backend: filesystem, directory: ./state}}
+environments: {dev: {}}
+secrets:
+  generate:
+    - {key: A, type: random_hex, sinks: [{type: github_secret, name: A, repo: acme/shop}]}
+    - {key: B, type: random_hex, sinks: [{type: github_secret, name: B, repo: acme/shop}]}
+";
+
+#[test]
+fn a_github_secret_that_was_removed_or_replaced_by_hand_is_written_again() {
+    let mut project = Project::new("{type: dotenv, name: URL}");
+    project.github = Fake::start(Options {
+        secrets_max: 1_000,
+        ..Options::default()
+    });
+    fs::write(project.folder.path().join("infra.yaml"), TO_GITHUB).unwrap();
+    project.run("up --env dev --yes", 0);
+    let (a, b) = ("A", "B");
+    let stored = |project: &Project, name| project.github.secret("acme/shop", name).unwrap();
+    let (first_a, first_b) = (stored(&project, a), stored(&project, b));
+    for index in 0..250 {
+        let name = format!("AAA_{index}");
+        project.github.seed("acme/shop", &name, b"somebody's");
+    }
+
+    // Nothing happened: looked at once, in as many pages as it takes, and nothing is written.
+    let lists = |project: &Project| {
+        let seen = project.github.seen();
+        let lists = seen.iter().filter(|seen| seen.path.contains("per_page"));
+        lists.count()
+    };
+    let before = (project.github.requests("PUT"), lists(&project));
+    let quiet = project.run("up --env dev --yes", 0).stderr();
+    assert!(!quiet.contains("sink/"), "{quiet}");
+    assert_eq!(project.github.requests("PUT"), before.0);
+    assert_eq!(lists(&project), before.1 + 3);
+
+    project.github.forget("acme/shop", a);
+    let gone = project.run("up --env dev --yes", 0).stderr();
+    assert!(gone.contains("sink/gone") && gone.contains("`A`"), "{gone}");
+    assert_eq!(stored(&project, a), first_a);
+
+    project.github.seed("acme/shop", b, b"somebody else's");
+    project.github.touch("acme/shop", b, "2099-01-01T00:00:00Z");
+    let replaced = project.run("up --env dev --yes", 0).stderr();
+    assert!(
+        replaced.contains("sink/replaced") && replaced.contains("`B`"),
+        "{replaced}"
+    );
+    assert_eq!(stored(&project, b), first_b);
+    let quiet = project.run("up --env dev --yes", 0).stderr();
+    assert!(!quiet.contains("sink/"), "{quiet}");
+
+    // A token that may not list: said once, and what was written counts as there.
+    let writes = project.github.requests("PUT");
+    assert!(writes > 0);
+    project.github = Fake::start(Options {
+        may_list: false,
+        ..Options::default()
+    });
+    let denied = project.run("up --env dev --yes", 0).stderr();
+    assert_eq!(denied.matches("sink/unlisted").count(), 1, "{denied}");
+    assert_eq!(project.github.requests("PUT"), 0);
+}

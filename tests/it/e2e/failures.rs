@@ -143,18 +143,15 @@ fn a_gate_that_could_never_open_is_refused_before_anything_is_made() {
 
 #[test]
 fn a_gate_that_asks_what_the_apply_did_not_bring_stays_closed() {
-    for (target, code) in [
-        ("url: '${a.path}/x'", "verify/bad-url"),
-        ("url: '${a.live_url}/x'", "verify/unknown-value"),
-    ] {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join("infra.yaml"), with_gate(target)).unwrap();
-        let run = Run::new(folder.path(), &["up"]).output().expect_code(4);
-        assert!(run.stderr().contains(code), "{}", run.stderr());
-        assert!(!run.stderr().contains("apply first"), "{}", run.stderr());
-        assert!(run.stderr().contains("infra.yaml:4:"), "{}", run.stderr());
-        assert!(folder.path().join("made").exists());
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let config = with_gate("url: '${a.path}/x'");
+    fs::write(folder.path().join("infra.yaml"), config).unwrap();
+    let run = Run::new(folder.path(), &["up"]).output().expect_code(4);
+    let said = run.stderr();
+    assert!(said.contains("verify/bad-url"), "{said}");
+    assert!(!said.contains("apply first"), "{said}");
+    assert!(said.contains("infra.yaml:4:"), "{said}");
+    assert!(folder.path().join("made").exists());
 }
 
 #[test]
@@ -222,5 +219,106 @@ fn a_closed_gate_shows_its_last_answer_wherever_it_is_held() {
             assert_eq!(said.matches("verify/gate-closed").count(), 1, "{said}");
             assert!(said.contains("answered: no connection to db-7"), "{said}");
         }
+    }
+}
+
+const MISSPELT: &str = "\
+modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: ./resources}}
+  - name: s
+    type: infra.storage
+    config: {provider: here}
+    outputs: {pathh: {sensitive: true}}
+  - name: svc
+    type: infra.container_service
+    config: {provider: here, command: [sleep, '1'], env_vars: {P: '${s.pth}', ID: '${s.id}'}}
+secrets:
+  generate: [{key: K, type: infra_output, source: s.urll}]
+pipelines:
+  p:
+    steps:
+      - {name: g, type: step.deploy_verify, config: {url: '${svc.live_ulr}/health'}}
+";
+
+#[test]
+fn an_output_that_local_does_not_have_is_refused_before_anything_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("infra.yaml"), MISSPELT).unwrap();
+    for line in [
+        &["config", "validate"][..],
+        &["infra", "plan"],
+        &["up", "--yes"],
+    ] {
+        let said = Run::new(folder.path(), line)
+            .output()
+            .expect_code(2)
+            .stderr();
+        assert_eq!(said.matches("config/unknown-output").count(), 4, "{said}");
+        for near in ["path", "url", "live_url"] {
+            assert!(said.contains(&format!("did you mean `{near}`?")), "{said}");
+        }
+    }
+    assert!(!folder.path().join("resources").exists());
+}
+
+/// Each mistake is told once, where it stands, in words that lead to what is right.
+#[test]
+fn mistakes_of_a_config_lead_to_what_is_right() {
+    let head =
+        "modules:\n  - {name: here, type: iac.provider, config: {provider: local, root: ./r}}\n";
+    let service =
+        "  - {name: s, type: infra.container_service, config: {provider: here, command: [x], ";
+    let sinks = |one: &str, other: &str| {
+        format!(
+            "{head}secrets:\n  generate:\n    - {{key: A, type: random_hex, sinks: [{one}]}}\n    - {{key: B, type: random_hex, sinks: [{other}]}}\n"
+        )
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let absolute = folder.path().canonicalize().unwrap().join("x.env");
+    for (config, said, never) in [
+        (
+            "modules: [here]\n".to_owned(),
+            "`modules[0]` must be a map",
+            "`modules` must",
+        ),
+        (
+            format!("{head}{service}port: 80}}}}\n"),
+            "did you mean `http_port`?",
+            "it takes",
+        ),
+        (
+            format!("{head}{service}zzz: 80}}}}\n"),
+            "working_directory",
+            "…",
+        ),
+        (
+            format!(
+                "{head}  - {{name: d, type: infra.database, config: {{provider: here}}, outputs: {{path: {{sensitive: flase, sinks: [{{type: github_env, name: P}}]}}}}}}\n"
+            ),
+            "must be true or false",
+            "config/sink-needs-sensitive",
+        ),
+        (
+            sinks(
+                "{type: github_secret, name: X, repo: a/b, environment: prod}",
+                "{type: github_secret, name: X, repo: a/b, environment: Prod}",
+            ),
+            "config/duplicate-sink",
+            "bug",
+        ),
+        (
+            sinks(
+                "{type: dotenv, name: X, path: x.env}",
+                &format!("{{type: dotenv, name: X, path: '{}'}}", absolute.display()),
+            ),
+            "config/duplicate-sink",
+            "bug",
+        ),
+    ] {
+        fs::write(folder.path().join("infra.yaml"), &config).unwrap();
+        let refused = Run::new(folder.path(), &["config", "validate"]).output();
+        let text = refused.expect_code(2).stderr();
+        assert!(text.contains(said), "{config}\n{text}");
+        assert!(!text.contains(never), "{config}\n{text}");
     }
 }

@@ -198,3 +198,87 @@ fn a_file_of_five_thousand_mistakes_is_refused_shortly() {
     assert!(text.contains("and 4500 more problems"), "{}", text.len());
     assert_eq!(text.matches("error[config/unknown-provider]").count(), 500);
 }
+
+#[test]
+fn a_slip_on_the_command_line_is_answered_with_what_was_meant() {
+    let folder = project();
+    let help = run(folder.path(), &["help", "infra", "plan"])
+        .expect_code(0)
+        .stdout();
+    assert!(help.contains("Usage: tidegate infra plan"), "{help}");
+    run(folder.path(), &["help"]).expect_code(0);
+    let slip = run(folder.path(), &["up", "--evn", "dev"])
+        .expect_code(2)
+        .stderr();
+    assert!(slip.contains("Did you mean `--env`?"), "{slip}");
+    assert!(!slip.contains("-- --evn"), "{slip}");
+    let dash = run(folder.path(), &["config", "validate", "-c", "-"])
+        .expect_code(2)
+        .stderr();
+    assert!(dash.contains("cli/config-from-stdin"), "{dash}");
+    let script = run(folder.path(), &["completions", "fish"])
+        .expect_code(0)
+        .stdout();
+    assert!(
+        script.contains("destroy") && !script.contains("composite action"),
+        "{script}"
+    );
+}
+
+#[test]
+fn a_step_hands_on_the_document_of_whatever_it_ran() {
+    for (pairs, code, wanted) in [
+        (
+            &[("TIDEGATE_INPUT_COMMAND", "version")][..],
+            0,
+            "\"version\"",
+        ),
+        (
+            &[("TIDEGATE_INPUT_COMMAND", "config schema")],
+            0,
+            "\"$schema\"",
+        ),
+        (
+            &[("TIDEGATE_INPUT_ARGS", "'open")],
+            2,
+            "the input `args` has an unfinished quote",
+        ),
+        // A blank command is no command: it is `up`, which finds no config here.
+        (&[("TIDEGATE_INPUT_COMMAND", "  ")], 2, "\"command\":\"up\""),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let output = folder.path().join("output");
+        fs::write(&output, "").unwrap();
+        let mut step = Run::new(folder.path(), &["action"])
+            .env("GITHUB_ACTIONS", "true")
+            .env("GITHUB_OUTPUT", output.to_str().unwrap());
+        for (name, value) in pairs {
+            step = step.env(name, value);
+        }
+        step.output().expect_code(code);
+        let text = fs::read_to_string(&output).unwrap();
+        assert!(text.contains(wanted), "{pairs:?}: {text}");
+    }
+}
+
+#[test]
+fn a_proxy_that_is_not_there_is_named_and_the_host_is_not_blamed() {
+    let folder = tempfile::tempdir().unwrap();
+    let words = [
+        "deploy",
+        "verify",
+        "--url",
+        "http://shop.test/x",
+        "--timeout",
+        "1s",
+        "--max-retries",
+        "0",
+    ];
+    let closed = Run::new(folder.path(), &words)
+        .env("HTTP_PROXY", "http://user:proxy-pass-1@127.0.0.1:1")
+        .output()
+        .expect_code(4);
+    let said = closed.stderr() + &closed.stdout();
+    assert!(said.contains("the proxy 127.0.0.1:1"), "{said}");
+    assert!(!said.contains("proxy-pass-1"), "{said}");
+}

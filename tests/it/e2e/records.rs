@@ -56,6 +56,7 @@ fn what_is_on_record_is_looked_at_and_destroyed_without_the_variables_of_the_app
         &["state", "verify"],
         &["state", "show", "a"],
         &["infra", "destroy", "--dry-run"],
+        &["infra", "drift"],
     ] {
         let done = run(folder, arguments).expect_code(0);
         assert!(

@@ -249,7 +249,7 @@ async fn requests_and_the_fakes_answers_fit_githubs_published_description() {
             put(&client, &scope, "A", "two").await.unwrap(),
             Written::Updated
         );
-        assert!(client.secret_names(&scope).await.unwrap().contains("A"));
+        assert!(client.secrets(&scope).await.unwrap().contains_key("A"));
         client
             .delete_secret(&scope, &SecretName::parse("A").unwrap())
             .await

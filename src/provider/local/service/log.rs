@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::disk::{Disk, DiskResult, EntryKind};
 use crate::provider::local::folder::FILE_MODE;
+use crate::secret::Masker;
 
 /// The log of now.
 pub(super) const LOG: &str = "service.log";
@@ -50,14 +51,16 @@ impl LogFile {
 }
 
 /// The last lines of a log after its last `start` line, made harmless: no control characters, each
-/// line behind a bar and cut, all of it short.
-pub(super) fn tail(log: &[u8], start: &str) -> String {
+/// line behind a bar and cut, all of it short. The supervisor knew the secrets of its own service; the
+/// others are hidden here, before a cut could leave half of one.
+pub(super) fn tail(masker: &Masker, log: &[u8], start: &str) -> String {
     const LINES: usize = 12;
     const CHARACTERS: usize = 160;
     let text = String::from_utf8_lossy(log);
     let since = text
         .rfind(start)
         .map_or(&*text, |at| &text[at + start.len()..]);
+    let since = masker.mask(since);
     let lines: Vec<&str> = since
         .split(['\n', '\r'])
         .filter(|line| !line.trim().is_empty())
@@ -102,10 +105,18 @@ mod tests {
     #[test]
     fn a_tail_is_harmless() {
         let log = b"old\n== start\n::add-mask::x\r##[error]y\n\x1b[31mred\n\n";
+        let masker = Masker::default();
         assert_eq!(
-            tail(log, "== start\n"),
+            tail(&masker, log, "== start\n"),
             "\n  | ::add-mask::x\n  | ##[error]y\n  |  [31mred"
         );
-        assert_eq!(tail(&b"x\n".repeat(1000), "none").lines().count(), 13);
+        let long = b"x\n".repeat(1000);
+        assert_eq!(tail(&masker, &long, "none").lines().count(), 13);
+        // A secret of another resource, across the end of what is shown of a line.
+        let secret = "hunter-2-".repeat(30);
+        masker.admit("s", secret.clone());
+        let log = format!("{} {secret}\n", "x".repeat(100));
+        let shown = format!("\n  | {} ***", "x".repeat(100));
+        assert_eq!(tail(&masker, log.as_bytes(), "none"), shown);
     }
 }

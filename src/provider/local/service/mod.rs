@@ -32,17 +32,21 @@ use super::check::Problems;
 use super::folder::{Folders, disk_failed};
 use super::storage::{gone, place_changes, verdict};
 use crate::clock::Clock;
-use crate::disk::FileLock;
+use crate::disk::{EntryKind, FileLock};
 use crate::process::{Identity, Launch, Processes, Signal, Variable};
 use crate::provider::{
     Driver, DriverError, DriverResult, ErrorClass, Health, Operation, config_changes,
 };
 use crate::random::hex_of;
 use crate::resource::{Address, Diff, FieldChange, Observed, Output, Outputs, Recorded, Spec};
+use crate::secret::Masker;
 use crate::variables::Variables;
 
 /// The word in front of a supervisor's folder: `tidegate __supervise <folder>`.
 pub const SUPERVISE_COMMAND: &str = "__supervise";
+
+/// Every output there is; none is a secret.
+pub(super) const OUTPUTS: &[&str] = &["live_url", "log_path", "name", "port", "revision"];
 
 const START_WAIT: Duration = Duration::from_secs(10);
 const STEP: Duration = Duration::from_millis(20);
@@ -60,6 +64,8 @@ pub(super) struct Service {
     /// Our own executable, which is the supervisor too.
     pub(super) executable: PathBuf,
     pub(super) variables: Variables,
+    /// Hides what other resources' secrets a service printed.
+    pub(super) masker: Masker,
     /// Ports given out by this process: a service may not have bound its own yet.
     pub(super) ports: Mutex<BTreeSet<u16>>,
 }
@@ -306,7 +312,7 @@ impl Service {
             .disk()
             .read(&folder.join(LOG), LOG_BYTES_MAX * 2)
             .unwrap_or_default();
-        let lines = tail(&log, START_LINE);
+        let lines = tail(&self.masker, &log, START_LINE);
         let said = if lines.is_empty() {
             " and wrote nothing".to_owned()
         } else {
@@ -410,6 +416,14 @@ impl Service {
     fn settings(&self, desired: &Spec) -> DriverResult<(Settings, String)> {
         let mut problems = Problems::new();
         let settings = settings::read(&desired.config, &self.base, &mut problems);
+        let disk = self.folders.disk();
+        let place = disk.canonical(&settings.directory);
+        if !place.is_ok_and(|place| matches!(disk.entry(&place), Ok(Some(EntryKind::Directory)))) {
+            problems.push((
+                "working_directory".to_owned(),
+                format!("there is no folder `{}`", settings.directory.display()),
+            ));
+        }
         let revision = revision(&desired.public_config);
         match (problems.first(), revision) {
             (None, Some(revision)) => Ok((settings, revision)),
@@ -563,11 +577,7 @@ impl Driver for Service {
     }
 
     fn is_sensitive(&self, output: &str) -> Option<bool> {
-        matches!(
-            output,
-            "live_url" | "log_path" | "name" | "port" | "revision"
-        )
-        .then_some(false)
+        OUTPUTS.contains(&output).then_some(false)
     }
 
     fn check(&self, desired: &Spec) -> Problems {
