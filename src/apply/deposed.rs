@@ -318,7 +318,7 @@ pub async fn finish(
         return Ok(finished);
     }
     let records = Records::from(engine.store.list().await.map_err(Report::from)?);
-    for old in waiting {
+    for old in dependents_first(waiting) {
         // What was done before is still to be told; the next run goes on here.
         if engine.cancel.is_cancelled() {
             break;
@@ -342,6 +342,22 @@ pub async fn finish(
         }
     }
     Ok(finished)
+}
+
+/// Those that stand on others of them come before these; in a circle, by name.
+fn dependents_first(mut waiting: Vec<Old>) -> Vec<Old> {
+    let mut sorted = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let is_free = |old: &Old| {
+            let address = &old.record.resource_id;
+            !waiting.iter().any(|other| {
+                other.record.resource_id != *address && other.record.dependencies.contains(address)
+            })
+        };
+        let next = waiting.iter().position(is_free).unwrap_or_default();
+        sorted.push(waiting.remove(next));
+    }
+    sorted
 }
 
 /// Deletes an old one that nothing keeps; the inner error says why it is still there.

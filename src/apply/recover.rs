@@ -9,8 +9,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::execute::within;
 use super::presence::{Place, Presence, locator};
-use super::sealing::live_outputs;
-use super::survey::{by_address, owner_of, sort_outputs};
+use super::sealing::concealed;
+use super::survey::{by_address, owner_of};
 use super::{Engine, WAITS, deposed, hold};
 use crate::provider::{Driver, ErrorClass, Operation};
 use crate::report::{Event, Exit, Report};
@@ -18,7 +18,7 @@ use crate::resource::{
     ActionKind, Address, Kind, Map, Observed, ProviderId, PublicMap, Recorded, Spec,
 };
 use crate::state::journal::{Before, open_intents, was_told};
-use crate::state::record::{Applied, from_observed};
+use crate::state::record::{Applied, CUT_OFF, from_observed};
 use crate::state::{Entry, Lease, Record, Records, StoreError};
 
 /// One settled intent.
@@ -243,23 +243,13 @@ impl Left<'_> {
 fn found_cut_off(
     engine: &Engine<'_>,
     owner: &ProviderId,
-    driver: &dyn Driver,
     (address, kind): (&Address, &Kind),
     observed: Observed,
     old: Option<&Record>,
 ) -> Record {
     let resources = by_address(engine);
     let declared = resources.get(address);
-    let outputs = match declared {
-        Some(resource) => sort_outputs(engine, resource, driver, observed.outputs),
-        None => live_outputs(
-            engine,
-            None,
-            driver,
-            &Recorded::by_name(address.clone(), kind.clone()),
-            observed.outputs,
-        ),
-    };
+    let outputs = concealed(engine, declared.copied(), observed.outputs);
     let found = Observed {
         outputs,
         ..observed
@@ -284,7 +274,7 @@ fn found_cut_off(
             protected: declared.is_some_and(|resource| resource.protected)
                 || old.is_some_and(|old| old.tidegate.protected),
             adopted: false,
-            error: "an earlier run was cut off while making it",
+            error: CUT_OFF,
             prior: None,
         },
         &engine.keyring,
@@ -334,14 +324,8 @@ async fn settle(
                 Presence::There(observed) => {
                     // Nothing of the old one's but its history: another's address and password are wrong
                     // under the new one's id.
-                    let found = found_cut_off(
-                        engine,
-                        &owner,
-                        driver,
-                        (address, kind),
-                        *observed,
-                        Some(&record),
-                    );
+                    let found =
+                        found_cut_off(engine, &owner, (address, kind), *observed, Some(&record));
                     put(engine, lease, &found).await?;
                     mark().await?;
                     Ok("its new one was made but not recorded; it is recorded now and will be completed".to_owned())
@@ -361,8 +345,7 @@ async fn settle(
         (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {
             match look_up(engine, &owner, driver, (address, kind), left, left.before).await? {
                 Presence::There(observed) => {
-                    let record =
-                        found_cut_off(engine, &owner, driver, (address, kind), *observed, None);
+                    let record = found_cut_off(engine, &owner, (address, kind), *observed, None);
                     put(engine, lease, &record).await?;
                     Ok(
                         "it was made but not recorded; it is recorded now and will be completed"

@@ -48,6 +48,32 @@ pub fn live_outputs(
     rule.sort(&prior.address, outputs)
 }
 
+/// The same after a run that was cut off: what was secret to it may be known to nobody any more, its config
+/// and its variables may be others now. Open is what the config calls so, and what is no text.
+pub(super) fn concealed(
+    engine: &Engine<'_>,
+    declared: Option<&Resource>,
+    outputs: Outputs,
+) -> Outputs {
+    let is_declared_open = |name: &str| {
+        declared
+            .and_then(|resource| resource.outputs.get(name))
+            .is_some_and(|output| !output.sensitive)
+    };
+    outputs
+        .into_iter()
+        .map(|(name, output)| {
+            let output = match output {
+                Output::Public(value) if !is_plain(&value) && !is_declared_open(&name) => {
+                    Output::Sensitive(engine.masker.conceal(text(value)))
+                }
+                output => output,
+            };
+            (name, output)
+        })
+        .collect()
+}
+
 /// True when the config and the driver let anybody see a value that is in the clear.
 pub(super) fn is_open(
     masker: &Masker,
@@ -267,5 +293,24 @@ mod tests {
             ],
         );
         assert_eq!(found, ["link", "nested", "pem"]);
+    }
+
+    #[test]
+    fn what_stands_beside_a_secret_in_a_map_is_none() {
+        let masker = Masker::default();
+        masker.admit("token", "tok-93jfkw0Zq81".to_owned());
+        let settings = json!({"ref": "thin-12346-abcdef", "tok": "Bearer tok-93jfkw0Zq81"});
+        let found = sealed(
+            &masker,
+            &[
+                ("cfg", Output::Public(settings)),
+                (
+                    "url",
+                    Output::Public(json!("http://a.example/thin-12346-abcdef")),
+                ),
+            ],
+        );
+        assert_eq!(found, ["cfg"]);
+        assert!(!masker.is_sensitive("thin-12346-abcdef"));
     }
 }

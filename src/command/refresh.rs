@@ -77,9 +77,10 @@ async fn prune(
     opened: &Opened,
     lease: &Lease,
 ) -> CommandResult {
-    let engine = opened
+    let mut engine = opened
         .engine(desk, config, usize::from(arguments.run.parallelism), true)
         .await?;
+    engine.call_timeout = arguments.run.action_timeout;
     settle(desk, &engine, lease).await?;
     let (looked, pruned) = forget_gone(desk, &engine, lease, &arguments.approval).await?;
     desk.ui.say(Event::Result {

@@ -10,7 +10,6 @@ use super::infra::{approve, count};
 use super::open::Opened;
 use super::up::protected_problem;
 use super::{CommandResult, Desk, Problems};
-use crate::apply::execute::CALL_TIMEOUT;
 use crate::apply::ownership::{self, Owner};
 use crate::apply::sinks::{SinkResult, remove_all};
 use crate::apply::teardown::{
@@ -143,7 +142,9 @@ async fn engine<'a>(
     opened: &'a Opened,
 ) -> Engine<'a> {
     let parallelism = usize::from(arguments.run.parallelism);
-    if let Ok(engine) = opened.engine(desk, config, parallelism, false).await {
+    let call_timeout = arguments.run.action_timeout;
+    if let Ok(mut engine) = opened.engine(desk, config, parallelism, false).await {
+        engine.call_timeout = call_timeout;
         return engine;
     }
     let mut key = zeroize::Zeroizing::new([0_u8; 32]);
@@ -159,7 +160,7 @@ async fn engine<'a>(
         reporter: &desk.ui,
         cancel: desk.cancel.clone(),
         parallelism,
-        call_timeout: CALL_TIMEOUT,
+        call_timeout,
     }
 }
 

@@ -166,6 +166,16 @@ impl Keyring {
             .map(|text| masker.suspect(place, text))
     }
 
+    /// The same of one of which nobody knows whether it is a secret.
+    pub fn open_concealed(
+        &self,
+        masker: &Masker,
+        place: &str,
+        sealed: &str,
+    ) -> Result<Secret, SealedValueError> {
+        self.opened(place, sealed).map(|text| masker.conceal(text))
+    }
+
     fn opened(&self, place: &str, sealed: &str) -> Result<String, SealedValueError> {
         let bytes = self.open_bytes(place, sealed)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| SealedValueError)?;

@@ -233,6 +233,10 @@ pub fn publish<'r>(masker: &Masker, records: impl IntoIterator<Item = &'r Record
     }
 }
 
+/// The error of a record that was made from what a run which was cut off had left. Which of its outputs are
+/// secret nobody knew then: all of its texts are sealed until an update tells.
+pub const CUT_OFF: &str = "an earlier run was cut off while making it";
+
 /// The record as drivers see it, sealed parts opened and known to the masker.
 ///
 /// # Errors
@@ -256,17 +260,17 @@ pub fn to_recorded(
                         output: name.clone(),
                     });
                 }
-                let secret = keyring
-                    .open_output(
-                        masker,
-                        &output_place(environment, address, name),
-                        &sealed.sealed,
-                    )
-                    .map_err(|source| RecordError::Sealed {
-                        address: address.clone(),
-                        part: format!("output `{name}`"),
-                        source,
-                    })?;
+                let place = output_place(environment, address, name);
+                let opened = if record.error == CUT_OFF {
+                    keyring.open_concealed(masker, &place, &sealed.sealed)
+                } else {
+                    keyring.open_output(masker, &place, &sealed.sealed)
+                };
+                let secret = opened.map_err(|source| RecordError::Sealed {
+                    address: address.clone(),
+                    part: format!("output `{name}`"),
+                    source,
+                })?;
                 know_parts(&secret, &record.config, keyring, masker, name);
                 Output::Sensitive(secret)
             }

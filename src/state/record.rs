@@ -12,7 +12,8 @@ use super::frame::{self, Kind, Opened, Refused};
 use super::{StoreError, StoreResult, typed};
 
 pub use super::convert::{
-    Applied, RecordError, from_observed, kept_elsewhere, observe, place, publish, to_recorded,
+    Applied, CUT_OFF, RecordError, from_observed, kept_elsewhere, observe, place, publish,
+    to_recorded,
 };
 pub use super::secret_key::{PLACEHOLDER_PREFIX, secret_key};
 

@@ -23,12 +23,30 @@ pub fn public(output: &Output, keyring: &Keyring) -> Json {
     }
 }
 
+/// The same text, of which one is held for a secret and the other is not: what it is has not changed.
+fn is_sealed_alone(one: &Output, other: &Output, keyring: &Keyring) -> bool {
+    match (one, other) {
+        (Output::Public(value), Output::Sensitive(secret))
+        | (Output::Sensitive(secret), Output::Public(value)) => {
+            let fingerprint = match value {
+                Json::String(text) => keyring.fingerprint_text(text),
+                value => keyring.fingerprint_text(&value.to_string()),
+            };
+            keyring.fingerprint(secret) == fingerprint
+        }
+        _ => false,
+    }
+}
+
 /// Every recorded output whose live value differs. What a live answer lacks is no difference: some
 /// values are told once, when the resource is made. What it has beyond the record is none either.
 pub fn output_fields(recorded: &Outputs, live: &Outputs, keyring: &Keyring) -> Vec<Field> {
     let shared = |from: &Outputs| -> PublicMap {
         from.iter()
-            .filter(|(name, _)| recorded.contains_key(*name) && live.contains_key(*name))
+            .filter(|(name, _)| match (recorded.get(*name), live.get(*name)) {
+                (Some(recorded), Some(live)) => !is_sealed_alone(recorded, live, keyring),
+                _ => false,
+            })
             .map(|(name, output)| (name.clone(), public(output, keyring)))
             .collect()
     };
@@ -122,5 +140,15 @@ mod tests {
             !text.contains("horse") && !text.contains("staple"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn that_a_text_is_held_for_a_secret_now_is_no_drift() {
+        let open = outputs(&[("url", Output::Public(Json::from("http://a/b")))]);
+        let sealed = outputs(&[("url", secret("http://a/b"))]);
+        assert!(output_fields(&open, &sealed, &keyring()).is_empty());
+        assert!(output_fields(&sealed, &open, &keyring()).is_empty());
+        let other = outputs(&[("url", secret("http://a/c"))]);
+        assert_eq!(output_fields(&open, &other, &keyring()).len(), 1);
     }
 }

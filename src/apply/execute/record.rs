@@ -5,9 +5,9 @@ use crate::apply::deposed;
 use crate::apply::sealing::{live_outputs, sort_outputs};
 use crate::provider::{Driver, Operation};
 use crate::report::Outcome;
-use crate::resource::{Observed, Output, Outputs, Recorded, Spec};
+use crate::resource::{Address, Observed, Output, Outputs, Recorded, Spec};
 use crate::state::StoreError;
-use crate::state::record::{Applied, from_observed};
+use crate::state::record::{Applied, CUT_OFF, from_observed};
 
 impl Executor<'_, '_> {
     /// Makes a result durable: the record, then its outcome; then dependents may know it.
@@ -30,6 +30,12 @@ impl Executor<'_, '_> {
             .await
     }
 
+    fn was_cut_off(&self, address: &Address) -> bool {
+        self.records
+            .get(address)
+            .is_some_and(|record| record.error == CUT_OFF)
+    }
+
     /// The same, of something of which it is known whether it was there before.
     pub(super) async fn record_as(
         &self,
@@ -45,8 +51,11 @@ impl Executor<'_, '_> {
         let outputs = observed.outputs;
         let observed = Observed {
             outputs: match self.priors.borrow().get(address) {
-                Some(prior) => live_outputs(engine, Some(resource), driver, prior, outputs),
-                None => sort_outputs(engine, resource, driver, outputs),
+                // What is sealed because a run was cut off is judged anew.
+                Some(prior) if !self.was_cut_off(address) => {
+                    live_outputs(engine, Some(resource), driver, prior, outputs)
+                }
+                _ => sort_outputs(engine, resource, driver, outputs),
             },
             ..observed
         };

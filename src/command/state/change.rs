@@ -37,6 +37,28 @@ struct Gone<'a> {
     damage: Vec<Damage>,
 }
 
+/// What a run was cut off in is looked up by its name and its record: neither may go before that.
+fn refuse_unsettled(before: &Snapshot, addresses: &[Address]) -> Result<(), Problems> {
+    let unsettled = open_intents(&before.journal)
+        .into_iter()
+        .find_map(|intent| match intent {
+            Entry::Intent { address, .. } if addresses.contains(address) => Some(address),
+            _ => None,
+        });
+    let Some(address) = unsettled else {
+        return Ok(());
+    };
+    Err(Report::error(
+        "state/unsettled",
+        format!("a run was cut off while it worked on `{address}`, and nobody has looked yet what came of it"),
+    )
+    .because("that is looked up by this name and this record")
+    .fix("let the next `tidegate up` or `tidegate infra refresh --prune` settle it first")
+    .fix(format!("or say what came of it: `tidegate state settle {address} --id ID` or `… --absent`"))
+    .exit(Exit::Usage)
+    .into())
+}
+
 impl Room<'_> {
     pub(super) async fn rm(&self, arguments: &RmArgs) -> CommandResult {
         let mut addresses: Vec<Address> = arguments.names.iter().map(Address::new).collect();
@@ -61,6 +83,7 @@ impl Room<'_> {
                         record.resource_type, record.provider_id
                     ));
                 }
+                refuse_unsettled(&before, &addresses)?;
                 self.approve(&arguments.change, "Forget", &lines).await?;
                 self.keep_copy(&before)?;
                 let mut serial = before.serial;
@@ -203,6 +226,7 @@ impl Room<'_> {
                     .exit(Exit::Usage)
                     .into());
                 }
+                refuse_unsettled(&before, &[from.clone(), to.clone()])?;
                 let lines = [format!("~ `{from}` becomes `{to}` in the records")];
                 self.approve(&arguments.change, "Rename", &lines).await?;
                 self.keep_copy(&before)?;

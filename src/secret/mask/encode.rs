@@ -136,15 +136,23 @@ const PUBLIC_KEYS: &[&str] = &[
     "zone",
 ];
 
+/// Keys of a document that say what they hold.
+const CREDENTIAL_KEYS: [&str; 9] = [
+    "auth", "cert", "cred", "key", "pass", "private", "pwd", "secret", "token",
+];
+
 /// The parts of a value that are secrets of their own: the password of a URL, the texts of a JSON
 /// document (a service account's key file), the passwords of a connection string
 /// (`host=h password=x`, `Server=s;Pwd=x`).
-pub(super) fn parts(value: &str) -> Vec<Zeroizing<String>> {
+///
+/// Of what nobody calls a secret as a whole only the texts count whose keys do: the rest of such a document
+/// are the ids, hosts and places of half the cloud.
+pub(super) fn parts(value: &str, is_secret: bool) -> Vec<Zeroizing<String>> {
     let mut found = passwords(value);
     let text = value.trim();
     if text.starts_with(['{', '[']) {
         if let Ok(mut document) = serde_json::from_str(text) {
-            leaves(&mut document, "", &mut found);
+            leaves(&mut document, "", is_secret, &mut found);
         }
     } else if text.contains('=') {
         found.extend(
@@ -164,7 +172,12 @@ pub(super) fn parts(value: &str) -> Vec<Zeroizing<String>> {
 }
 
 /// Takes the texts out of a document, so that no copy of one stays behind in it.
-fn leaves(value: &mut serde_json::Value, key: &str, found: &mut Vec<Zeroizing<String>>) {
+fn leaves(
+    value: &mut serde_json::Value,
+    key: &str,
+    is_secret: bool,
+    found: &mut Vec<Zeroizing<String>>,
+) {
     use serde_json::Value;
     match value {
         Value::String(text) => {
@@ -174,16 +187,19 @@ fn leaves(value: &mut serde_json::Value, key: &str, found: &mut Vec<Zeroizing<St
                 || key.ends_with("uri")
                 || key.ends_with("url")
                 || key.ends_with("endpoint");
-            if is_public {
+            let says_so = CREDENTIAL_KEYS.iter().any(|word| key.contains(word));
+            if is_public || !(is_secret || says_so) {
                 found.extend(passwords(&text));
             } else if text.len() >= LEAF_BYTES_MIN && found.len() < LEAVES_MAX {
                 found.push(text);
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|item| leaves(item, key, found)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|item| leaves(item, key, is_secret, found)),
         Value::Object(map) => {
             for (key, item) in map {
-                leaves(item, key, found);
+                leaves(item, key, is_secret, found);
             }
         }
         Value::Null | Value::Bool(_) | Value::Number(_) => {}

@@ -76,6 +76,12 @@ impl Masker {
         self.take(label, plaintext, false)
     }
 
+    /// A value that is kept sealed although nobody knows that it is a secret, as after a run that was cut
+    /// off. Nothing is hidden for it: most of such values are addresses and ids that others show.
+    pub fn conceal(&self, plaintext: String) -> Secret {
+        Secret::new(plaintext)
+    }
+
     fn take(&self, label: &str, plaintext: String, is_secret: bool) -> Secret {
         let mut admission = self.lock();
         if let Some(what) = admission.public.get(plaintext.trim()).copied() {
@@ -90,7 +96,7 @@ impl Masker {
                 self.register(&plaintext, public);
                 let (mut masks, is_cut) = encode::announced(&plaintext, ANNOUNCED_LINES_MAX);
                 let mut shown = None;
-                for part in encode::parts(&plaintext) {
+                for part in encode::parts(&plaintext, is_secret) {
                     if let Some(what) = public.get(part.trim()) {
                         shown = encode::passwords(&plaintext)
                             .contains(&part)
@@ -248,7 +254,7 @@ impl Masker {
         if encode::unmaskable(plaintext).is_some() || public(plaintext) {
             return Vec::new();
         }
-        let parts = encode::parts(plaintext);
+        let parts = encode::parts(plaintext, true);
         let texts = std::iter::once(plaintext).chain(parts.iter().map(|part| part.as_str()));
         texts
             .filter(|text| !public(text))

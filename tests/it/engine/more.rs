@@ -3,11 +3,12 @@
 use std::sync::atomic::Ordering;
 
 use tidegate::apply::outcome;
+use tidegate::apply::survey::Survey;
 use tidegate::provider::ErrorClass;
 use tidegate::provider::ability::Ability;
 use tidegate::provider::identity::IdFormat;
 use tidegate::report::Outcome;
-use tidegate::resource::Address;
+use tidegate::resource::{ActionKind, Address};
 
 use super::planned;
 use super::world::{Act, World, all_well, endings};
@@ -200,6 +201,33 @@ fn a_teardown_whose_lock_was_taken_over_deletes_nothing() {
     assert_eq!(world.tear_down(), [Outcome::DeleteFailed]);
     assert_eq!(world.cloud.names(), ["db"]);
     assert!(!world.cloud.calls().contains(&"delete db".to_owned()));
+}
+
+#[test]
+fn what_a_run_that_was_cut_off_had_made_is_sealed_until_an_update_tells() {
+    let world = World::new(&[("db", "tags: a")]);
+    world.die_in(ActionKind::Create, "db");
+    world.cloud.plant_as("db", "db-9");
+    let sealed = |survey: &Survey| {
+        let record = survey.records.get(&Address::new("db")).unwrap();
+        assert!(record.tidegate.sealed.contains_key("url"), "{record:?}");
+        assert_eq!(record.outputs["port"], 4);
+    };
+    let (report, findings) = world.try_apply(sealed).unwrap();
+    assert!(
+        findings[0].contains("made but not recorded"),
+        "{findings:?}"
+    );
+    assert!(all_well(&report));
+    assert_eq!(world.records()["db"].outputs["url"], "x://db/db-9");
+
+    // Where nobody declares it any more, nobody knows what was secret about it.
+    let mut world = World::new(&[("db", "tags: a")]);
+    world.die_in(ActionKind::Create, "db");
+    world.cloud.plant_as("db", "db-9");
+    world.declare(&[]);
+    assert!(all_well(&world.try_apply(sealed).unwrap().0));
+    assert!(world.cloud.names().is_empty());
 }
 
 #[test]
