@@ -51,9 +51,20 @@ impl Settings {
     )]
     pub fn from_process() -> Self {
         use std::io::IsTerminal as _;
+        let mut unreadable = Vec::new();
         let variables: Variables = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .filter_map(|(name, value)| {
+                let name = name.into_string().ok()?;
+                match value.into_string() {
+                    Ok(value) => Some((name, value)),
+                    Err(_) => {
+                        unreadable.push(name);
+                        None
+                    }
+                }
+            })
             .collect();
+        let variables = variables.with_unreadable(unreadable);
         let width = variables
             .get("COLUMNS")
             .and_then(|columns| columns.parse().ok())

@@ -1,12 +1,12 @@
 //! The process environment as one snapshot, taken once by [`crate::settings`], and the rules for
 //! the names in one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 /// Environment variables at start. Values may be secrets: `Debug` shows names only.
 #[derive(Clone, Default)]
-pub struct Variables(BTreeMap<String, String>);
+pub struct Variables(BTreeMap<String, String>, BTreeSet<String>);
 
 impl Variables {
     /// The value of `name`; an empty value counts as set, as it does for a shell.
@@ -19,6 +19,18 @@ impl Variables {
         self.get(name).filter(|value| !value.is_empty())
     }
 
+    /// The same, knowing of variables whose values are no text and that no config can use.
+    #[must_use]
+    pub fn with_unreadable(mut self, names: impl IntoIterator<Item = String>) -> Self {
+        self.1.extend(names);
+        self
+    }
+
+    /// True for a variable that is set to bytes that are no UTF-8.
+    pub fn is_unreadable(&self, name: &str) -> bool {
+        self.1.contains(name)
+    }
+
     /// All names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
@@ -27,7 +39,7 @@ impl Variables {
 
 impl FromIterator<(String, String)> for Variables {
     fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().collect())
+        Self(pairs.into_iter().collect(), BTreeSet::new())
     }
 }
 

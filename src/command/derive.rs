@@ -1,6 +1,7 @@
 //! `infra derive`: what the modules of a config need, asked of a provider, and put into the config.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use serde::Serialize;
 use serde_json::json;
@@ -10,7 +11,7 @@ use super::{CommandResult, Desk, Problems, discover};
 use crate::apply::Providers;
 use crate::cli::infra::DeriveArgs;
 use crate::config::{self, Config, Files, Sketch};
-use crate::disk::DiskExt as _;
+use crate::disk::{DiskExt as _, folder_turn};
 use crate::package::{disk_failed, edit, read_text};
 use crate::provider::ability::{Ability, Derivation, Requirement};
 use crate::provider::plugin::find::{self, Found};
@@ -103,7 +104,7 @@ pub async fn run(desk: &Desk, arguments: &DeriveArgs) -> CommandResult {
         }
         if arguments.write {
             decide(desk, arguments, &found).await?;
-            write(desk, &config, &before, &edited)?;
+            write(desk, &config, &before, &edited).await?;
             found.changed = true;
         }
     }
@@ -509,11 +510,15 @@ async fn decide(desk: &Desk, arguments: &DeriveArgs, found: &Findings) -> Result
 }
 
 /// Replaces the file in one step, unless somebody else did meanwhile.
-fn write(desk: &Desk, config: &Config, before: &str, edited: &str) -> Result<(), Report> {
+async fn write(desk: &Desk, config: &Config, before: &str, edited: &str) -> Result<(), Report> {
     // What stands at the end of a link is changed, not the link.
     let target = desk
         .disk
         .canonical(&config.path)
+        .map_err(|error| disk_failed(&error))?;
+    let folder = target.parent().unwrap_or_else(|| Path::new("."));
+    let _turn = folder_turn(&*desk.disk, &*desk.clock, folder)
+        .await
         .map_err(|error| disk_failed(&error))?;
     if read_text(&*desk.disk, &target)?.as_deref() != Some(before) {
         return Err(Report::error(

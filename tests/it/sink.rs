@@ -513,6 +513,7 @@ fn written(values: &[String]) -> (Bench, PathBuf) {
     std::fs::write(&file, "# mine\nOTHER='stays'\n").unwrap();
     let sink = bench.dotenv(".env");
     tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap()
         .block_on(async {

@@ -15,7 +15,7 @@ use crate::config::resolved::Resource;
 use crate::config::source::Mark;
 use crate::config::yaml::{Entry, Node, NodeKind};
 use crate::config::{ENVIRONMENT_VARIABLE, unset_variable};
-use crate::report::Report;
+use crate::report::{Exit, Report};
 use crate::resource::{Map, Part, Reference, Template, Value};
 use crate::secret::{Masker, Secret};
 
@@ -382,6 +382,20 @@ impl Resolver<'_> {
         }
         if !self.used.contains(name) {
             self.used.insert(name.to_owned());
+        }
+        if self.variables.is_unreadable(name) && !self.keeps_unset {
+            let at = self.problems.sources.within(at, raw);
+            self.problems.error(
+                at,
+                Report::error(
+                    "config/unreadable-variable",
+                    format!("the variable `{name}` is set to something that is not UTF-8; `{path}` needs it"),
+                )
+                .label("no text")
+                .fix("set it to text, such as the Base64 of these bytes")
+                .exit(Exit::Usage),
+            );
+            return None;
         }
         let set = match default {
             None => self.variables.get(name),

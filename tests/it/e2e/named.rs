@@ -282,3 +282,25 @@ fn a_proxy_that_is_not_there_is_named_and_the_host_is_not_blamed() {
     assert!(said.contains("the proxy 127.0.0.1:1"), "{said}");
     assert!(!said.contains("proxy-pass-1"), "{said}");
 }
+
+#[test]
+fn a_variable_that_is_no_text_is_neither_unset_nor_its_default() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    for text in ["${XV:-sqlite}", "${XV}"] {
+        let config = format!(
+            "modules:\n  - {{name: here, type: iac.provider, config: {{provider: local, root: ./r}}}}\n  \
+             - {{name: d, type: infra.database, config: {{provider: here, engine: '{text}'}}}}\n"
+        );
+        fs::write(folder.path().join("infra.yaml"), config).unwrap();
+        let output = Run::new(folder.path(), &["config", "validate"])
+            .into_command()
+            .env("XV", std::ffi::OsStr::from_bytes(b"sq\xfflite"))
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains("config/unreadable-variable"), "{said}");
+        assert!(!said.contains("is not set"), "{said}");
+    }
+}
