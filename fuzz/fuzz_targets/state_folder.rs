@@ -174,6 +174,7 @@ fn holder(run_id: &str) -> Holder {
         process_id: 1,
         command: "up".to_owned(),
         run_url: None,
+        job: String::new(),
         since: "2024-01-02T03:04:05Z".to_owned(),
         mark: String::new(),
     }

@@ -343,7 +343,10 @@ async fn settle(
             Ok("it was made and recorded".to_owned())
         }
         (ActionKind::Create | ActionKind::Replace | ActionKind::NoOp, None) => {
-            match look_up(engine, &owner, driver, (address, kind), left, left.before).await? {
+            let mut others = left.before.clone();
+            let olds = old.iter().map(|old| old.record.provider_id.clone());
+            others.ids.extend(olds);
+            match look_up(engine, &owner, driver, (address, kind), left, &others).await? {
                 Presence::There(observed) => {
                     let record = found_cut_off(engine, &owner, (address, kind), *observed, None);
                     put(engine, lease, &record).await?;

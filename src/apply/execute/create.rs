@@ -54,12 +54,8 @@ impl Executor<'_, '_> {
         operation: Operation,
     ) -> Ended {
         let desired = self.desired(&action.address)?;
-        // The old one of a pair goes by the same name.
-        let old = self
-            .deposed
-            .borrow()
-            .get(&action.address)
-            .map(|old| old.provider_id.clone());
+        // Old ones go by the same name: the one of this pair, and those that earlier runs left waiting.
+        let olds = self.old_ids(&action.address).await?;
         let place = self.place(action, driver, &desired);
         let mut others = if driver.finds_by_name() {
             Before::default()
@@ -67,7 +63,7 @@ impl Executor<'_, '_> {
             let before = place.before(self.engine, &self.lists).await;
             before.map_err(|error| Failure::driver(&error, Outcome::Error))?
         };
-        others.ids.retain(|id| Some(id) != old.as_ref());
+        others.ids.retain(|id| !olds.contains(id));
         self.intend(
             &operation,
             action,
@@ -76,7 +72,7 @@ impl Executor<'_, '_> {
             others.clone(),
         )
         .await?;
-        others.ids.extend(old.clone());
+        others.ids.extend(olds.clone());
         let adopts = self
             .resources
             .get(&action.address)
@@ -86,7 +82,7 @@ impl Executor<'_, '_> {
             let mut waits = self.waits_after(&place, error).iter();
             loop {
                 let look = self
-                    .after_create(&place, &desired, old.as_deref(), &others, adopts, error)
+                    .after_create(&place, &desired, &olds, &others, adopts, error)
                     .await;
                 let Some(wait) = waits.next().filter(|_| matches!(look, Look::NotYet)) else {
                     return look;
@@ -142,6 +138,18 @@ impl Executor<'_, '_> {
         self.broken(&operation, driver, &desired, error).await
     }
 
+    /// The ids of everything that is remembered as an old one of this resource.
+    async fn old_ids(&self, address: &Address) -> Result<Vec<String>, Box<Failure>> {
+        let store = |error| Box::new(Failure::store(&error));
+        let waiting = self.waiting.get_or_try_init(|| deposed::all(self.engine));
+        let is_waiting = waiting.await.map_err(store)?.contains(address);
+        if !is_waiting && !self.deposed.borrow().contains_key(address) {
+            return Ok(Vec::new());
+        }
+        let olds = deposed::of(self.engine, address).await.map_err(store)?;
+        Ok(olds.into_iter().map(|old| old.record.provider_id).collect())
+    }
+
     /// How long what is not there yet may still show: a request that was cut off may be on its way, and
     /// lists of clouds lag behind.
     fn waits_after(&self, place: &Place<'_>, error: &DriverError) -> &'static [Duration] {
@@ -178,7 +186,7 @@ impl Executor<'_, '_> {
         &self,
         place: &Place<'_>,
         desired: &Spec,
-        old: Option<&str>,
+        olds: &[String],
         others: &Before,
         adopts: bool,
         error: &DriverError,
@@ -206,7 +214,7 @@ impl Executor<'_, '_> {
                 "something of that name, `{id}`, is there, and may have been there before; look there"
             )),
             Ok(Presence::Absent) => Look::NotYet,
-            Ok(Presence::Other(id)) if Some(id.as_str()) == old => Look::NotYet,
+            Ok(Presence::Other(id)) if olds.contains(&id) => Look::NotYet,
             Ok(Presence::Other(id)) if adopts => Look::Unclear(DriverError::new(
                 ErrorClass::AlreadyExists,
                 format!(

@@ -24,6 +24,7 @@ use std::time::Duration;
 
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::sync::OnceCell;
 
 pub(super) use self::call::{asked, within};
 
@@ -153,6 +154,8 @@ struct Executor<'a, 'e> {
     priors: RefCell<BTreeMap<Address, Recorded>>,
     /// Old ones that are to go once their new one is there.
     deposed: RefCell<BTreeMap<Address, Recorded>>,
+    /// Resources of which earlier runs left old ones waiting; asked for once, by who needs it first.
+    waiting: OnceCell<Vec<Address>>,
     /// Of what several may have: those whose delete has begun.
     going: RefCell<BTreeSet<Address>>,
     values: RefCell<Values>,
@@ -260,6 +263,7 @@ pub async fn execute(engine: &Engine<'_>, lease: &Lease, survey: Survey) -> (App
         sizes: survey.sizes,
         priors: RefCell::new(survey.priors),
         deposed: RefCell::default(),
+        waiting: OnceCell::new(),
         going: RefCell::default(),
         values: RefCell::new(survey.values),
         lanes,

@@ -204,3 +204,24 @@ fn a_new_one_that_was_not_recorded_has_nothing_of_the_old_one() {
     assert_eq!(world.cloud.id_of("db").unwrap(), "db-new");
     assert_eq!(world.cloud.names(), ["db"]);
 }
+
+#[test]
+fn an_old_one_that_waits_is_not_taken_for_the_new_one_of_a_later_replacement() {
+    let mut world = half_moved();
+    world.cloud.by_name = Names::Work;
+    // The new one vanishes, and what is to come in its place is not made at first.
+    world.cloud.forget("db-3");
+    declare(&mut world, "ams", "a");
+    world
+        .cloud
+        .act("create", "db", Act::Fail(ErrorClass::Unknown));
+    let (report, _, _) = world.try_whole(|_| ()).unwrap();
+    assert!(all_well(&report), "{report:?}");
+    assert_ne!(world.records()["db"].provider_id, "db-1");
+    world.try_whole(|_| ()).unwrap();
+    assert_eq!(
+        Some(&world.records()["db"].provider_id),
+        world.cloud.id_of("db").as_ref()
+    );
+    assert_eq!(world.cloud.names(), ["db", "web"]);
+}
