@@ -512,7 +512,8 @@ async fn take_back(
         }
         let put_back = async {
             let Some(old) = &account.current else {
-                return remove_stored(engine, lease, stores, store, &name).await;
+                let removed = remove_stored(engine, lease, stores, store, &name).await;
+                return removed.map(drop);
             };
             // What the store holds after a failed write is not known, whatever we remember.
             let mark = format!("store/{store}/{name}");
@@ -522,7 +523,8 @@ async fn take_back(
                 .await
                 .map_err(Report::from)?;
             let old = open(engine, &item.key, old, half)?;
-            write(engine, lease, stores, store, &name, &old).await
+            let written = write(engine, lease, stores, store, &name, &old).await;
+            written.map(drop)
         };
         if let Err(problem) = put_back.await {
             say(

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::sinks::SinkResult;
 use super::survey::{Survey, by_address, dependencies};
 use super::values::{Declared, Values};
 use super::{Engine, checked, credential};
 use crate::clock::rfc3339;
-use crate::config::{GenerateSource, Half};
+use crate::config::{GenerateSource, Half, OnFailure};
 use crate::plan::Scope;
-use crate::report::{Event, Exit, Report};
+use crate::report::{Event, Exit, Report, SinkOutcome};
 use crate::resource::{Lookup, Observed, Output, Reference, Resolver as _, Spec, Value};
 use crate::secret::source::SecretStore;
 use crate::secret::{Secret, generate as make};
@@ -135,16 +136,28 @@ async fn kept(engine: &Engine<'_>, name: &str) -> Result<Option<Secret>, Report>
         })
 }
 
+/// What came of [`generate`].
+#[derive(Debug, Default)]
+pub struct Generated {
+    /// Names of what was made.
+    pub made: Vec<String>,
+    /// Names of what was written to its store, be it made now or before.
+    pub stored: Vec<String>,
+    /// What could not be made or stored, by name. What was made is kept all the same, and the next
+    /// run writes it to its store.
+    pub problems: Vec<(String, Report)>,
+}
+
 /// Makes every generated secret that does not exist yet. It is kept (sealed, durable) before it is
-/// written to its store, so a crash between the two repeats the write with the same value.
-/// Answers the names that were made.
+/// written to its store, so a crash between the two repeats the write with the same value. A store
+/// that cannot be written keeps no other from being written.
 pub async fn generate(
     engine: &Engine<'_>,
     lease: &Lease,
     values: &mut Values,
     stores: &SecretStores,
-) -> Result<Vec<String>, Report> {
-    let mut made = Vec::new();
+) -> Result<Generated, Report> {
+    let mut all = Generated::default();
     for item in &engine.config.generate {
         if !matches!(
             values.declared_secrets().get(&item.key),
@@ -182,15 +195,20 @@ pub async fn generate(
             .await
             .map_err(Report::from)?;
         values.set_declared(&item.key, Declared::Known(secret));
-        made.push(item.key.clone());
+        all.made.push(item.key.clone());
     }
     for item in &engine.config.credentials {
         let wanted = Half::BOTH.iter().any(|half| {
             let declared = values.declared_secrets().get(&half.of(&item.key));
             matches!(declared, Some(Declared::Pending))
         });
-        if credential::ensure(engine, lease, item, wanted, values, stores).await? {
-            made.push(item.key.clone());
+        match credential::ensure(engine, lease, item, wanted, values, stores).await {
+            Ok(true) => all.made.push(item.key.clone()),
+            Ok(false) => {}
+            Err(problem) => {
+                all.problems.push((item.key.clone(), problem));
+                return Ok(all);
+            }
         }
     }
     for item in &engine.config.generate {
@@ -199,14 +217,20 @@ pub async fn generate(
         else {
             continue;
         };
-        write(engine, lease, stores, name, &item.key, secret)
-            .await
-            .map_err(|problem| problem.at_maybe(Some(item.at.clone())))?;
+        match write(engine, lease, stores, name, &item.key, secret).await {
+            Ok(true) => all.stored.push(item.key.clone()),
+            Ok(false) => {}
+            Err(problem) => {
+                let problem = problem.at_maybe(Some(item.at.clone()));
+                all.problems.push((item.key.clone(), problem));
+            }
+        }
     }
-    Ok(made)
+    Ok(all)
 }
 
-/// Writes one value to a store unless that very value was written there before.
+/// Writes one value to a store unless that very value was written there before. True when it was
+/// written now.
 pub(super) async fn write(
     engine: &Engine<'_>,
     lease: &Lease,
@@ -214,7 +238,7 @@ pub(super) async fn write(
     store: &str,
     key: &str,
     secret: &Secret,
-) -> Result<(), Report> {
+) -> Result<bool, Report> {
     let mark = format!("store/{store}/{key}");
     let fingerprint = engine.keyring.fingerprint(secret);
     let before = engine.store.keepsake(&mark).await.map_err(Report::from)?;
@@ -224,7 +248,7 @@ pub(super) async fn write(
         // there instead is theirs.
         let there = match stores.get(store) {
             Some(target) => target.get(key).await,
-            None => return Ok(()),
+            None => return Ok(false),
         };
         match there {
             Ok(None) => engine.reporter.note(format!(
@@ -247,9 +271,9 @@ pub(super) async fn write(
                 engine
                     .reporter
                     .say(crate::report::Event::Problem(Box::new(warning)));
-                return Ok(());
+                return Ok(false);
             }
-            Ok(Some(_)) | Err(_) => return Ok(()),
+            Ok(Some(_)) | Err(_) => return Ok(false),
         }
     }
     let Some(target) = stores.get(store) else {
@@ -271,18 +295,20 @@ pub(super) async fn write(
             },
         )
         .await
-        .map_err(Report::from)
+        .map_err(Report::from)?;
+    Ok(true)
 }
 
-/// Takes one value out of a store, and forgets that it was there.
+/// Takes one value out of a store, and forgets that it was there. Answers why it stays, when it does.
 pub(super) async fn remove_stored(
     engine: &Engine<'_>,
     lease: &Lease,
     stores: &SecretStores,
     store: &str,
     name: &str,
-) -> Result<(), Report> {
+) -> Result<Option<&'static str>, Report> {
     let mark = format!("store/{store}/{name}");
+    let mut stays = None;
     let written = engine.store.keepsake(&mark).await.map_err(Report::from)?;
     match stores.get(store) {
         Some(target) => match target.get(name).await {
@@ -291,9 +317,8 @@ pub(super) async fn remove_stored(
                     written.fingerprint != engine.keyring.fingerprint(&value)
                 }) =>
             {
-                engine.reporter.note(format!(
-                    "The store `{store}` holds another value of `{name}` than this environment wrote, so it stays there."
-                ));
+                stays =
+                    Some("it holds another value than this environment wrote, so it stays there");
             }
             Ok(_) | Err(_) => target.remove(name).await?,
         },
@@ -310,7 +335,31 @@ pub(super) async fn remove_stored(
         .store
         .delete_keepsake(lease, &mark)
         .await
-        .map_err(Report::from)
+        .map_err(Report::from)?;
+    Ok(stays)
+}
+
+/// What [`remove_generated`] would take out of secret stores: store and name of all that earlier runs
+/// wrote there.
+///
+/// # Errors
+/// When the state cannot be read.
+pub async fn stored(engine: &Engine<'_>) -> Result<Vec<(String, String)>, Report> {
+    let keys = engine.store.keepsakes().await.map_err(Report::from)?;
+    let places = keys.iter().filter_map(|key| stored_at(key));
+    Ok(places
+        .map(|(store, name)| (store.to_owned(), name.to_owned()))
+        .collect())
+}
+
+/// Store and name, of a key that remembers a value in a store.
+fn stored_at(key: &str) -> Option<(&str, &str)> {
+    key.strip_prefix("store/")?.split_once('/')
+}
+
+/// A secret store, as the place something is taken out of.
+pub fn store_place(store: &str) -> String {
+    format!("secret store {store}")
 }
 
 /// After apply: copies outputs into stores for `infra_output` secrets. Every problem is collected;
@@ -332,7 +381,8 @@ pub async fn copy_outputs(
         };
         let result = match values.declared(&item.key) {
             Ok(Lookup::Known(Value::Secret(secret))) => {
-                write(engine, lease, stores, store, &item.key, &secret).await
+                let written = write(engine, lease, stores, store, &item.key, &secret).await;
+                written.map(drop)
             }
             Ok(Lookup::Known(_)) => Err(Report::error(
                 "secret/not-text",
@@ -420,25 +470,42 @@ pub async fn reseal(engine: &Engine<'_>, lease: &Lease, survey: &Survey) -> Resu
 }
 
 /// After destroy: forgets every kept secret, and removes from stores what was written there.
-/// Answers what could not be removed.
+/// Answers what became of each value in a store, and what went wrong.
 pub async fn remove_generated(
     engine: &Engine<'_>,
     lease: &Lease,
     stores: &SecretStores,
-) -> Vec<Report> {
+) -> (Vec<SinkResult>, Vec<Report>) {
+    let mut taken = Vec::new();
     let mut problems = Vec::new();
     let keys = match engine.store.keepsakes().await {
         Ok(keys) => keys,
-        Err(error) => return vec![Report::from(error)],
+        Err(error) => return (taken, vec![Report::from(error)]),
     };
     for key in keys {
-        if let Some((store, name)) = key
-            .strip_prefix("store/")
-            .and_then(|rest| rest.split_once('/'))
-        {
-            if let Err(problem) = remove_stored(engine, lease, stores, store, name).await {
-                problems.push(problem);
+        if let Some((store, name)) = stored_at(&key) {
+            let (outcome, message) = match remove_stored(engine, lease, stores, store, name).await {
+                Ok(None) => (SinkOutcome::Removed, String::new()),
+                Ok(Some(why)) => (SinkOutcome::Skipped, why.to_owned()),
+                Err(problem) => {
+                    let message = problem.message.clone();
+                    problems.push(problem);
+                    (SinkOutcome::Failed, message)
+                }
+            };
+            let result = SinkResult {
+                destination: store_place(store),
+                name: name.to_owned(),
+                outcome,
+                message,
+                on_failure: OnFailure::Warn,
+                remembered: true,
+            };
+            // A failure is told with what to do about it, as a problem.
+            if outcome != SinkOutcome::Failed {
+                super::sinks::say(engine, &result);
             }
+            taken.push(result);
             continue;
         }
         if let Some(name) = key.strip_prefix(credential::KEEPSAKE) {
@@ -453,7 +520,7 @@ pub async fn remove_generated(
             problems.push(Report::from(error));
         }
     }
-    problems
+    (taken, problems)
 }
 
 /// One sink value: what it is called in messages, and the value if it is known.

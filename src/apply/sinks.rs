@@ -9,18 +9,19 @@ use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::Engine;
 use super::hold::{GivenUp, attended};
 use super::secrets::{output_of, value_of};
 use super::shared::{Claim, Others, Sharing, claim};
 use super::survey::REFRESH;
 use super::values::Values;
+use super::{ApplyReport, Engine};
 use crate::clock::rfc3339;
 use crate::config::{
     Config, Generate, GenerateSource, OnFailure, Resource, SinkDeclaration, SinkTarget,
 };
 use crate::plan::Scope;
-use crate::report::{Event, Report, SinkOutcome};
+use crate::report::{Event, Outcome, Report, SinkOutcome};
+use crate::resource::{ActionKind, Address};
 use crate::secret::Secret;
 use crate::sink::{LastWritten, Put, Sink, Standing};
 use crate::state::{Keepsake, Lease};
@@ -90,12 +91,21 @@ impl Missing {
     }
 }
 
+/// A sink and what belongs there.
+struct Wanted<'a> {
+    sink: &'a SinkDeclaration,
+    value: Result<Secret, Missing>,
+    /// The resource that does not have this value yet.
+    behind: Option<&'a Address>,
+}
+
 /// Every declared sink with its value, in config order.
 fn declared<'a>(
     engine: &Engine<'a>,
     values: &Values,
     scope: &Scope,
-) -> Vec<(&'a SinkDeclaration, Result<Secret, Missing>)> {
+    behind: &BTreeMap<String, &'a Address>,
+) -> Vec<Wanted<'a>> {
     let config = engine.config;
     let chosen = config
         .resources
@@ -106,15 +116,27 @@ fn declared<'a>(
             output.sinks.iter().map(move |sink| {
                 let value = output_of(engine, values, &resource.address, field)
                     .ok_or_else(|| Missing::why(values, resource, field));
-                (sink, value)
+                let behind = None;
+                Wanted {
+                    sink,
+                    value,
+                    behind,
+                }
             })
         })
     });
     let generated = config.generate.iter().filter(|item| is_within(item, scope));
     let generated = generated.flat_map(|item| {
+        // What is copied from an output is as it is at its resource, whoever uses it.
+        let is_ours = !matches!(item.source, GenerateSource::InfraOutput { .. });
+        let behind = behind.get(&item.key).copied().filter(|_| is_ours);
         item.sinks.iter().map(move |sink| {
             let value = value_of(values, &item.key).ok_or(Missing::NotMade);
-            (sink, value)
+            Wanted {
+                sink,
+                value,
+                behind,
+            }
         })
     });
     outputs.chain(generated).collect()
@@ -167,6 +189,36 @@ fn looks_itself(target: &SinkTarget) -> bool {
     }
 }
 
+/// Secrets of our own making that a resource still has as they were, because its change in this
+/// apply did not come to its end; by key, with one such resource. Who is outside must not get a
+/// value that nothing inside takes yet.
+fn behind<'a>(engine: &Engine<'a>, report: &ApplyReport) -> BTreeMap<String, &'a Address> {
+    let mut behind = BTreeMap::new();
+    let left = report.actions.iter().filter(|action| {
+        matches!(action.action, ActionKind::Update | ActionKind::Replace)
+            && action.outcome != Outcome::Success
+            && action.made.is_none()
+    });
+    for action in left {
+        let resource = engine
+            .config
+            .resources
+            .iter()
+            .find(|resource| resource.address == action.address);
+        for value in resource
+            .iter()
+            .flat_map(|resource| resource.config.values())
+        {
+            value.declared(&mut |key| {
+                if let Some(resource) = resource {
+                    behind.insert(key.to_owned(), &resource.address);
+                }
+            });
+        }
+    }
+    behind
+}
+
 /// Writes everything in scope that is known. A failed write stops nothing else.
 pub async fn write_all(
     engine: &Engine<'_>,
@@ -174,11 +226,13 @@ pub async fn write_all(
     values: &Values,
     sinks: &Sinks,
     scope: &Scope,
+    report: &ApplyReport,
 ) -> Vec<SinkResult> {
     for sink in sinks.values() {
         sink.clean_up();
     }
-    let declared = declared(engine, values, scope);
+    let behind = behind(engine, report);
+    let declared = declared(engine, values, scope, &behind);
     if !declared.is_empty() {
         engine.reporter.say(Event::Section {
             title: "Sinks".to_owned(),
@@ -192,8 +246,8 @@ pub async fn write_all(
         Others::default()
     };
     let mut sharing = Sharing::default();
-    for (sink, value) in declared {
-        let result = write_one(engine, lease, sinks, sink, value, (&others, &mut sharing)).await;
+    for wanted in declared {
+        let result = write_one(engine, lease, sinks, wanted, (&others, &mut sharing)).await;
         say(engine, &result);
         results.push(result);
     }
@@ -201,7 +255,7 @@ pub async fn write_all(
     results
 }
 
-fn say(engine: &Engine<'_>, result: &SinkResult) {
+pub(super) fn say(engine: &Engine<'_>, result: &SinkResult) {
     engine.reporter.say(Event::SinkFinished {
         destination: result.destination.clone(),
         name: result.name.clone(),
@@ -214,10 +268,14 @@ async fn write_one(
     engine: &Engine<'_>,
     lease: &Lease,
     sinks: &Sinks,
-    declaration: &SinkDeclaration,
-    value: Result<Secret, Missing>,
+    wanted: Wanted<'_>,
     (others, sharing): (&Others, &mut Sharing),
 ) -> SinkResult {
+    let Wanted {
+        sink: declaration,
+        value,
+        behind,
+    } = wanted;
     let Some(target) = sinks.get(&declaration.target) else {
         return SinkResult {
             destination: format!("{:?}", declaration.target),
@@ -292,6 +350,12 @@ async fn write_one(
             result.outcome = SinkOutcome::Unchanged;
             return result;
         }
+    }
+    if let Some(address) = behind.filter(|_| !known) {
+        result.message = format!(
+            "`{address}`, which uses it, was not updated; the next run writes it when it is"
+        );
+        return result;
     }
     let is_ours = |value: &str| {
         let there = engine.keyring.fingerprint_text(value);

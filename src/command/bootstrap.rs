@@ -9,8 +9,9 @@ use serde_json::{Value as Json, json};
 
 use super::infra::{settle, unlock};
 use super::open::Opened;
-use super::{CommandResult, Desk, Problems};
+use super::{CommandResult, Desk, Problems, problem_json};
 use crate::actions::file::entry;
+use crate::apply::secrets::Generated;
 use crate::apply::values::Declared;
 use crate::apply::{Engine, credential, secrets};
 use crate::cli::infra::BootstrapArgs;
@@ -313,57 +314,94 @@ async fn under_lock(
             values.set_declared(key, Declared::Pending);
         }
     }
-    secrets::generate(&engine, lease, &mut values, &opened.secret_stores).await?;
-    let mut rows: Vec<(&str, &'static str)> = config
+    let generated = secrets::generate(&engine, lease, &mut values, &opened.secret_stores).await?;
+    if generated.made.is_empty() && generated.stored.is_empty() && !generated.problems.is_empty() {
+        let problems = generated.problems.into_iter();
+        return Err(Problems(problems.map(|(_, problem)| problem).collect()));
+    }
+    let mut rows: Vec<Row<'_>> = config
         .generate
         .iter()
         .filter(|item| !is_half(&item.source))
         .map(|item| {
-            let had = existing.contains(&item.key);
+            let is_new = generated.made.contains(&item.key);
             let status = match item.source {
                 GenerateSource::InfraOutput { .. } => "after-apply",
-                _ if had && arguments.force_rotate.contains(&item.key) => "rotated",
-                _ if had => "exists",
+                _ if !is_new => "exists",
+                _ if existing.contains(&item.key) => "rotated",
                 _ => "created",
             };
-            (item.key.as_str(), status)
+            Row {
+                key: &item.key,
+                status,
+                store: item.store.as_ref().and_then(|_| match item.source {
+                    GenerateSource::InfraOutput { .. } => None,
+                    _ => Some(stored(&generated, &item.key)),
+                }),
+            }
         })
         .collect();
     for item in &config.credentials {
         let had = existing.contains(&Half::SecretKey.of(&item.key));
-        let status = match (had, arguments.force_rotate.contains(&item.key)) {
+        let status = match (had, generated.made.contains(&item.key)) {
             (true, true) => "rotated",
             (true, false) => "exists",
-            (false, _) => "created",
+            (false, true) => "created",
+            (false, false) => "failed",
         };
-        rows.push((&item.key, status));
+        rows.push(Row {
+            key: &item.key,
+            status,
+            store: None,
+        });
     }
     let credentials = retire(desk, &engine, lease).await?;
     let mut text = String::new();
-    for (key, status) in &rows {
-        text.push_str(&format!(
-            "secret `{key}`: {}\n",
-            match *status {
-                "after-apply" => "copied after the next apply",
-                "exists" => "already exists — skipped",
-                status => status,
+    for Row { key, status, store } in &rows {
+        let what = match (*status, *store) {
+            ("after-apply", _) => "copied after the next apply",
+            ("exists", Some("written")) => "already exists — written to its store now",
+            ("exists", Some("failed")) => "already exists — its store could not be written",
+            ("exists", _) => "already exists — skipped",
+            ("failed", _) => "could not be made",
+            (status, _) => status,
+        };
+        let but = match (*status, *store) {
+            ("created" | "rotated", Some("failed")) => {
+                ", and kept in the state; its store could not be written"
             }
-        ));
+            _ => "",
+        };
+        text.push_str(&format!("secret `{key}`: {what}{but}\n"));
     }
     if rows.is_empty() {
         text.push_str("No secrets to generate.\n");
     }
-    if rows.iter().any(|(_, status)| *status == "rotated") {
+    if rows.iter().any(|row| {
+        row.status == "rotated" || (row.status, row.store) == ("exists", Some("written"))
+    }) {
         text.push_str("What uses a rotated secret gets it with the next apply.\n");
+    }
+    let exit = if generated.problems.is_empty() {
+        Exit::Done
+    } else {
+        text.push_str(
+            "Run `tidegate infra bootstrap` again, without `--force-rotate`, to finish.\n",
+        );
+        Exit::Partial
+    };
+    for (_, problem) in &generated.problems {
+        desk.ui.say(Event::Problem(Box::new(problem.clone())));
     }
     desk.ui.say(Event::Result { text });
     desk.emit(&json!({
         "command": "infra bootstrap",
         "config": config.path,
         "environment": config.environment,
-        "exit_code": 0,
-        "changed": state.is_some() || rows.iter().any(|(_, status)| matches!(*status, "created" | "rotated")),
-        "failed": false,
+        "exit_code": exit as u8,
+        "changed": state.is_some() || !(generated.made.is_empty() && generated.stored.is_empty()),
+        "failed": exit != Exit::Done,
+        "problems": generated.problems.iter().map(|(_, problem)| problem_json(problem)).collect::<Vec<_>>(),
         "state": {
             "location": opened.store.location(),
             "made": state.as_ref().map_or(Json::Null, |made| json!({
@@ -373,12 +411,30 @@ async fn under_lock(
                 "variables": made.variables.keys().collect::<Vec<_>>(),
             })),
         },
-        "secrets": rows.iter().map(|(key, status)| json!({
-            "key": key, "status": status,
+        "secrets": rows.iter().map(|row| json!({
+            "key": row.key, "status": row.status, "store": row.store,
         })).collect::<Vec<_>>(),
         "credentials": credentials,
     }));
-    Ok(Exit::Done)
+    Ok(exit)
+}
+
+/// How one secret stands in the end.
+struct Row<'a> {
+    key: &'a str,
+    status: &'static str,
+    /// What became of it in its store, if it has one and is written there before the apply.
+    store: Option<&'static str>,
+}
+
+fn stored(generated: &Generated, key: &str) -> &'static str {
+    if generated.problems.iter().any(|(name, _)| name == key) {
+        "failed"
+    } else if generated.stored.iter().any(|name| name == key) {
+        "written"
+    } else {
+        "unchanged"
+    }
 }
 
 /// Revokes what was replaced, where nothing waits for an apply to get the new one. Answers how each

@@ -44,7 +44,7 @@ async fn opened_run(
     if arguments.dry_run || is_empty {
         let engine = opened.engine(desk, config, parallelism, false).await?;
         let survey = survey(&engine).await?;
-        let written = written(&engine, &opened.sinks).await;
+        let written = taken_out(&engine, opened).await?;
         preview(
             desk,
             &survey.plan,
@@ -84,6 +84,21 @@ async fn opened_run(
         return result.map(|_| Exit::Failed);
     }
     result
+}
+
+/// Destination and name of everything that goes from places outside the state.
+async fn taken_out(
+    engine: &Engine<'_>,
+    opened: &Opened,
+) -> Result<Vec<(String, String)>, Problems> {
+    let mut all = written(engine, &opened.sinks).await;
+    let stored = secrets::stored(engine).await?;
+    all.extend(
+        stored
+            .into_iter()
+            .map(|(store, name)| (secrets::store_place(&store), name)),
+    );
+    Ok(all)
 }
 
 fn preview(
@@ -192,7 +207,7 @@ async fn under_lock(
     let survey = survey(&engine).await?;
     let owner = desk.owner(&arguments.owner)?;
     let credentials = credential::in_use(&engine).await?;
-    let written = written(&engine, &opened.sinks).await;
+    let written = taken_out(&engine, opened).await?;
     preview(desk, &survey.plan, &credentials, &written);
     let has_waiting = infra::say_waiting(desk, &engine).await?;
     let (plan, plan_id) = (survey.plan.clone(), survey.id.clone());
@@ -203,17 +218,14 @@ async fn under_lock(
     }
     // What goes needs no owner any more, so there is nothing to claim.
     ownership::check(&engine, &survey, &owner).await?;
-    let has_something = has_waiting || !(plan.is_empty() && credentials.is_empty());
+    let has_something =
+        has_waiting || !(plan.is_empty() && credentials.is_empty() && written.is_empty());
     if has_something && !arguments.approval.yes {
         ask(
             desk,
             &format!(
-                "Destroy {}{} of environment `{}`? Only `yes` is taken as a yes: ",
-                face::count(plan.summary().delete, "resource"),
-                match credentials.len() {
-                    0 => String::new(),
-                    number => format!(" and {}", face::count(number, "credential")),
-                },
+                "Destroy {} of environment `{}`? Only `yes` is taken as a yes: ",
+                what_goes(plan.summary().delete, credentials.len(), written.len()),
                 config.environment
             ),
             "the destroy",
@@ -244,7 +256,8 @@ async fn under_lock(
         if sinks.iter().any(|sink| sink.outcome == SinkOutcome::Failed) {
             exit = Exit::Partial;
         }
-        let left = secrets::remove_generated(&engine, lease, &opened.secret_stores).await;
+        let (stored, left) = secrets::remove_generated(&engine, lease, &opened.secret_stores).await;
+        sinks.extend(stored);
         if !(left.is_empty() && unfinished.is_empty() && unproven.is_empty()) {
             exit = Exit::Partial;
         }
@@ -274,6 +287,21 @@ async fn under_lock(
         false,
     ));
     Ok((exit, gone))
+}
+
+/// Counted in words, for the question.
+fn what_goes(resources: usize, credentials: usize, values: usize) -> String {
+    let mut all = face::count(resources, "resource");
+    if credentials > 0 {
+        all.push_str(&format!(" and {}", face::count(credentials, "credential")));
+    }
+    if values > 0 {
+        all.push_str(&format!(
+            ", and remove {} from sinks and secret stores,",
+            face::count(values, "value")
+        ));
+    }
+    all
 }
 
 fn verdict(report: &ApplyReport, exit: Exit, environment: &str) -> String {

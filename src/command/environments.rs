@@ -9,7 +9,7 @@ use crate::report::{Event, Report, Reporter as _};
 /// Environments named in one message.
 const AT_MOST: usize = 5;
 
-fn listed(names: &[String]) -> String {
+pub(super) fn listed(names: &[String]) -> String {
     let mut text = names
         .iter()
         .take(AT_MOST)

@@ -15,7 +15,6 @@ use crate::apply::survey::{declared as declared_as, owner_of, sort_outputs};
 use crate::apply::teardown::{is_same_provider, of_others};
 use crate::cli::infra::{ImportAllArgs, ImportArgs};
 use crate::config::{Config, Resource};
-use crate::disk::DiskExt as _;
 use crate::face::table;
 use crate::provider::ability::{Ability, Found};
 use crate::provider::hide::holds_credential;
@@ -381,19 +380,13 @@ async fn back_up(desk: &Desk, engine: &Engine<'_>, record: &Record) -> Result<St
         .await
         .map_err(Report::from)?
         .map_or(0, |head| head.serial);
-    let folder = engine
-        .config
-        .directory
-        .join(".tidegate/backup")
-        .join(encode(&engine.config.environment));
-    let file = folder.join(format!(
-        "{}.{serial}.json",
+    let what = format!(
+        "record-{}-serial-{serial}",
         encode(record.resource_id.as_str())
-    ));
+    );
     let bytes = record.document().map_err(Report::from)?;
-    desk.disk
-        .create_directories(&folder, 0o700)
-        .and_then(|()| desk.disk.write_atomic(&file, &bytes, 0o600))
+    let file = desk
+        .keep_copy(engine.config, &what, &bytes)
         .map_err(|error| {
             Report::error(
                 "import/no-backup",

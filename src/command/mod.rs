@@ -7,6 +7,7 @@ pub mod apply;
 pub mod bootstrap;
 pub mod cleanup;
 pub mod config;
+mod copies;
 pub mod derive;
 pub mod destroy;
 mod discover;

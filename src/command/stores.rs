@@ -9,7 +9,7 @@ use super::{Desk, Problems};
 use crate::actions::{self, context::RunnerEnvironment};
 use crate::apply::Providers;
 use crate::clock::rfc3339;
-use crate::config::{Config, Fault, StateDeclaration};
+use crate::config::{Config, Fault, StateDeclaration, backends::settings_of};
 use crate::random::hex_of;
 use crate::report::{Event, Exit, Report, Reporter as _, Severity, Span};
 use crate::resource::{Address, Map, Value};
@@ -28,16 +28,8 @@ const RECOVERY: &str = ".tidegate/recovery";
 /// Beyond the lease, how long a lock of another machine is watched before it counts as dead.
 const LAPSE_MARGIN: Duration = Duration::from_secs(5);
 
-/// What every store may be told.
+/// What a folder that stands in for the config's own store is told like that.
 const COMMON_KEYS: &[&str] = &["encrypt", "identity_file", "key_file"];
-const FILESYSTEM_KEYS: &[&str] = &["directory"];
-const POSTGRES_KEYS: &[&str] = &[
-    "dsn",
-    "connection_string",
-    "project",
-    "schema",
-    "sslrootcert",
-];
 
 /// The module's settings, with the place problems are said at.
 pub(super) struct Declared {
@@ -96,14 +88,13 @@ impl Declared {
         ) {
             fault("encrypt", self.wrong_encrypt());
         }
-        let known = match self.backend.as_str() {
+        match self.backend.as_str() {
             "filesystem" => {
                 if let Err(report) = self.text("directory", "state/directory") {
                     fault("directory", report);
                 }
-                FILESYSTEM_KEYS
             }
-            "memory" => &[],
+            "memory" => {}
             "postgres" => {
                 if let Err(report) = self.connection() {
                     fault("dsn", report);
@@ -118,7 +109,6 @@ impl Declared {
                         fault(key, report);
                     }
                 }
-                POSTGRES_KEYS
             }
             _ => {
                 match (
@@ -134,22 +124,22 @@ impl Declared {
                         }
                     }
                 }
-                return faults;
             }
-        };
-        for key in self.unknown(known) {
+        }
+        for key in self.unknown() {
             let warning = self.ignored(key);
             fault(key, warning);
         }
         faults
     }
 
-    /// Settings that mean nothing to the backend.
-    fn unknown<'s>(&'s self, known: &'s [&str]) -> impl Iterator<Item = &'s str> {
+    /// Settings that mean nothing to the backend, as far as it is known.
+    fn unknown(&self) -> impl Iterator<Item = &str> {
+        let known = settings_of(&self.backend);
         self.settings
             .keys()
             .map(String::as_str)
-            .filter(move |key| !known.contains(key) && !COMMON_KEYS.contains(key))
+            .filter(move |key| known.as_ref().is_some_and(|known| !known.contains(key)))
     }
 
     fn ignored(&self, key: &str) -> Report {
@@ -290,7 +280,7 @@ impl Desk {
     ) -> Result<Arc<dyn Store>, Report> {
         match declared.backend.as_str() {
             "filesystem" => {
-                self.warn_of_unknown(declared, FILESYSTEM_KEYS);
+                self.warn_of_unknown(declared);
                 self.refuse_vanishing_state(
                     config,
                     providers,
@@ -300,11 +290,11 @@ impl Desk {
                 self.open_filesystem(config, declared, key, encrypts)
             }
             "memory" => {
-                self.warn_of_unknown(declared, &[]);
+                self.warn_of_unknown(declared);
                 self.open_memory(config, declared, key)
             }
             "postgres" => {
-                self.warn_of_unknown(declared, POSTGRES_KEYS);
+                self.warn_of_unknown(declared);
                 self.open_postgres(config, declared, key, encrypts)
             }
             _ => self.open_served(config, declared, key, encrypts).await,
@@ -600,8 +590,8 @@ impl Desk {
     }
 
     /// Settings nobody reads are said, not refused: a config may be shared with another tool.
-    fn warn_of_unknown(&self, declared: &Declared, known: &[&str]) {
-        for key in declared.unknown(known) {
+    fn warn_of_unknown(&self, declared: &Declared) {
+        for key in declared.unknown() {
             self.ui.say(Event::Problem(Box::new(declared.ignored(key))));
         }
     }

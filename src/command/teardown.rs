@@ -419,7 +419,9 @@ async fn go(
         && let Some(lease) = lease
     {
         sinks = remove_all(&engine, lease, &opened.sinks).await;
-        problems.extend(secrets::remove_generated(&engine, lease, &opened.secret_stores).await);
+        let (stored, left) = secrets::remove_generated(&engine, lease, &opened.secret_stores).await;
+        problems.extend(left);
+        sinks.extend(stored);
         let sinks_left = sinks.iter().any(|sink| sink.outcome == SinkOutcome::Failed);
         if problems.is_empty() && !sinks_left {
             match engine.store.wipe_damaged(lease.clone()).await {

@@ -105,6 +105,8 @@ pub struct Story<'a> {
     pub warned: BTreeSet<String>,
     /// How the sinks were written.
     pub sinks: Vec<SinkResult>,
+    /// A secret store was written before the apply.
+    pub has_stored: bool,
     /// How the gates ended; `None` when they were not tried.
     pub gates: Option<Vec<GateReport>>,
     /// Why the gates were not tried.
@@ -123,6 +125,7 @@ impl Story<'_> {
     /// True when anything outside state was changed.
     pub fn changed(&self) -> bool {
         self.apply.changed()
+            || self.has_stored
             || self.sinks.iter().any(|sink| match sink.outcome {
                 SinkOutcome::Written => sink.remembered,
                 SinkOutcome::Removed => true,
@@ -332,6 +335,7 @@ async fn under_lock(
         result: ApplyResult::default(),
         warned,
         sinks: Vec::new(),
+        has_stored: false,
         gates: None,
         gate_skipped: "",
         problems: Vec::new(),
@@ -343,9 +347,25 @@ async fn under_lock(
     for (key, declared) in values.declared_secrets() {
         survey.values.set_declared(key, declared.clone());
     }
-    for name in generated {
+    for name in &generated.made {
         desk.ui.note(format!("Generated the secret `{name}`."));
     }
+    if !generated.problems.is_empty() {
+        // Nothing is made with a secret that is not where it belongs.
+        let mut problems: Vec<Report> = generated
+            .problems
+            .into_iter()
+            .map(|(_, problem)| problem)
+            .collect();
+        if let Some(first) = problems
+            .first_mut()
+            .filter(|_| !generated.stored.is_empty())
+        {
+            first.exit = Exit::Partial;
+        }
+        return Err(Problems(problems));
+    }
+    story.has_stored = !generated.stored.is_empty();
     secrets::reseal(&engine, lease, &survey).await?;
     let scope = survey.scope.clone();
     let values = if survey.plan.is_empty() {
@@ -397,7 +417,8 @@ async fn under_lock(
             &mut story.problems,
         )
         .await;
-        story.sinks = write_all(&engine, lease, &values, &opened.sinks, &scope).await;
+        let sinks = &opened.sinks;
+        story.sinks = write_all(&engine, lease, &values, sinks, &scope, &story.apply).await;
         if story.apply.is_success() && scope.is_everything() {
             story
                 .sinks
@@ -680,15 +701,9 @@ fn conclude(desk: &Desk, story: &mut Story<'_>) {
         Exit::Failed
     } else if story.apply.interrupted || desk.cancel.is_cancelled() {
         Exit::Interrupted
-    } else if failed > 0 {
-        if story.apply.changed() {
-            Exit::Partial
-        } else {
-            Exit::Failed
-        }
-    } else if !story.apply.is_success() {
-        // Nothing failed, and not everything was done.
-        if story.apply.changed() {
+    } else if failed > 0 || !story.apply.is_success() {
+        // Or nothing failed, and not everything was done. What was handed out is done, too.
+        if story.changed() {
             Exit::Partial
         } else {
             Exit::Failed

@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 mod agreement;
+pub mod backends;
 mod decode;
 mod document;
 mod expression;

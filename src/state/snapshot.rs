@@ -56,6 +56,11 @@ impl Snapshot {
         }
     }
 
+    /// True when nothing would be lost with it.
+    pub fn holds_nothing(&self) -> bool {
+        self.records.is_empty() && self.keepsakes.is_empty() && self.journal.is_empty()
+    }
+
     /// The document.
     ///
     /// # Errors

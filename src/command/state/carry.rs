@@ -38,11 +38,17 @@ impl Room<'_> {
         let target = &room.store;
         self.refuse_open_key(arguments, &room.config, target.as_ref())?;
         let change = &arguments.change;
+        // Before a lock makes a state of it. What a run could not save counts: the lock saves it.
+        if self.store.head().await.map_err(told)?.is_none()
+            && self.store.aside().await.map_err(told)?.is_none()
+        {
+            return Err(self.nothing().await?);
+        }
         // The serial that has arrived, once it has.
         let arrived = Cell::new(None);
         let moved = self
             .locked(change, async |source| {
-                let snapshot = self.need_snapshot().await?;
+                let snapshot = self.need_content().await?;
                 self.refuse_itself(source, target.as_ref()).await?;
                 let lease = self
                     .desk

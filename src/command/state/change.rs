@@ -4,10 +4,11 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::{Room, key_beside, on_disk, or_stopped, told};
+use super::{Room, on_disk, or_stopped, told};
 use crate::actions;
 use crate::apply::deposed;
 use crate::cli::{ChangeArgs, MvArgs, PushArgs, RestoreArgs, RmArgs, UnlockArgs, WipeArgs};
+use crate::command::copies::key_beside;
 use crate::command::state_key::Key;
 use crate::command::{CommandResult, Problems};
 use crate::face::count;

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{Room, told};
 use crate::cli::ListArgs;
-use crate::command::CommandResult;
+use crate::command::{CommandResult, environments};
 use crate::config::is_sensitive_name;
 use crate::face::{count, table};
 use crate::report::{Exit, Report};
@@ -215,6 +215,18 @@ impl Room<'_> {
                 path.display()
             ));
         }
+        let others = if snapshot.holds_nothing() && problems.is_empty() {
+            self.other_environments().await?
+        } else {
+            Vec::new()
+        };
+        if !others.is_empty() {
+            self.note(format!(
+                "Nothing is recorded for environment `{}`; this store has {}.",
+                self.config.environment,
+                environments::listed(&others)
+            ));
+        }
         if problems.is_empty() {
             self.note(format!(
                 "{}: {}, {}, all whole.",
@@ -258,7 +270,7 @@ impl Room<'_> {
     }
 
     pub(super) async fn backup(&self, output: Option<&Path>, with_key: bool) -> CommandResult {
-        let snapshot = self.need_snapshot().await?;
+        let snapshot = self.need_content().await?;
         let path = match output {
             Some(path) => {
                 self.write_document(path, &snapshot.encode().map_err(told)?)?;

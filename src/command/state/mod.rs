@@ -16,8 +16,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::copies::key_beside;
 use super::up::ask;
-use super::{CommandResult, Desk, Problems};
+use super::{CommandResult, Desk, Problems, environments};
 use crate::cli::{ChangeArgs, ConfigArgs, StateCommand};
 use crate::clock::rfc3339;
 use crate::config::{Config, Needs};
@@ -25,10 +26,8 @@ use crate::disk::{DiskError, DiskExt as _};
 use crate::random::encode_hex;
 use crate::report::{Event, Exit, Report, Reporter as _};
 use crate::secret::Keyring;
-use crate::state::{Damage, Lease, Salvage, Snapshot, Store, StoreError, lease, name};
+use crate::state::{Damage, Lease, Salvage, Snapshot, Store, StoreError, lease};
 
-/// Folder of copies, beside the config.
-const BACKUPS: &str = ".tidegate/backups";
 /// How long a lock is given back for when we are to stop.
 const PARTING: Duration = Duration::from_secs(3);
 /// Largest document read.
@@ -78,13 +77,6 @@ struct Room<'a> {
     store: Arc<dyn Store>,
 }
 
-/// Where the key of a copy is kept.
-fn key_beside(copy: &Path) -> PathBuf {
-    let mut path = copy.as_os_str().to_owned();
-    path.push(".key");
-    path.into()
-}
-
 fn told(error: StoreError) -> Problems {
     Report::from(error).into()
 }
@@ -128,15 +120,50 @@ impl<'a> Room<'a> {
 
     /// Everything, or an error when there is nothing.
     async fn need_snapshot(&self) -> Result<Snapshot, Problems> {
-        self.store.snapshot().await.map_err(told)?.ok_or_else(|| {
-            Report::error(
-                "state/empty",
-                format!("nothing is recorded in {}", self.store.location()),
+        match self.store.snapshot().await.map_err(told)? {
+            Some(snapshot) => Ok(snapshot),
+            None => Err(self.nothing().await?),
+        }
+    }
+
+    /// The same, of a state that is worth keeping: a lock alone leaves one that holds nothing.
+    async fn need_content(&self) -> Result<Snapshot, Problems> {
+        let snapshot = self.need_snapshot().await?;
+        if snapshot.holds_nothing() {
+            return Err(self.nothing().await?);
+        }
+        Ok(snapshot)
+    }
+
+    /// That there is nothing, and which environments the store has instead: most often one of them was
+    /// meant.
+    async fn nothing(&self) -> Result<Problems, Problems> {
+        let report = Report::error(
+            "state/empty",
+            format!(
+                "nothing is recorded for environment `{}` in {}",
+                self.config.environment,
+                self.store.location()
+            ),
+        )
+        .exit(Exit::Usage);
+        let others = self.other_environments().await?;
+        let fix = if others.is_empty() {
+            "check `--env` and `--config`".to_owned()
+        } else {
+            format!(
+                "that store has {}; name the one that is meant with `--env`",
+                environments::listed(&others)
             )
-            .fix("check `--env` and `--config`")
-            .exit(Exit::Usage)
-            .into()
-        })
+        };
+        Ok(report.fix(fix).into())
+    }
+
+    /// What else this store has.
+    async fn other_environments(&self) -> Result<Vec<String>, Problems> {
+        let mut names = self.store.environments().await.map_err(told)?;
+        names.retain(|name| *name != self.config.environment);
+        Ok(names)
     }
 
     /// The state as it stands. Of a damaged one, with `force`, what can be read of it: what cannot is
@@ -225,21 +252,19 @@ impl<'a> Room<'a> {
 
     /// Keeps a copy of what is there, before it is changed. Says where.
     fn keep_copy(&self, snapshot: &Snapshot) -> Result<PathBuf, Problems> {
-        let at = rfc3339(self.desk.clock.now()).replace(['-', ':'], "");
-        let folder = self
-            .config
-            .directory
-            .join(BACKUPS)
-            .join(name::encode(&self.config.environment));
-        let disk = self.desk.disk.as_ref();
-        disk.create_directories(&folder, 0o700).map_err(on_disk)?;
-        let ignore = self.config.directory.join(BACKUPS).join(".gitignore");
-        if disk.entry(&ignore).map_err(on_disk)?.is_none() {
-            disk.write_atomic(&ignore, b"*\n", 0o600).map_err(on_disk)?;
-        }
-        // A second copy within the same second and of the same serial is the same copy.
-        let path = folder.join(format!("{at}-serial-{}.json", snapshot.serial));
-        self.keep_document(&path, &snapshot.encode().map_err(told)?)?;
+        // The lineage tells whose copy it is; it comes from the store, so it is no name of ours.
+        let lineage: String = snapshot
+            .lineage
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(8)
+            .collect();
+        let what = format!("serial-{}-{lineage}", snapshot.serial);
+        let bytes = snapshot.encode().map_err(told)?;
+        let path = self
+            .desk
+            .keep_copy(&self.config, &what, &bytes)
+            .map_err(on_disk)?;
         self.note(format!(
             "A copy of the state as it was in {} is in {}; `tidegate state restore` takes it back.",
             self.store.location(),

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::Resolver;
 use super::names::Meaning;
 use super::values::{KeyPath, Place};
+use crate::config::backends::{meant_by, settings_of};
 use crate::config::decode::{Text, bad_word, printable, wrong_type};
 use crate::config::resolved::{ProviderDeclaration, StateDeclaration};
 use crate::config::schema::{Module, Override};
@@ -52,16 +53,6 @@ const BUILT_IN_BACKENDS: [&str; 3] = ["filesystem", "memory", "postgres"];
 
 /// Those of the plugin that comes with every release.
 const BUNDLED_BACKENDS: [&str; 4] = ["s3", "spaces", "gcs", "azure_blob"];
-
-/// Settings of the filesystem backend; another one is probably a misspelling.
-const FILESYSTEM_KEYS: [&str; 6] = [
-    "backend",
-    "directory",
-    "encrypt",
-    "ephemeral",
-    "identity_file",
-    "key_file",
-];
 
 /// What a module is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -399,9 +390,7 @@ impl<'a> Resolver<'a> {
                     }
                 },
             };
-            if backend == "filesystem" {
-                self.check_filesystem(module);
-            }
+            self.check_settings(module, &backend);
             let config = self.map(
                 &module.config,
                 &path,
@@ -464,22 +453,27 @@ impl<'a> Resolver<'a> {
         BUILT_IN_BACKENDS[0].to_owned()
     }
 
-    fn check_filesystem(&mut self, module: &Prepared<'a>) {
+    /// A setting that is nearly one of the backend's is a slip, and is said here, where the place is
+    /// known: the state would be looked for somewhere else. Others may be meant for another tool.
+    fn check_settings(&mut self, module: &Prepared<'a>, backend: &str) {
+        let Some(known) = settings_of(backend) else {
+            return;
+        };
         for entry in module.config.iter() {
-            if FILESYSTEM_KEYS.contains(&entry.key.as_str()) {
+            let key = entry.key.as_str();
+            if known.contains(&key) {
                 continue;
             }
-            if let Some(near) = self.problems.nearest(&entry.key, FILESYSTEM_KEYS) {
+            let near = self.problems.nearest(key, known.iter().copied());
+            if let Some(near) = near.or_else(|| meant_by(backend, key)) {
                 self.problems.error(
                     entry.key_at,
                     Report::error(
                         "config/unknown-key",
-                        format!(
-                            "the filesystem state has no setting `{}`",
-                            printable(&entry.key)
-                        ),
+                        format!("the {backend} state has no setting `{}`", printable(key)),
                     )
-                    .label(format!("did you mean `{near}`?")),
+                    .label(format!("did you mean `{near}`?"))
+                    .fix(format!("write `{near}`, or take the setting out")),
                 );
             }
         }

@@ -270,6 +270,55 @@ fn a_state_without_what_its_backend_needs_is_found_by_validating() {
             "{settings}: {said}"
         );
     }
+    for (settings, typed, meant) in [
+        ("path: ./st", "path", "directory"),
+        ("directry: ./st", "directry", "directory"),
+        (
+            "backend: postgres, dsn: 'postgres://h/d', project: p, shema: x",
+            "shema",
+            "schema",
+        ),
+        (
+            "backend: s3, bucket: b, prefx: x, project: p",
+            "prefx",
+            "prefix",
+        ),
+        (
+            "backend: spaces, bucket: b, project: p, endpiont: x",
+            "endpiont",
+            "endpoint",
+        ),
+        (
+            "backend: gcs, bucket: b, project: p, anonymus: true",
+            "anonymus",
+            "anonymous",
+        ),
+        (
+            "backend: azure_blob, container: b, project: p, acount: x",
+            "acount",
+            "account",
+        ),
+    ] {
+        let config = format!("modules: [{{name: st, type: iac.state, config: {{{settings}}}}}]\n");
+        let (code, said) = validate(&config, None);
+        assert_eq!(code, 2, "{settings}: {said}");
+        for part in [
+            format!("state has no setting `{typed}`"),
+            format!("write `{meant}`"),
+            format!("infra.yaml:1:{}", config.find(typed).unwrap() + 1),
+        ] {
+            assert!(said.contains(&part), "{part}: {said}");
+        }
+    }
+    let (code, said) = validate(
+        "modules: [{name: st, type: iac.state, config: {backend: s3, bucket: b, project: p, foo: 2}}]\n",
+        None,
+    );
+    assert_eq!(code, 0, "{said}");
+    assert!(
+        said.contains("the s3 state has no setting `foo`; it is ignored"),
+        "{said}"
+    );
     let (code, said) = validate(
         "modules: [{name: st, type: iac.state, config: {foo: 2}}]\n",
         None,

@@ -322,3 +322,60 @@ fn mistakes_of_a_config_lead_to_what_is_right() {
         assert!(!text.contains(never), "{config}\n{text}");
     }
 }
+
+/// A service takes one secret; the other one nobody takes.
+const ROTATED: &str = r#"modules:
+  - {name: here, type: iac.provider, config: {provider: local, root: ./made}}
+  - name: web
+    type: infra.container_service
+    config: {provider: here, command: [sh, -c, "test -e broken && exit 3; exec sleep 600"], env_vars_secret: {TAKEN: "${TAKEN}"}}
+secrets:
+  generate:
+    - {key: TAKEN, type: random_hex, sinks: [{type: dotenv, path: .env, name: TAKEN}]}
+    - {key: FREE, type: random_hex, sinks: [{type: dotenv, path: .env, name: FREE}]}
+"#;
+
+#[test]
+fn a_secret_goes_to_nobody_while_what_uses_it_has_the_old_one() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("infra.yaml"), ROTATED).unwrap();
+    let run = |arguments: &[&str], code| {
+        Run::new(folder.path(), arguments)
+            .output()
+            .expect_code(code)
+    };
+    let held = || {
+        let text = fs::read_to_string(folder.path().join(".env")).unwrap();
+        ["TAKEN", "FREE"].map(|name| {
+            let line = text.lines().find(|line| line.starts_with(name));
+            line.unwrap().to_owned()
+        })
+    };
+    run(&["up"], 0);
+    let before = held();
+    run(&["infra", "bootstrap", "--force-rotate", "TAKEN,FREE"], 0);
+    fs::write(folder.path().join("broken"), "").unwrap();
+    let failed = run(&["up", "--json"], 6);
+    let document: serde_json::Value = serde_json::from_str(&failed.stdout()).unwrap();
+    let status = |name: &str| {
+        let rows = document["sinks"].as_array().unwrap();
+        let row = rows.iter().find(|row| row["name"] == name).unwrap();
+        (row["status"].clone(), row["error"].clone())
+    };
+    assert_eq!(status("FREE").0, "written");
+    let (word, why) = status("TAKEN");
+    assert_eq!(word, "skipped");
+    assert!(
+        why.as_str().unwrap().contains("`web`, which uses it"),
+        "{why}"
+    );
+    let half = held();
+    assert_eq!(half[0], before[0], "nothing runs with the new one");
+    assert_ne!(half[1], before[1]);
+    // Alone, a change that failed has done nothing.
+    run(&["up"], 1);
+    fs::remove_file(folder.path().join("broken")).unwrap();
+    run(&["up"], 0);
+    assert_ne!(held()[0], before[0]);
+    run(&["infra", "destroy", "--yes"], 0);
+}

@@ -298,7 +298,10 @@ impl Life {
                         values.set_declared(&half.of("KEY"), Declared::Pending);
                     }
                 }
-                generate(&engine, &lease, &mut values, &stores).await?;
+                let generated = generate(&engine, &lease, &mut values, &stores).await?;
+                if let Some((_, problem)) = generated.problems.into_iter().next() {
+                    return Err(problem);
+                }
                 drop(credential::retire(&engine, &lease, |_| true).await);
                 Ok(())
             }

@@ -249,6 +249,34 @@ fn a_pulled_state_can_be_pushed_and_a_stale_one_is_refused() {
 }
 
 #[test]
+fn an_environment_that_has_nothing_is_neither_moved_nor_copied() {
+    let lab = Lab::applied();
+    for line in [
+        "state migrate --to filesystem=other --env staging --yes",
+        "state backup --env staging",
+    ] {
+        let refused = lab.run(line).expect_code(2);
+        let text = refused.stderr();
+        assert!(
+            text.contains("state/empty") && text.contains("that store has `dev`"),
+            "{text}"
+        );
+    }
+    let looked = lab.run("state verify --env staging").expect_code(0);
+    let text = looked.stderr();
+    assert!(text.contains("this store has `dev`"), "{text}");
+    assert!(!lab.path(".tidegate/state/staging").exists());
+    assert!(!lab.path("other").exists());
+    // A lock that was once taken there makes it no more than it was.
+    lab.run("state rm nothing --env staging --yes")
+        .expect_code(2);
+    lab.run("state migrate --to filesystem=other --env staging --yes")
+        .expect_code(2);
+    lab.run("state migrate --to filesystem=other --env dev --yes")
+        .expect_code(0);
+}
+
+#[test]
 fn damage_is_found_and_named() {
     let lab = Lab::applied();
     let path = lab.path(".tidegate/state/dev/records/db.cbor");

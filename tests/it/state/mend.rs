@@ -462,3 +462,42 @@ fn a_config_beside_another_one_has_no_state_of_it() {
         serde_json::json!(["dev"])
     );
 }
+
+/// Two configs of one folder, each with a state of its own, give theirs up in the same moment.
+#[test]
+fn what_two_configs_wiped_comes_back_to_each() {
+    let lab = Lab::new();
+    let mut digests = Vec::new();
+    for name in ["a", "b"] {
+        let state = format!(
+            "modules:\n  - {{name: state, type: iac.state, config: {{backend: filesystem, directory: ./{name}}}}}\n"
+        );
+        let config = CONFIG
+            .replace("modules:\n", &state)
+            .replace("./.tidegate/resources", &format!("./made-{name}"));
+        std::fs::write(lab.path(&format!("{name}.yaml")), config).unwrap();
+        lab.run(&format!("infra apply -c {name}.yaml --env dev --yes"))
+            .expect_code(0);
+        let pulled = lab.json(&format!("state pull -c {name}.yaml --env dev"));
+        digests.push(pulled["digest"].clone());
+    }
+    for name in ["a", "b"] {
+        lab.run(&format!("state wipe -c {name}.yaml --env dev --yes"))
+            .expect_code(0);
+    }
+    let kept = copies(&lab, ".json");
+    assert_eq!((kept.len(), copies(&lab, ".key").len()), (2, 2), "{kept:?}");
+    for (name, digest) in ["a", "b"].into_iter().zip(digests) {
+        let restored = kept.iter().any(|copy| {
+            lab.run(&format!(
+                "state restore {} -c {name}.yaml --env dev --yes",
+                copy.display()
+            ))
+            .expect_code(0);
+            lab.json(&format!("state pull -c {name}.yaml --env dev"))["digest"] == digest
+        });
+        assert!(restored, "{name}");
+        lab.run(&format!("state verify -c {name}.yaml --env dev"))
+            .expect_code(0);
+    }
+}

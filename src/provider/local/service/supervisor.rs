@@ -238,10 +238,14 @@ impl Supervisor<'_> {
             let [out, err] = &mut output;
             tokio::select! {
                 ended = child.wait() => break ended,
-                () = out.read() => self.append_taken(out),
-                () = err.read() => self.append_taken(err),
+                () = out.read() => self.append_lines(out),
+                () = err.read() => self.append_lines(err),
                 _ = self.terminate.recv(), if !self.stopping => self.stopping = true,
                 () = &mut tick => {
+                    for stream in [out, err] {
+                        let beginning = stream.beginning();
+                        self.append(&beginning);
+                    }
                     let now = self.clock.monotonic();
                     if !settled && kill_at.is_none() && now.saturating_sub(started) >= SETTLE {
                         settled = true;
@@ -389,13 +393,13 @@ impl Supervisor<'_> {
         }
     }
 
-    fn append_taken(&mut self, stream: &mut Stream) {
-        let taken = std::mem::take(&mut stream.filtered);
-        self.append(&taken);
+    fn append_lines(&mut self, stream: &mut Stream) {
+        let lines = stream.lines();
+        self.append(&lines);
     }
 
     fn append(&mut self, bytes: &[u8]) {
-        if !self.lock.is_in_place() {
+        if bytes.is_empty() || !self.lock.is_in_place() {
             return;
         }
         // A full disk loses log lines; it must not stop the service.
@@ -414,6 +418,12 @@ fn delay(failures: u32) -> Duration {
         .min(DELAY_MAX)
 }
 
+/// Where the last whole line ends.
+fn end_of_lines(bytes: &[u8]) -> usize {
+    let last = bytes.iter().rposition(|byte| *byte == b'\n');
+    last.map_or(0, |at| at + 1)
+}
+
 enum Pipe {
     Out(tokio::process::ChildStdout),
     Err(tokio::process::ChildStderr),
@@ -425,6 +435,8 @@ struct Stream {
     filter: Filter,
     buffer: Box<[u8; 16 * 1024]>,
     filtered: Vec<u8>,
+    /// What is in `filtered` was there at the last look already.
+    is_quiet: bool,
 }
 
 impl Stream {
@@ -434,6 +446,7 @@ impl Stream {
             filter: masker.filter(),
             buffer: Box::new([0; 16 * 1024]),
             filtered: Vec::new(),
+            is_quiet: false,
         }
     }
 
@@ -445,8 +458,41 @@ impl Stream {
             None => std::future::pending().await,
         };
         match read {
-            Ok(bytes) if bytes > 0 => self.filter.push(&self.buffer[..bytes], &mut self.filtered),
+            Ok(bytes) if bytes > 0 => self.take(bytes),
             Ok(_) | Err(_) => self.pipe = None,
+        }
+    }
+
+    /// Filters so many bytes of the buffer. A line is a message: its end does not wait for the next.
+    fn take(&mut self, bytes: usize) {
+        let read = &self.buffer[..bytes];
+        let (lines, rest) = read.split_at(end_of_lines(read));
+        if !lines.is_empty() {
+            self.filter.push(lines, &mut self.filtered);
+            self.filter.end_message(&mut self.filtered);
+        }
+        self.filter.push(rest, &mut self.filtered);
+    }
+
+    /// The whole lines, so that those of the other output do not end up in the middle of one. What is
+    /// too long for a line goes as far as it came.
+    fn lines(&mut self) -> Vec<u8> {
+        const BYTES_MAX: usize = 64 * 1024;
+        let until = match self.filtered.len() {
+            length if length > BYTES_MAX => length,
+            _ => end_of_lines(&self.filtered),
+        };
+        let rest = self.filtered.split_off(until);
+        self.is_quiet = false;
+        std::mem::replace(&mut self.filtered, rest)
+    }
+
+    /// The beginning of a line, such as a prompt, when nothing has come after it since the last look.
+    fn beginning(&mut self) -> Vec<u8> {
+        if std::mem::replace(&mut self.is_quiet, true) {
+            std::mem::take(&mut self.filtered)
+        } else {
+            Vec::new()
         }
     }
 
@@ -470,6 +516,26 @@ impl Stream {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The letters and the line end that a secret could begin with are not kept for the next line.
+    #[test]
+    fn lines_of_two_outputs_stay_whole_beside_a_secret() {
+        let masker = Masker::default();
+        let _secret = masker.admit("test", "danger-zone-4711".to_owned());
+        let mut stream = Stream::new(None, &masker);
+        let mut said = |text: &str| {
+            stream.buffer[..text.len()].copy_from_slice(text.as_bytes());
+            stream.take(text.len());
+            String::from_utf8(stream.lines()).unwrap()
+        };
+        assert_eq!(said("all is fine and dan\n"), "all is fine and dan\n");
+        assert_eq!(said("no route to d\nhalf a "), "no route to d\n");
+        assert_eq!(said("line\nkey=danger-zo"), "half a line\n");
+        assert_eq!(said("ne-4711\nready> "), "key=***\n");
+        assert!(stream.beginning().is_empty(), "more may come");
+        assert_eq!(stream.beginning(), b"ready> ");
+        assert!(stream.beginning().is_empty());
+    }
 
     #[test]
     fn delays_double_up_to_half_a_minute() {
