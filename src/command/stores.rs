@@ -1,5 +1,6 @@
 //! From the `iac.state` module to an open store. The only place that knows which stores there are.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -287,7 +288,11 @@ impl Desk {
                     declared.ephemeral,
                     declared.at.as_ref(),
                 )?;
-                self.open_filesystem(config, declared, key, encrypts)
+                let (store, other) = self.open_filesystem(config, declared, key, encrypts)?;
+                if let Some(other) = other {
+                    self.is_shared_with(config, store.as_ref(), &other).await?;
+                }
+                Ok(store)
             }
             "memory" => {
                 self.warn_of_unknown(declared);
@@ -336,13 +341,40 @@ impl Desk {
         Neighbours::new(Arc::clone(&self.processes))
     }
 
+    /// Refuses the default state that another config of the folder made, unless this one declares half of
+    /// what is recorded or more: then they are versions of one.
+    async fn is_shared_with(
+        &self,
+        config: &Config,
+        store: &dyn Store,
+        other: &str,
+    ) -> Result<(), Report> {
+        // One that is damaged is for the commands that mend it.
+        let Ok(records) = store.list().await else {
+            return Ok(());
+        };
+        let declared: BTreeSet<_> = config.resources.iter().map(|one| &one.address).collect();
+        let in_common = records
+            .iter()
+            .filter(|record| declared.contains(&record.resource_id))
+            .count();
+        if in_common * 2 >= records.len() {
+            self.ui.note(format!(
+                "That state was made with `{other}`; this config goes on with it."
+            ));
+            return Ok(());
+        }
+        Err(other_config(&config.path, other))
+    }
+
+    /// The store, and the config that made its default folder when that was another one.
     fn open_filesystem(
         &self,
         config: &Config,
         declared: &Declared,
         key: Option<Key>,
         encrypts: bool,
-    ) -> Result<Arc<dyn Store>, Report> {
+    ) -> Result<(Arc<dyn Store>, Option<String>), Report> {
         let directory = declared.text("directory", "state/directory")?;
         // Without the dots that `.` and `./st` would leave in every message.
         let root: PathBuf = config
@@ -364,13 +396,12 @@ impl Desk {
             Arc::clone(&self.random),
         )
         .map_err(Report::from)?;
+        let mut other = None;
         if directory.is_none()
             && let Some(name) = config.path.file_name()
         {
             store = store.of_config(&name.to_string_lossy());
-            if let Some(other) = store.claimed_by().map_err(Report::from)? {
-                return Err(other_config(&config.path, &other));
-            }
+            other = store.claimed_by().map_err(Report::from)?;
         }
         if let Some(key) = key {
             store = store.with_key(*key);
@@ -378,7 +409,7 @@ impl Desk {
                 store = store.with_encryption(&key);
             }
         }
-        Ok(Arc::new(store))
+        Ok((Arc::new(store), other))
     }
 
     /// A folder as the store of `config`'s environment. Its key is kept where the config keeps that of
@@ -409,7 +440,11 @@ impl Desk {
         };
         let key = self.state_key(config, &declared)?;
         let encrypts = encrypts(&declared, key.is_some())?;
-        self.open_filesystem(config, &declared, key, encrypts)
+        let (store, other) = self.open_filesystem(config, &declared, key, encrypts)?;
+        match other {
+            Some(other) => Err(other_config(&config.path, &other)),
+            None => Ok(store),
+        }
     }
 
     fn open_memory(
