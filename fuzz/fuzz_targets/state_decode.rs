@@ -49,7 +49,7 @@ fn check(bytes: &[u8]) {
         assert_eq!(journal.good_bytes + journal.torn_bytes, bytes.len());
     }
     if let Ok(imported) = tfstate::import(bytes, "it", "now") {
-        let records: Vec<Record> = imported.into_iter().map(|one| one.record).collect();
+        let records: Vec<Record> = imported.records.into_iter().map(|one| one.record).collect();
         drop(upstream::write(&records));
     }
     drop(upstream::read(

@@ -723,6 +723,10 @@ fn conclude(desk: &Desk, story: &mut Story<'_>) {
         Exit::Done
     };
     story.next = match story.exit {
+        // After a deployment by a workflow nobody wants to be told how to take it down again.
+        Exit::Done if desk.ui.is_in_actions() => {
+            vec![format!("tidegate infra outputs {place}")]
+        }
         Exit::Done => vec![
             format!("tidegate infra outputs {place}"),
             format!("tidegate infra destroy {place}"),

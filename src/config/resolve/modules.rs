@@ -95,6 +95,35 @@ impl Prepared<'_> {
 }
 
 impl<'a> Resolver<'a> {
+    /// A module may declare environments of its own, but one that is nearly called like one of the file's
+    /// is more often that one, misspelt: what is written there would be heeded nowhere.
+    fn check_environments(&mut self, module: &Module) {
+        let listed = || {
+            self.merged
+                .environments
+                .iter()
+                .map(|(name, _)| name.value.as_str())
+        };
+        for (name, _) in module.environments.iter().flat_map(|table| table.iter()) {
+            if listed().any(|one| one == name.value) {
+                continue;
+            }
+            let Some(near) = self.problems.nearest(&name.value, listed()) else {
+                continue;
+            };
+            let report = Report::warning(
+                "config/unlisted-environment",
+                format!(
+                    "`environments:` of the file does not list `{}`",
+                    printable(&name.value)
+                ),
+            )
+            .label(format!("did you mean `{}`?", printable(near)))
+            .fix("if it is an environment of its own, list it there, too");
+            self.problems.warning(name.at, report);
+        }
+    }
+
     /// Chooses modules, lays overrides over, lifts names.
     pub(super) fn prepare(&mut self) -> Vec<Prepared<'a>> {
         let merged = self.merged;
@@ -105,6 +134,7 @@ impl<'a> Resolver<'a> {
                 continue;
             };
             self.check_name(name);
+            self.check_environments(module);
             let category = category(&kind.value);
             let changes = self
                 .environment

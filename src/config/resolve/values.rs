@@ -550,6 +550,15 @@ impl Resolver<'_> {
                     "config/unknown-module",
                     format!("{who} `{shown}`, and no module has that name"),
                 );
+                // `${{ secrets.TOKEN }}`, as a workflow has it.
+                if name.starts_with('{') {
+                    let report = report
+                        .label("an expression of GitHub's")
+                        .because("GitHub evaluates these in workflow files, not in this one")
+                        .fix("set a variable to it in the workflow (`env: {TOKEN: ${{ secrets.TOKEN }}}`), and write `${TOKEN}` here");
+                    self.problems.error(at, report);
+                    return None;
+                }
                 report = match near {
                     Some(near) => report.label(format!("did you mean `{}`?", printable(&near))),
                     None => report.label("no such module"),

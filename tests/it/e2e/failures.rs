@@ -287,6 +287,11 @@ fn mistakes_of_a_config_lead_to_what_is_right() {
             "it takes",
         ),
         (
+            format!("{head}{service}env_vars: {{P: '${{{{ secrets.P }}}}'}}}}}}\n"),
+            "an expression of GitHub's",
+            "no such module",
+        ),
+        (
             format!("{head}{service}zzz: 80}}}}\n"),
             "working_directory",
             "…",
@@ -321,6 +326,23 @@ fn mistakes_of_a_config_lead_to_what_is_right() {
         assert!(text.contains(said), "{config}\n{text}");
         assert!(!text.contains(never), "{config}\n{text}");
     }
+}
+
+#[test]
+fn an_environment_of_a_module_that_is_nearly_one_of_the_files_is_warned_of_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = "environments: {staging: {}, prod: {}}\nmodules:\n  - {name: here, type: iac.provider, config: {provider: local, root: ./r}}\n  - {name: a, type: infra.storage, config: {provider: here}, environments: {stagin: null, preview: null}}\n";
+    fs::write(folder.path().join("infra.yaml"), config).unwrap();
+    let text = Run::new(folder.path(), &["config", "validate"])
+        .output()
+        .expect_code(0)
+        .stderr();
+    assert_eq!(
+        text.matches("config/unlisted-environment").count(),
+        1,
+        "{text}"
+    );
+    assert!(text.contains("did you mean `staging`?"), "{text}");
 }
 
 /// A service takes one secret; the other one nobody takes.
