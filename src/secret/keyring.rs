@@ -151,35 +151,20 @@ impl Keyring {
         place: &str,
         sealed: &str,
     ) -> Result<Secret, SealedValueError> {
-        self.opened(place, sealed)
-            .map(|text| masker.admit(place, text))
+        self.open_with(place, sealed, |text| masker.admit(place, text))
     }
 
-    /// The same of an output on record, which may be sealed only because nobody knew what it is.
-    pub fn open_output(
+    /// The same, of what may be sealed only because nobody knew what it was: `take` is how the masker is
+    /// to know it.
+    pub fn open_with(
         &self,
-        masker: &Masker,
         place: &str,
         sealed: &str,
+        take: impl FnOnce(String) -> Secret,
     ) -> Result<Secret, SealedValueError> {
-        self.opened(place, sealed)
-            .map(|text| masker.suspect(place, text))
-    }
-
-    /// The same of one of which nobody knows whether it is a secret.
-    pub fn open_concealed(
-        &self,
-        masker: &Masker,
-        place: &str,
-        sealed: &str,
-    ) -> Result<Secret, SealedValueError> {
-        self.opened(place, sealed).map(|text| masker.conceal(text))
-    }
-
-    fn opened(&self, place: &str, sealed: &str) -> Result<String, SealedValueError> {
         let bytes = self.open_bytes(place, sealed)?;
         let text = std::str::from_utf8(&bytes).map_err(|_| SealedValueError)?;
-        Ok(text.to_owned())
+        Ok(take(text.to_owned()))
     }
 }
 

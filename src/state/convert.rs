@@ -261,11 +261,13 @@ pub fn to_recorded(
                     });
                 }
                 let place = output_place(environment, address, name);
-                let opened = if record.error == CUT_OFF {
-                    keyring.open_concealed(masker, &place, &sealed.sealed)
-                } else {
-                    keyring.open_output(masker, &place, &sealed.sealed)
-                };
+                let opened = keyring.open_with(&place, &sealed.sealed, |text| {
+                    if record.error == CUT_OFF {
+                        masker.conceal(text)
+                    } else {
+                        masker.suspect(&place, text)
+                    }
+                });
                 let secret = opened.map_err(|source| RecordError::Sealed {
                     address: address.clone(),
                     part: format!("output `{name}`"),

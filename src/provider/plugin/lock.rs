@@ -74,6 +74,20 @@ fn files(disk: &dyn Disk, base: &Path, name: &str) -> Vec<PathBuf> {
     files
 }
 
+/// The project's locks, and where each stands.
+fn locks(disk: &dyn Disk, base: &Path) -> Result<Vec<(PathBuf, Lock)>, Report> {
+    let mut locks = Vec::new();
+    for path in files(disk, base, DEFAULT_LOCK) {
+        if let Some(text) = text_of(disk, &path)? {
+            let lock = Lock::read(&path, &text).map_err(|problems| {
+                unreadable(&path, problems.into_iter().map(|report| report.message))
+            })?;
+            locks.push((path, lock));
+        }
+    }
+    Ok(locks)
+}
+
 /// The lock of the project that says which plugins are trusted and does not name this one; `None` when it
 /// names it, and when there is no lock that names any.
 pub fn passed_over(
@@ -83,13 +97,7 @@ pub fn passed_over(
 ) -> Result<Option<PathBuf>, Report> {
     let names = [plugin.name.as_str(), plugin.manifest.name.as_str()];
     let mut passed_over = None;
-    for path in files(disk, base, DEFAULT_LOCK) {
-        let Some(text) = text_of(disk, &path)? else {
-            continue;
-        };
-        let lock = Lock::read(&path, &text).map_err(|problems| {
-            unreadable(&path, problems.into_iter().map(|report| report.message))
-        })?;
+    for (path, lock) in locks(disk, base)? {
         if names.iter().any(|name| lock.get(name).is_some()) {
             return Ok(None);
         }
@@ -103,13 +111,7 @@ pub fn passed_over(
 /// Plugins that the project's locks pin and `installed` does not have.
 pub fn missing(disk: &dyn Disk, base: &Path, installed: &[String]) -> Result<Vec<String>, Report> {
     let mut missing = Vec::new();
-    for path in files(disk, base, DEFAULT_LOCK) {
-        let Some(text) = text_of(disk, &path)? else {
-            continue;
-        };
-        let lock = Lock::read(&path, &text).map_err(|problems| {
-            unreadable(&path, problems.into_iter().map(|report| report.message))
-        })?;
+    for (_, lock) in locks(disk, base)? {
         missing.extend(
             lock.plugins
                 .keys()
